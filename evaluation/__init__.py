@@ -1,0 +1,1 @@
+"""Tasks, their data sets and metrics, and fidelity against the float model."""

@@ -1,0 +1,66 @@
+"""Handwritten digits, 8x8 grey: scikit-learn's embedded copy of UCI's test set, no files needed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from evaluation.classification import ClassificationData
+from evaluation.samples import Samples
+
+# The split is part of the data set's definition: other values make another data set.
+SPLIT_SEED = 0
+HELD_OUT = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The 64 pixels (0..255) of digit "digits#17"."""
+
+    array: NDArray[np.uint8]  # [n, 64]
+
+    def __call__(self, name: str) -> bytes:
+        row: bytes = self.array[int(name.removeprefix("digits#"))].tobytes()
+        return row
+
+
+def decode_digit(blob: bytes) -> Image.Image:
+    """64 grey bytes -> 8x8 RGB image."""
+    return Image.frombytes("L", (8, 8), blob).convert("RGB")
+
+
+def split() -> tuple[Samples, Samples]:
+    """(training pool of 1297 digits, evaluation pool of 500), always the same ones.
+
+    A network trained for these digits sees the training pool only; calibration draws from it too.
+    """
+    bunch: Any = load_digits()
+    grey = np.round(bunch.data * (255 / 16)).astype(np.uint8)  # 0..16 -> 0..255, one to one
+    pixels = Pixels(grey)
+    everything = Samples(
+        ids=tuple(f"digits#{i}" for i in range(len(grey))),
+        labels=tuple(bunch.target.tolist()),
+        blob=pixels,
+        decode=decode_digit,
+        sizes=(grey.shape[1],) * len(grey),
+    )
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(grey)).tolist()
+    return everything.take(order[HELD_OUT:]), everything.take(order[:HELD_OUT])
+
+
+class Digits(ClassificationData):
+    """Calibrates on the training pool, evaluates on the held-out digits."""
+
+    classes = 10
+
+    def pools(self) -> tuple[Samples, Samples]:
+        if self.root or self.calibration_root:
+            raise ValueError(
+                f"data.root={self.root}, data.calibration_root={self.calibration_root}: the digits "
+                "are embedded and read no folder. Leave both out, or choose data=cifar10 or "
+                "data=imagenet"
+            )
+        return split()

@@ -1,0 +1,83 @@
+"""How far a quantized network is from the float one, on the same images.
+
+Source of the interval: Bonett & Price, Adjusted Wald Confidence Interval for a Difference of
+Binomial Proportions Based on Paired Data, J. of Educational and Behavioral Statistics 37(4), 2012.
+"""
+
+import math
+from statistics import NormalDist
+from typing import TypedDict
+
+from torch import Tensor
+
+
+class Drop(TypedDict):
+    """Loss of accuracy in points (100 * proportion), positive when quantization costs accuracy."""
+
+    points: float
+    ci95: list[float]
+
+
+def compare(reference: Tensor, quantized: Tensor) -> dict[str, float]:
+    """Fidelity of logits, computed in float64.
+
+    Args:
+        reference: [n, classes] logits of the float network.
+        quantized: [n, classes] logits of the quantized network, same images in the same order.
+
+    Returns:
+        agreement: percent of images with the same top-1 class.
+        kl: mean over images of KL(softmax(reference) || softmax(quantized)), in nats.
+        sqnr_db: 10 log10(sum reference^2 / sum (reference - quantized)^2); inf if they are equal.
+
+    Raises:
+        ValueError: the shapes differ, or there are no images.
+    """
+    if reference.ndim != 2 or reference.shape != quantized.shape or not len(reference):
+        raise ValueError(
+            f"logits are {list(reference.shape)} (float) and {list(quantized.shape)} (quantized): "
+            "both must be [n, classes] of the same n > 0 images"
+        )
+    f, q = reference.double(), quantized.double()
+    log_p, log_q = f.log_softmax(1), q.log_softmax(1)
+    kl = (log_p.exp() * (log_p - log_q)).sum(1).mean().item()
+    signal, noise = f.square().sum().item(), (f - q).square().sum().item()
+    return {
+        "agreement": 100 * (f.argmax(1) == q.argmax(1)).double().mean().item(),
+        "kl": max(kl, 0.0),  # equal distributions can give -1e-17
+        "sqnr_db": 10 * math.log10(signal / noise) if signal and noise else _limit(noise),
+    }
+
+
+def _limit(noise: float) -> float:
+    return -math.inf if noise else math.inf
+
+
+def paired_drop(reference_correct: Tensor, quantized_correct: Tensor) -> Drop:
+    """Float minus quantized accuracy with its adjusted Wald 95 % interval for paired proportions.
+
+    With n images, b that only the float network gets right and c that only the quantized one does:
+    p = (b + 1) / (n + 2), r = (c + 1) / (n + 2), and the interval is
+    p - r -+ z sqrt((p + r - (p - r)^2) / (n + 2)), cut off at -+100 points.
+
+    Args:
+        reference_correct: [n] bool, the float network is right.
+        quantized_correct: [n] bool, the quantized network is right.
+
+    Raises:
+        ValueError: the shapes differ, or there are no images.
+    """
+    n = len(reference_correct)
+    if reference_correct.shape != (n,) or quantized_correct.shape != (n,) or not n:
+        raise ValueError(
+            f"{list(reference_correct.shape)} and {list(quantized_correct.shape)} answers: "
+            "both must be [n] for the same n > 0 images"
+        )
+    before, after = reference_correct.bool(), quantized_correct.bool()
+    b, c = int((before & ~after).sum()), int((~before & after).sum())
+    p, r = (b + 1) / (n + 2), (c + 1) / (n + 2)
+    half = NormalDist().inv_cdf(0.975) * math.sqrt((p + r - (p - r) ** 2) / (n + 2))
+    return {
+        "points": 100 * (b - c) / n,
+        "ci95": [100 * max(p - r - half, -1.0), 100 * min(p - r + half, 1.0)],
+    }

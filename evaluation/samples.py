@@ -1,0 +1,154 @@
+"""Labelled images, not decoded yet: choose, compare by content, find unreadable ones."""
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+Progress = Callable[[int, int], None]
+
+# A damaged EXIF block (some ImageNet files have one) does not touch the pixels.
+warnings.filterwarnings("ignore", message="Corrupt EXIF data", module=r"PIL\.")
+
+
+def decode_file(blob: bytes) -> Image.Image:
+    """Decode an image file (JPEG, PNG, ...) of any colour mode to RGB, every pixel read.
+
+    Raises:
+        OSError and others of Pillow's: the file is truncated, corrupt or no image.
+    """
+    image = Image.open(io.BytesIO(blob))
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Encoded bytes of files: the id is the path relative to `root`."""
+
+    root: Path
+
+    def __call__(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Labelled images, not decoded.
+
+    Attributes:
+        ids: unique and readable: a relative path, or "test_batch#17".
+        labels: class index of each image.
+        blob: id -> encoded bytes; picklable, so that loader processes can have it.
+        decode: encoded bytes -> RGB image.
+        sizes: bytes of each blob, cheap to know.
+        container: sha256 of the one file that holds all images; "" if each has its own file.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[int, ...]
+    blob: Callable[[str], bytes]
+    decode: Callable[[bytes], Image.Image]
+    sizes: tuple[int, ...]
+    container: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def key(self) -> str:
+        """sha256 over ids, labels, sizes and container: the same wherever the folder lies."""
+        content = [self.ids, self.labels, self.sizes, self.container]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def take(self, indices: Iterable[int]) -> "Samples":
+        """Images number `indices`, in that order."""
+        chosen = list(indices)
+        return Samples(
+            ids=tuple(self.ids[i] for i in chosen),
+            labels=tuple(self.labels[i] for i in chosen),
+            blob=self.blob,
+            decode=self.decode,
+            sizes=tuple(self.sizes[i] for i in chosen),
+            container=self.container,
+        )
+
+    def without(self, other: "Samples") -> "Samples":
+        """Drop every image whose encoded bytes `other` has too, whatever its name.
+
+        Only images of a size that occurs on both sides are read. The same picture encoded
+        anew is another image.
+        """
+        shared = set(self.sizes) & set(other.sizes)
+        known = {
+            other.digest(name)
+            for name, size in zip(other.ids, other.sizes, strict=True)
+            if size in shared
+        }
+        return self.take(
+            i
+            for i, (name, size) in enumerate(zip(self.ids, self.sizes, strict=True))
+            if size not in shared or self.digest(name) not in known
+        )
+
+    def digest(self, name: str) -> bytes:
+        """sha256 of one image's encoded bytes."""
+        return hashlib.sha256(self.blob(name)).digest()
+
+    def bad(self, progress: Progress | None = None) -> dict[str, str]:
+        """Decode every image; return {id: reason} of those that fail, in the order of ids.
+
+        Args:
+            progress: called with (images done, images in all) after each image.
+        """
+        reasons: dict[str, str] = {}
+        pool = ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1))
+        try:
+            pending = {pool.submit(self._failure, name): name for name in self.ids}
+            for done, future in enumerate(as_completed(pending), start=1):
+                if reason := future.result():
+                    reasons[pending[future]] = reason
+                if progress:
+                    progress(done, len(self))
+        finally:
+            pool.shutdown(cancel_futures=True)  # or Ctrl-C would decode all the rest first
+        return {name: reasons[name] for name in self.ids if name in reasons}
+
+    def _failure(self, name: str) -> str:
+        try:
+            self.decode(self.blob(name))
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever the damage leads to
+            return f"{type(error).__name__}: {error}".replace("\n", " ")
+        return ""
+
+
+def choose(pool: Samples, count: int, seed: int) -> Samples:
+    """`count` images of the pool, without replacement, in random order.
+
+    Raises:
+        ValueError: the pool has fewer images.
+    """
+    if not 1 <= count <= len(pool):
+        raise ValueError(
+            f"calibrate.images={count} must lie in 1..{len(pool)}: "
+            f"the calibration pool has {len(pool)} images"
+        )
+    return pool.take(np.random.default_rng(seed).permutation(len(pool))[:count].tolist())
+
+
+def spread(samples: Samples, count: int | None) -> Samples:
+    """At most `count` images, evenly spaced: the first ones could all be of one class."""
+    if count is None or count >= len(samples):
+        return samples
+    return samples.take(i * len(samples) // count for i in range(count))

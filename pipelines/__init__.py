@@ -1,0 +1,1 @@
+"""The chain of stages, its store, its tracking and its command line."""

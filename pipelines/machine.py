@@ -1,0 +1,111 @@
+"""On what a run runs: devices, precision, threads; and the Lightning trainer for its loops.
+
+Nothing here changes a result beyond rounding, so it stays outside the store's keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from pipelines.screen import Screen
+
+
+class _Advance(Callback):
+    """Moves a progress bar by one batch."""
+
+    def __init__(self, advance: Any) -> None:
+        self.advance = advance
+
+    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """One calibration batch is through."""
+        self.advance(1)
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """One evaluation batch is through."""
+        self.advance(1)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Devices as Lightning names them.
+
+    Attributes:
+        accelerator: "auto", "cpu", "cuda", ...
+        devices: how many.
+        precision: of the networks' loops, "32-true", "bf16-mixed", ...
+        threads: CPU threads; None for all cores.
+    """
+
+    accelerator: str
+    devices: int
+    precision: str
+    threads: int | None
+    screen: Screen = field(default_factory=Screen)
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"machine.threads={self.threads} must be at least 1, or null for all")
+
+    def use(self) -> None:
+        """Set the number of threads, and keep Lightning's hints off the screen."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+    def predict(self, name: str, module: LightningModule, loader: DataLoader[Any]) -> None:
+        """Send `loader` through `module.predict_step` under a progress bar."""
+        with self.screen.bar(name, len(loader)) as advance:
+            self._trainer(advance).predict(module, loader, return_predictions=False)
+
+    def test(self, name: str, module: LightningModule, loader: DataLoader[Any]) -> None:
+        """Send `loader` through `module.test_step` under a progress bar."""
+        with self.screen.bar(name, len(loader)) as advance:
+            self._trainer(advance).test(module, loader, verbose=False)
+
+    def _trainer(self, advance: Any) -> Trainer:
+        return Trainer(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            precision=self.precision,  # type: ignore[arg-type]
+            callbacks=[_Advance(advance)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Processor, accelerator, cores and threads, for the record."""
+        return {
+            "cpu": _cpu(),
+            "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "accelerator": self.accelerator,
+            "precision": self.precision,
+        }
+
+
+def _cpu() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,165 @@
+"""A small BatchNorm network for scikit-learn's 8x8 digits, trained in seconds, then cached."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from timm.data import create_transform
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from evaluation import digits
+from pipelines.artifacts import Artifact
+from pipelines.models.network import Network, complete
+from pipelines.models.state_dict import fit
+from pipelines.store import Store
+
+NAME = "digits"
+
+
+class DigitsNet(nn.Module):
+    """Five convolutions, the second one depthwise, the fourth strided, and a Linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _conv_bn_relu(1, 16, 3)
+        self.depthwise = _conv_bn_relu(16, 16, 3, groups=16)
+        self.pointwise = _conv_bn_relu(16, 32, 1)
+        self.down = _conv_bn_relu(32, 48, 3, stride=2)
+        self.last = _conv_bn_relu(48, 64, 3)
+        self.classifier = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, 3, 8, 8], three equal channels because the digits are grey -> logits [b, 10]."""
+        x = self.pointwise(self.depthwise(self.stem(x[:, :1])))
+        logits: Tensor = self.classifier(self.last(self.down(x)).mean((2, 3)))
+        return logits
+
+
+def _conv_bn_relu(
+    c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU())
+
+
+@dataclass(frozen=True)
+class TrainDigits:
+    """Stage: train DigitsNet on the digits' training pool; no evaluation image is seen.
+
+    AdamW with a one-cycle learning rate (Smith and Topin, arXiv:1708.07120), on the CPU.
+
+    Attributes:
+        epochs: passes over the pool.
+        batch_size: images per step.
+        learning_rate: the highest one of the cycle.
+        weight_decay: of AdamW.
+        seed: of the first weights and of the order of images.
+        data_config: how the images are transformed, see `Network`.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    data_config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for setting in ("epochs", "batch_size", "learning_rate"):
+            if not getattr(self, setting) > 0:
+                raise ValueError(f"model.train.{setting}={getattr(self, setting)} must be positive")
+
+    def run(self) -> Artifact:
+        """The trained state dict, and the loss of the last epoch. The global RNG is left alone."""
+        pool, _ = digits.split()
+        transform = create_transform(**self.data_config, is_training=False)
+        x = torch.stack([transform(pool.decode(pool.blob(name))) for name in pool.ids])
+        with torch.random.fork_rng(devices=[]), _quiet():
+            torch.manual_seed(self.seed)
+            loader = DataLoader(
+                TensorDataset(x, torch.tensor(pool.labels)),
+                batch_size=self.batch_size,
+                shuffle=True,
+                drop_last=True,
+                generator=torch.Generator().manual_seed(self.seed),
+            )
+            training = _Training(self.learning_rate, self.weight_decay)
+            trainer = lightning.Trainer(
+                max_epochs=self.epochs,
+                accelerator="cpu",
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(training, loader)
+        loss = float(trainer.callback_metrics["loss"])
+        return Artifact(
+            tensors=training.network.state_dict(),
+            record={"images": len(pool), "epochs": self.epochs, "train_loss": loss},
+        )
+
+
+class _Training(lightning.LightningModule):
+    def __init__(self, learning_rate: float, weight_decay: float) -> None:
+        super().__init__()
+        self.network = DigitsNet()
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        x, y = batch
+        loss = nn.functional.cross_entropy(self.network(x), y)
+        self.log("loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = torch.optim.AdamW(
+            self.parameters(), self.learning_rate, weight_decay=self.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's notes about devices and loader workers: a user cannot act on them."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@dataclass(frozen=True)
+class DigitsModel:
+    """The trained network, from the cache where it was trained before."""
+
+    train: TrainDigits
+
+    def check(self) -> None:
+        """Raise if data_config is incomplete."""
+        complete(self.train.data_config, NAME)
+
+    def load(self, store: Store) -> Network:
+        """Train, or take the weights that the same settings and code gave before."""
+        trained = store.run(self.train)
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
+            module = DigitsNet()
+        fit(module, trained.tensors, "the cached digits network")
+        return Network.of(module, NAME, self.train.data_config)

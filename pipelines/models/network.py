@@ -1,0 +1,97 @@
+"""A float network ready to be quantized, and the key under which results of it are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.fingerprint import source
+
+DATA_KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A float network and what its input must look like. Build it with `Network.of`.
+
+    Attributes:
+        module: images [b, 3, h, w] -> logits [b, classes]; eval mode, float32, CPU.
+        name: for people, e.g. "cifar10_resnet20" or "resnet50.a1_in1k".
+        data_config: arguments of `timm.data.create_transform`: those of DATA_KEYS.
+        key: sha256 of everything that decides the network's output (see `fingerprint`).
+    """
+
+    module: nn.Module
+    name: str
+    data_config: dict[str, Any]
+    key: str
+
+    @classmethod
+    def of(cls, module: nn.Module, name: str, data_config: Mapping[str, Any]) -> Network:
+        """Make `module` an eval-mode float32 CPU module (in place) and compute its key.
+
+        Raises:
+            ValueError: data_config is incomplete, or a weight is NaN or infinite.
+        """
+        config = complete(data_config, name)
+        module = module.to("cpu", torch.float32).eval()
+        require_finite(module.state_dict(), f"model {name}")
+        return cls(module, name, config, fingerprint(module, name, config))
+
+
+def complete(data_config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """data_config with tuples for lists, so that YAML and timm give the same one.
+
+    Raises:
+        ValueError: a key is missing or unknown, or input_size is not (channels, height, width).
+    """
+    missing = [key for key in DATA_KEYS if key not in data_config]
+    unknown = [key for key in data_config if key not in DATA_KEYS]
+    if missing or unknown:
+        raise ValueError(
+            f"data_config of model {name}: missing {missing or 'nothing'}, unknown "
+            f"{unknown or 'nothing'}. It needs exactly {', '.join(DATA_KEYS)} (timm's names)."
+        )
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in data_config.items()}
+    if len(config["input_size"]) != 3:
+        raise ValueError(
+            f"data_config.input_size={config['input_size']} of model {name} must be "
+            "[channels, height, width], e.g. [3, 224, 224]"
+        )
+    return config
+
+
+def require_finite(state: Mapping[str, Tensor], origin: str) -> None:
+    """Raise a ValueError that names the tensors of `state` that hold NaN or an infinity."""
+    bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise ValueError(
+            f"{origin}: NaN or infinite numbers in {len(bad)} of {len(state)} tensors: "
+            f"{', '.join(bad[:5])}{', ...' if len(bad) > 5 else ''}. Nothing can be quantized "
+            "from them: was the training stopped after it diverged, or fp16 overflowed?"
+        )
+
+
+def fingerprint(module: nn.Module, name: str, data_config: Mapping[str, Any]) -> str:
+    """sha256 over name, data_config, tensors, and the definition of the network.
+
+    Tensors count by name, dtype, shape and bytes. The definition is the printed module (strides,
+    paddings, eps, which no tensor shows) and the source of its classes outside torch.
+    """
+    digest = hashlib.sha256(json.dumps([name, data_config], sort_keys=True).encode())
+    digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(module)).encode())
+    for code in sorted({type(part).__module__ for part in module.modules()}):
+        if code != "__main__" and not code.startswith("torch."):
+            digest.update(f"{code} {source(code)[0]}".encode())
+    for key, value in module.state_dict().items():
+        tensor = value.detach().contiguous()
+        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""Everything that can be found wrong before hours of work are spent."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evaluation.classification import ClassificationData
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine import Machine
+from pipelines.models.network import Network
+from pipelines.store import is_full
+from quant.layers import find
+
+SPARE = 2**28  # bytes that must stay free beside the Hessians
+
+
+@dataclass(frozen=True)
+class CheckImages:
+    """Decode every image once; what was found good is not decoded again."""
+
+    skip_bad: bool
+
+    def run(self, data: Keyed[ClassificationData], machine: Machine) -> Artifact:
+        """Record: the unreadable images that were left out, with reasons."""
+        images = data.value
+        total = len(images.calibration) + len(images.evaluation)
+        with machine.screen.bar("check images", total) as advance:
+            images.check(lambda done, total: advance(1))
+        return Artifact({}, {"skipped": images.skipped})
+
+
+def writable(folder: Path, purpose: str, remedy: str) -> None:
+    """Write and remove a small file.
+
+    Raises:
+        OSError: the folder cannot be made or written, or its disk is full.
+    """
+    probe = folder / ".probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(bytes(2**16))
+        probe.unlink()
+    except OSError as err:
+        probe.unlink(missing_ok=True)
+        what = "is full" if is_full(err) else f"cannot be written ({err.strerror})"
+        raise type(err)(err.errno, f"{purpose} {folder} {what}: {remedy}") from err
+
+
+def network_fits(network: Network, data: ClassificationData) -> int:
+    """Run one image; check the number of classes.
+
+    Returns:
+        bytes of the Hessians to come.
+
+    Raises:
+        ValueError: the network fails on the images, or has not as many classes as the data set.
+    """
+    example, _ = next(iter(data.calibration_loader()))
+    try:
+        with torch.inference_mode():
+            logits = network.module(example[:1])
+    except RuntimeError as err:
+        raise ValueError(
+            f"model {network.name} does not take images of {list(example.shape[1:])}: {err}"
+        ) from err
+    if logits.dim() != 2 or logits.shape[1] != data.classes:
+        raise ValueError(
+            f"model {network.name} gives {list(logits.shape[1:])} numbers an image, but the data "
+            f"set has {data.classes} classes. Choose a model trained on this data set; for class "
+            "folders of your own set data.classes"
+        )
+    layers, _ = find(network.module, example[:1])
+    return sum(4 * x.groups * x.columns**2 for x in layers.values())
+
+
+def enough_space(store: Path, hessians: int) -> None:
+    """The store's disk takes the Hessians.
+
+    Raises:
+        OSError: it does not.
+    """
+    free = shutil.disk_usage(store).free
+    if free < hessians + SPARE:
+        raise OSError(
+            f"the store {store} has {free / 1e9:.2f} GB free but the Hessians of this network need "
+            f"{(hessians + SPARE) / 1e9:.2f} GB: free some, or set OBLIQ_CACHE to another folder"
+        )

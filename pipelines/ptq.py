@@ -1,0 +1,221 @@
+"""The chain, in order: calibrate, analyse, allocate, quantize, baseline, correct, evaluate, report.
+
+The model never travels between stages, differences from it do: every stage starts from the float
+network plus artifacts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lightning import seed_everything
+
+from evaluation.classification import ClassificationData
+from pipelines import preflight
+from pipelines.artifacts import Keyed
+from pipelines.machine import Machine
+from pipelines.models.network import Network
+from pipelines.reporting.summary import print_table
+from pipelines.stages.allocate import Uniform
+from pipelines.stages.baseline import Baseline
+from pipelines.stages.batchnorm import CorrectStatistics, corrected
+from pipelines.stages.calibrate import Calibrate, layers_of
+from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.quantize import QuantizeLayers
+from pipelines.stages.report import Findings, Report
+from pipelines.stages.sensitivity import Sensitivity
+from pipelines.store import Store
+from pipelines.tracking import Tracker
+
+
+class Model(Protocol):
+    """Where a network comes from."""
+
+    def check(self) -> None:
+        """Find what is wrong without reading data."""
+
+    def load(self, store: Store) -> Network:
+        """The float network."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chain:
+    """All stages of a run, built before the first one starts."""
+
+    model: Model
+    data: ClassificationData
+    calibrate: Calibrate
+    sensitivity: Sensitivity
+    precision: Uniform
+    quantize: QuantizeLayers
+    baseline: Baseline
+    batchnorm: CorrectStatistics
+    evaluate: Evaluate
+    report: Report
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run is called, where it writes, and what its record starts with.
+
+    Attributes:
+        folder: output folder of this run.
+        about: first entries of results.json: experiment, method, bits, versions, ...
+        config: the resolved settings, for the tracker.
+        name, group, tags: for the tracker; a sweep is a group.
+        seed: of the choice of calibration images and of everything else that is random.
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+    config: Mapping[str, Any]
+    name: str
+    group: str | None
+    tags: list[str]
+    seed: int
+
+
+@dataclass(eq=False)
+class Log:
+    """Seconds of every stage, told to the screen and the tracker as they come."""
+
+    machine: Machine
+    tracker: Tracker
+    seconds: dict[str, float] = field(default_factory=dict)
+    cached: dict[str, bool] = field(default_factory=dict)
+
+    def stage(self, name: str, seconds: float, cached: bool, detail: str = "") -> None:
+        """Stage `name` is over; `seconds` is what computing it took, now or when it was stored."""
+        self.seconds[name], self.cached[name] = seconds, cached
+        self.machine.screen.stage(name, seconds, cached, detail)
+        self.tracker.stage(name, seconds, cached)
+
+
+def run(
+    chain: Chain, store: Store, machine: Machine, tracker: Tracker, about: Run
+) -> dict[str, Any]:
+    """Run the chain; returns the content of results.json.
+
+    Raises:
+        ValueError, OSError: bad input; found before calibration starts where that is possible.
+    """
+    machine.use()
+    seed_everything(about.seed, verbose=False)
+    network = prepare(chain, store, machine, about)
+    tracker.start(about.config, about.name, about.folder, about.group, about.tags, "ptq")
+    try:
+        results = _stages(chain, store, machine, tracker, about, network)
+    except BaseException as err:
+        with suppress(Exception):
+            tracker.fail(err)
+        raise
+    tracker.finish()
+    print_table(results, machine.screen.console)
+    if tracker.where:
+        machine.screen.line(f"[dim]W&B: {tracker.where}[/]")
+    return results
+
+
+def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network:
+    """Load the network, choose the images, and check all that can be checked by now."""
+    preflight.writable(about.folder, "the output folder", "set hydra.run.dir to another one")
+    preflight.writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
+    chain.model.check()
+    network = chain.model.load(store)
+    data, calibrate = chain.data, chain.calibrate
+    data.prepare(network.data_config, calibrate.images, about.seed, calibrate.batch_size)
+    check = preflight.CheckImages(data.skip_bad)
+    checked = store.run(check, Keyed(data, f"{data.calibration_key},{data.evaluation_key}"), machine)
+    if checked.cached and checked.record["skipped"]:
+        data.check()  # leaves the same images out again
+    hessians = preflight.network_fits(network, data)
+    if not store.has(calibrate, network, Keyed(data, data.calibration_key), machine):
+        preflight.enough_space(store.root, hessians)
+    return network
+
+
+def _stages(
+    chain: Chain, store: Store, machine: Machine, tracker: Tracker, about: Run, network: Network
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    log = Log(machine, tracker)
+    images = Keyed(chain.data, chain.data.calibration_key)
+    evaluation = Keyed(chain.data, chain.data.evaluation_key)
+
+    calibration = store.run(chain.calibrate, network, images, machine)
+    layers = list(layers_of(calibration))
+    log.stage("calibrate", calibration.seconds, calibration.cached, f"{len(layers)} layers")
+
+    bits = chain.precision.run(layers)
+    log.stage("allocate", 0.0, False, _range(bits))
+
+    sensitivity = store.run(
+        chain.sensitivity, network, calibration, Keyed(bits, str(sorted(bits.items())))
+    )
+    log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
+
+    weights = chain.quantize.run(store, network, images, calibration, bits, machine)
+    log.stage("quantize", weights.seconds, weights.cached)
+
+    baseline = chain.baseline.run(store, weights, bits, machine)
+    took = sum(layer.seconds for layer in baseline.values())
+    guessed = any(layer.estimated for layer in baseline.values())
+    log.stage(
+        "baseline",
+        took,
+        all(layer.cached for layer in baseline.values()),
+        "OBQ, an estimate from some rows" if guessed else "OBQ, all rows",
+    )
+
+    quantized = Keyed(weights.applied_to(network.module), f"{network.key} {weights.key}")
+    statistics = store.run(chain.batchnorm, network, quantized, images, machine)
+    kept = "kept" if statistics.record["kept"] else "not kept"
+    log.stage("batchnorm", statistics.seconds, statistics.cached, f"{chain.batchnorm.mode}, {kept}")
+
+    final = Keyed(corrected(quantized.value, statistics), f"{quantized.key} {statistics.key}")
+    reference = Keyed(network.module, network.key)
+    float_outputs, uncorrected, outputs = (
+        store.run(chain.evaluate, module, evaluation, machine)
+        for module in (reference, quantized, final if statistics.record["kept"] else quantized)
+    )
+    log.stage("evaluate", outputs.seconds + float_outputs.seconds, outputs.cached)
+
+    found = Findings(
+        network=network,
+        calibration=calibration,
+        sensitivity=sensitivity,
+        weights=weights,
+        baseline=baseline,
+        statistics=statistics,
+        float_outputs=float_outputs,
+        uncorrected_outputs=uncorrected,
+        outputs=outputs,
+    )
+    begin = {
+        **about.about,
+        "seed": about.seed,
+        "model": network.name,
+        "machine": machine.describe(),
+        "seconds": {**log.seconds, "total": time.perf_counter() - start},
+        "cached": log.cached,
+        "skipped_images": chain.data.skipped,
+    }
+    results = chain.report.run(found, begin, about.folder)
+    tracker.layers(results["layers"])
+    tracker.plots({p.stem: p for p in sorted((about.folder / "plots").glob("*.png"))})
+    tracker.weights(
+        about.folder / "weights.safetensors", about.name, {"bits": results["weight_bits"]}
+    )
+    tracker.summary(results)
+    return results
+
+
+def _range(bits: Mapping[str, int]) -> str:
+    low, high = min(bits.values()), max(bits.values())
+    return f"{low} bits" if low == high else f"{low} to {high} bits"

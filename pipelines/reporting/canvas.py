@@ -1,0 +1,98 @@
+"""Blank figures in the report's style, and how they become SVG for a page or PNG files.
+
+No pyplot, hence no global state and no screen. Colours are legible on white and on near-black; what
+is drawn in `INK` takes the page's text colour in the SVG.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK = "#010203"  # stands for the page's text colour
+METHOD, BASELINE, RTN = "#2f86d6", "#e07b39", "#8a8f98"
+WIDTH = 9.0  # inches
+ROW = 0.23  # inches per layer
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": RTN,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.8,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "obliq",
+    "path.simplify": True,
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """Within it, matplotlib draws and saves in the report's style."""
+    context: AbstractContextManager[None] = matplotlib.rc_context(STYLE)
+    return context
+
+
+def blank(height: float) -> Figure:
+    """A figure of the report's width, `height` inches high."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """A named line per row, the first one at the top, with a grid along the rows."""
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.patch.set_alpha(0)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 34 else f"{name[:12]}…{name[-21:]}"
+
+
+def inline_svg(figure: Figure, name: str) -> str:
+    """The `<svg>` element of a figure, without a prolog and without ids that clash on a page.
+
+    Args:
+        figure: drawn with `INK` for what should follow the page's text colour.
+        name: goes before every id; letters, digits, "_".
+    """
+    buffer = io.StringIO()
+    with style():
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'href="#', f'href="#{name}-', text)
+    text = re.sub(r"font: ([^;\"']*?)px [^;\"]*", r"font: \1px var(--font, sans-serif)", text)
+    return text.replace(INK, "currentColor").replace("<svg ", '<svg role="img" ', 1)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure on white."""
+    with style():
+        figure.savefig(path, dpi=130, facecolor="white")

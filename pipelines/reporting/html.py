@@ -1,0 +1,149 @@
+"""report.html: one file, no script, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipelines.reporting import canvas, plots, wording
+from pipelines.reporting.wording import Results
+
+
+def render(results: Results, heatmaps: Mapping[str, Any], path: Path) -> None:
+    """Write the report.
+
+    Args:
+        results: see `results.json`; values that are missing read "–".
+        heatmaps: [rows, columns] sensitivity of every weight of a few layers, numpy or torch.
+        path: file to write; its folder exists.
+    """
+    environment = Environment(
+        loader=PackageLoader("pipelines.reporting", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    drawn = plots.figures(results, heatmaps)
+    base = wording.baseline_name(results)
+    page = environment.get_template("report.html.j2").render(
+        results=results,
+        say=wording,
+        title=f"{results.get('model') or 'model'}, {wording.bits(results)}",
+        headline=_headline(results),
+        summary=_summary(results),
+        figures={name: Markup(canvas.inline_svg(figure, name)) for name, figure in drawn.items()},
+        layers=[_layer(layer, base) for layer in results.get("layers", ())],
+        provenance=_provenance(results),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _headline(results: Results) -> list[tuple[str, str, str]]:
+    """(question, answer, what the answer stands on) of the three things a reader wants to know."""
+    names = wording.metrics(results)
+    metric = names[0] if names else ""
+    lost = wording.get(results, "drop", "points")
+    good = (
+        f"How good ({wording.metric_name(metric)})" if metric else "How good",
+        wording.number(wording.get(results, "quantized", metric), 2, " %"),
+        f"float {wording.number(wording.get(results, 'float', metric), 2, ' %')}, drop "
+        f"{wording.number(lost)} points {wording.interval(results)}",
+    )
+    fast = (
+        f"How fast (against {wording.baseline_name(results)})",
+        wording.speedup(results),
+        f"{wording.seconds(wording.solve_seconds(results))} of solving; "
+        f"{wording.evidence(results)}",
+    )
+    small = (
+        "How small",
+        wording.size(wording.get(results, "size_mb", "quantized")),
+        f"float {wording.size(wording.get(results, 'size_mb', 'float'))}, "
+        f"{wording.factor(wording.shrink(results))} smaller",
+    )
+    return [good, fast, small]
+
+
+def _summary(results: Results) -> list[tuple[str, str, str]]:
+    """(name, value, remark) of every figure of the summary table."""
+    get, number, scientific = wording.get, wording.number, wording.scientific
+    rows = []
+    for key in wording.metrics(results):
+        before, after = get(results, "float", key), get(results, "quantized", key)
+        raw = get(results, "uncorrected", key)
+        remark = f"{number(raw)} before the statistics were corrected" if raw is not None else ""
+        change = f"{number(before)} → {number(after)}"
+        rows.append((f"{wording.metric_name(key)}, float → quantized (%)", change, remark))
+    images = wording.count(results.get("n_images"))
+    base = wording.baseline_name(results)
+    return [
+        *rows,
+        ("drop (points)", wording.drop(results), f"95 % interval, paired, {images} images"),
+        ("agreement with the float model (%)", number(get(results, "fidelity", "agreement")), ""),
+        ("KL divergence to the float model", scientific(get(results, "fidelity", "kl")), "nats"),
+        ("SQNR of the outputs (dB)", number(get(results, "fidelity", "sqnr_db"), 1), ""),
+        (f"speed-up over {base}", wording.speedup(results), wording.evidence(results)),
+        (
+            f"time of {base}",
+            wording.baseline_seconds(results),
+            f"against {wording.seconds(wording.solve_seconds(results))} on the same Hessians",
+        ),
+        (
+            f"layer loss relative to {base}",
+            number(results.get("loss_ratio_vs_baseline"), 3),
+            "geometric mean over layers; below 1 is better",
+        ),
+        (
+            "size",
+            f"{wording.size(get(results, 'size_mb', 'float'))} → "
+            f"{wording.size(get(results, 'size_mb', 'quantized'))}",
+            "codes, grids and what stays unquantized",
+        ),
+    ]
+
+
+def _layer(layer: Mapping[str, Any], base: str) -> dict[str, str]:
+    """Cells of the layer table, by column."""
+    own, baseline = plots.relative_losses(layer)
+    return {
+        "layer": str(layer.get("name")),
+        "shape": "×".join(map(str, layer.get("shape") or ()))
+        + (f", {groups} groups" if (groups := layer.get("groups") or 1) > 1 else ""),
+        "bits": wording.count(layer.get("bits")),
+        "method": str(layer.get("method") or wording.MISSING),
+        "loss": wording.scientific(layer.get("loss")),
+        "÷ rtn": wording.number(own, 3),
+        f"÷ {base}": wording.number(own / baseline if own and baseline else None, 3),
+        f"rows of {base}": f"{wording.count(layer.get('baseline_rows'))} / "
+        f"{wording.count(layer.get('rows'))}",
+        "sensitivity": wording.scientific(layer.get("sensitivity")),
+        "clustering": wording.number(layer.get("cluster")),
+        "time": wording.seconds(layer.get("seconds")),
+    }
+
+
+def _provenance(results: Results) -> list[tuple[str, str]]:
+    """Where the figures come from: enough to make them again."""
+    correction = results.get("correction") or {}
+    kl = f"KL {wording.scientific(correction.get('kl_before'))} → " + wording.scientific(
+        correction.get("kl_after")
+    )
+    kept = "kept" if correction.get("kept") else "not kept"
+    rows = [
+        ("command", results.get("command")),
+        ("folder", results.get("output_dir")),
+        ("experiment", results.get("experiment")),
+        ("data", results.get("data")),
+        ("method", results.get("method")),
+        ("seed", results.get("seed")),
+        ("statistics correction", f"{correction['mode']}, {kept} ({kl} on calibration images)"
+         if correction.get("mode") else None),
+        *(results.get("machine") or {}).items(),
+        *(results.get("versions") or {}).items(),
+    ]  # fmt: skip
+    return [(str(name), str(value)) for name, value in rows if value is not None]

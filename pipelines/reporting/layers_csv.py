@@ -1,0 +1,46 @@
+"""layers.csv: one row per layer, for spreadsheets and scripts."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.reporting.wording import Results
+
+FIRST = ("name", "shape", "groups", "bits", "method", "rows", "loss", "loss_rtn", "loss_vs_rtn")
+
+
+def write(results: Results, path: Path) -> None:
+    """Write the layers that were quantized and, below them, those that were not, with the reason.
+
+    Nested values become a column each (`predicted_loss_4`), a shape "16x3x3x3"; numbers keep
+    their full precision.
+
+    Args:
+        results: uses `layers` and `not_quantized`.
+        path: file to write; its folder exists.
+    """
+    rows = [
+        flat(layer) for layer in [*results.get("layers", ()), *results.get("not_quantized", ())]
+    ]
+    found = dict.fromkeys(key for row in rows for key in row)
+    columns = [key for key in FIRST if key in found] + [key for key in found if key not in FIRST]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns or FIRST, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def flat(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer as single values by column."""
+    row: dict[str, Any] = {}
+    for key, value in layer.items():
+        if isinstance(value, Mapping):
+            row |= {f"{key}_{name}": leaf for name, leaf in value.items()}
+        else:
+            row[key] = "x".join(map(str, value)) if isinstance(value, list | tuple) else value
+    if row.get("loss") is not None and row.get("loss_rtn"):
+        row["loss_vs_rtn"] = row["loss"] / row["loss_rtn"]
+    return row

@@ -1,0 +1,125 @@
+"""The figures of a run; those of sensitivity are in `sensitivity_plots`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipelines.reporting import canvas, sensitivity_plots, wording
+from pipelines.reporting.wording import Results
+
+
+def figures(results: Results, heatmaps: Mapping[str, Any]) -> dict[str, Figure]:
+    """Every figure that the results have the values for, by name.
+
+    Args:
+        results: see `results.json`.
+        heatmaps: [rows, columns] sensitivity of every weight of a few layers, numpy or torch.
+    """
+    drawn: dict[str, Figure | None] = {}
+    with canvas.style():
+        drawn["loss_per_layer"] = loss_per_layer(results)
+        drawn["sensitivity"] = sensitivity_plots.per_layer(results)
+        drawn["sensitivity_within_layers"] = sensitivity_plots.within_layers(heatmaps)
+        drawn["seconds_per_stage"] = seconds_per_stage(results)
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def save_all(results: Results, heatmaps: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Write every figure as a PNG file into `folder` (made if needed) and say where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, figure in figures(results, heatmaps).items():
+        paths[name] = folder / f"{name}.png"
+        canvas.save_png(figure, paths[name])
+    return paths
+
+
+def relative_losses(layer: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Loss of the method and of the baseline relative to plain rounding of the same layer.
+
+    Where the baseline ran on some rows only, its loss is compared with the method's on those rows
+    (`loss_on_baseline_rows`); without that figure there is nothing to compare.
+    """
+    loss, rtn, baseline = (layer.get(key) for key in ("loss", "loss_rtn", "loss_baseline"))
+    if loss is None or not rtn:
+        return None, None
+    method = float(loss / rtn)
+    if baseline is None:
+        return method, None
+    if layer.get("baseline_rows") in (None, layer.get("rows")):
+        return method, float(baseline / rtn)
+    same_rows = layer.get("loss_on_baseline_rows")
+    return method, method * float(baseline / same_rows) if same_rows else None
+
+
+def loss_per_layer(results: Results) -> Figure | None:
+    """A dot per method and layer, log axis, plain rounding at 1."""
+    layers = [layer for layer in results.get("layers", ()) if relative_losses(layer)[0]]
+    if not layers:
+        return None
+    figure = canvas.blank(0.9 + canvas.ROW * len(layers))
+    axes = figure.add_subplot()
+    method, baseline = zip(*(relative_losses(layer) for layer in layers), strict=True)
+    y = np.arange(len(layers))
+    axes.axvline(1, color=canvas.RTN, linewidth=1.6, label="rtn = 1")
+    axes.hlines(y, method, 1, color=canvas.METHOD, alpha=0.25, linewidth=1.2)
+    if any(baseline):
+        some = np.array([value if value else np.nan for value in baseline], dtype=float)
+        axes.plot(
+            some, y, "D", markersize=6, markerfacecolor="none", markeredgecolor=canvas.BASELINE,
+            markeredgewidth=1.5, label=wording.baseline_name(results),
+        )  # fmt: skip
+    axes.plot(method, y, "o", markersize=5, color=canvas.METHOD, label=str(results.get("method")))
+    canvas.name_rows(axes, [str(layer["name"]) for layer in layers])
+    axes.set_xscale("log")
+    values = [value for value in [*method, *baseline, 1.0] if value]
+    axes.set_xlim(min(values) / 1.15, max(values) * 1.15)
+    _plain_log_ticks(axes, min(values), max(values))
+    axes.set_xlabel("layer loss relative to plain rounding (lower is better)")
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
+def seconds_per_stage(results: Results) -> Figure | None:
+    """A bar per stage; hatched where the result came from the store."""
+    stages = {
+        name: value
+        for name, value in (results.get("seconds") or {}).items()
+        if name != "total" and value is not None
+    }
+    if not stages:
+        return None
+    cached = [bool(wording.get(results, "cached", name)) for name in stages]
+    figure = canvas.blank(0.7 + 0.3 * len(stages))
+    axes = figure.add_subplot()
+    colours = [canvas.BASELINE if name == "baseline" else canvas.METHOD for name in stages]
+    bars = axes.barh(range(len(stages)), list(stages.values()), height=0.62, color=colours)
+    for bar, stored in zip(bars, cached, strict=True):
+        if stored:
+            bar.set(facecolor="none", edgecolor=bar.get_facecolor(), hatch="////", linewidth=1)
+    labels = [
+        f"{wording.seconds(value)}{' (from the store)' if stored else ''}"
+        for value, stored in zip(stages.values(), cached, strict=True)
+    ]
+    axes.bar_label(bars, labels, padding=3)
+    axes.set_xlim(0, 1.2 * max(stages.values()) or 1)
+    canvas.name_rows(axes, list(stages))
+    axes.set_xlabel("seconds")
+    return figure
+
+
+def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
+    """A few ticks per decade, written out: 0.2 rather than 2 x 10^-1."""
+    span = np.log10(high / low)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 1 else (1, 2, 5) if span < 3 else (1,)
+    decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
+    ticks = [m * 10.0**d for d in decades for m in steps]
+    ticks = [tick for tick in ticks if low / 1.1 <= tick <= high * 1.1]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()

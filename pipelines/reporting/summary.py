@@ -1,0 +1,82 @@
+"""The table at the end of a run: how good, how fast, how small, where are the files."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.reporting import wording
+from pipelines.reporting.wording import Results
+
+
+def print_table(results: Results, console: Console) -> None:
+    """Print the results, at most about 20 lines at 80 columns."""
+    table = Table(
+        box=box.SIMPLE,
+        show_header=False,
+        title=Text(f"{results.get('model')}: {wording.bits(results)} by {results.get('method')}"),
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+    )
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _rows(results):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _rows(results: Results) -> list[tuple[str, Text]]:
+    get, number = wording.get, wording.number
+    rows = []
+    for index, key in enumerate(wording.metrics(results)):
+        value = _strong(f"{number(get(results, 'quantized', key))} %")
+        value.append(f"  (float {number(get(results, 'float', key))} %)", "dim")
+        if index == 0 and get(results, "drop", "points") is not None:
+            value.append(f"  drop {wording.drop(results)} points")
+        rows.append((wording.metric_name(key), value))
+    fidelity = Text(f"agreement {number(get(results, 'fidelity', 'agreement'), 2, ' %')}")
+    fidelity.append(f", KL {wording.scientific(get(results, 'fidelity', 'kl'))}")
+    fidelity.append(f", SQNR {number(get(results, 'fidelity', 'sqnr_db'), 1, ' dB')}")
+    base = wording.baseline_name(results)
+    fast = _strong(wording.speedup(results))
+    fast.append(f"  ({wording.evidence(results)})", "dim")
+    small = _strong(wording.size(get(results, "size_mb", "quantized")))
+    small.append(
+        f"  (float {wording.size(get(results, 'size_mb', 'float'))}, "
+        f"{wording.factor(wording.shrink(results))} smaller)",
+        "dim",
+    )
+    images = f"{wording.count(results.get('n_images'))} images of {results.get('data')}"
+    return [
+        *rows,
+        ("evaluated on", Text(images)),
+        ("against float", fidelity),
+        (f"speed-up over {base}", fast),
+        (f"layer loss / {base}", Text(number(results.get("loss_ratio_vs_baseline"), 3))),
+        ("size", small),
+        ("time", _time(results)),
+        ("layers", _layers(results)),
+        ("files", Text(str(results.get("output_dir") or wording.MISSING))),
+    ]
+
+
+def _time(results: Results) -> Text:
+    text = Text(wording.seconds(wording.get(results, "seconds", "total")))
+    text.append(f", solving {wording.seconds(wording.solve_seconds(results))}")
+    cached = [name for name, stored in (results.get("cached") or {}).items() if stored]
+    if cached:
+        text.append(f"  (from the store: {', '.join(cached)})", "dim")
+    return text
+
+
+def _layers(results: Results) -> Text:
+    skipped = len(results.get("not_quantized") or ())
+    text = Text(f"{len(results.get('layers') or ())} quantized")
+    return text.append(f", {skipped} not (see report.html)" if skipped else "")
+
+
+def _strong(text: str) -> Text:
+    return Text().append(text, "bold")

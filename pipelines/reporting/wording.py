@@ -1,0 +1,144 @@
+"""How each figure of a results dict is put into words, alike in terminal, page and table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Results = Mapping[str, Any]
+
+MISSING = "–"
+METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "map50_95": "mAP 50-95",
+    "map50": "mAP 50",
+    "miou": "mIoU",
+    "accuracy": "accuracy",
+}
+
+
+def get(results: Results, *path: str) -> Any:
+    """The value at a path, None where any part of the path is missing."""
+    value: Any = results
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def metrics(results: Results) -> list[str]:
+    """Keys of the task's metrics, the main one first."""
+    found = [*(results.get("float") or {}), *(results.get("quantized") or {})]
+    order = list(METRICS)
+    return sorted(
+        dict.fromkeys(found), key=lambda key: order.index(key) if key in order else len(order)
+    )
+
+
+def metric_name(key: str) -> str:
+    """A metric's name for people."""
+    return METRICS.get(key, key)
+
+
+def number(value: Any, digits: int = 2, unit: str = "") -> str:
+    """A value with fixed digits, a true minus sign and thousands separators."""
+    if value is None:
+        return MISSING
+    return f"{value:,.{digits}f}{unit}".replace("-", "−")
+
+
+def scientific(value: Any) -> str:
+    """Three digits, exponent where the value is far from 1: losses."""
+    return MISSING if value is None else f"{value:.3g}".replace("-", "−")
+
+
+def count(value: Any) -> str:
+    """A whole number with thousands separators."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def bits(results: Results) -> str:
+    """Weight and activation bits: "4-bit weights"."""
+    weight, activation = results.get("weight_bits"), results.get("act_bits")
+    text = "mixed-bit weights" if not isinstance(weight, int | float) else f"{weight:g}-bit weights"
+    return text if activation is None else f"{text}, {activation}-bit activations"
+
+
+def interval(results: Results) -> str:
+    """95 % interval of the drop: "[−0.17, 0.69]"."""
+    ci95 = get(results, "drop", "ci95")
+    return f"[{number(ci95[0])}, {number(ci95[1])}]" if ci95 else MISSING
+
+
+def drop(results: Results) -> str:
+    """Drop with its interval: "0.26 [−0.17, 0.69]"; positive when quantization costs accuracy."""
+    points = get(results, "drop", "points")
+    return f"{number(points)} {interval(results)}" if points is not None else MISSING
+
+
+def factor(value: Any) -> str:
+    """A ratio: "311×", "8.4×"."""
+    return MISSING if value is None else number(value, 0 if value >= 100 else 1, "×")
+
+
+def speedup(results: Results) -> str:
+    """Speed-up over the baseline: "311×", or "~311×" where the baseline's time is an estimate."""
+    return _estimate(results, factor(results.get("speedup")))
+
+
+def baseline_seconds(results: Results) -> str:
+    """The baseline's time, with "~" where it is an estimate."""
+    return _estimate(results, seconds(get(results, "baseline", "seconds")))
+
+
+def _estimate(results: Results, text: str) -> str:
+    estimated = text != MISSING and get(results, "baseline", "estimated")
+    return f"~{text}" if estimated else text
+
+
+def evidence(results: Results) -> str:
+    """What the baseline's figures stand on: an estimate or a measurement, and how many rows ran."""
+    if not results.get("baseline"):
+        return "baseline not run"
+    ran, total = get(results, "baseline", "rows_run"), get(results, "baseline", "rows_total")
+    kind = "estimate" if get(results, "baseline", "estimated") else "measured"
+    return f"{kind}, {count(ran)} of {count(total)} rows ran"
+
+
+def baseline_name(results: Results) -> str:
+    """The baseline's name: "OBQ"."""
+    return str(get(results, "baseline", "method") or "obq").upper()
+
+
+def seconds(value: Any) -> str:
+    """A duration in the unit that suits it."""
+    if value is None:
+        return MISSING
+    if value < 0.1:
+        return f"{1000 * value:.0f} ms"
+    if value < 59.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def size(value: Any) -> str:
+    """Megabytes with three digits or so."""
+    return MISSING if value is None else number(value, 1 if value >= 10 else 2, " MB")
+
+
+def shrink(results: Results) -> float | None:
+    """Float size divided by quantized size."""
+    before, after = get(results, "size_mb", "float"), get(results, "size_mb", "quantized")
+    return before / after if before and after else None
+
+
+def solve_seconds(results: Results) -> float | None:
+    """Seconds of the method's own solve: the sum over layers, else the quantize stage."""
+    layers = results.get("layers") or []
+    if layers and all(layer.get("seconds") is not None for layer in layers):
+        return float(sum(layer["seconds"] for layer in layers))
+    stage = get(results, "seconds", "quantize")
+    return None if stage is None else float(stage)

@@ -1,0 +1,66 @@
+"""What a person sees while a run goes on: progress bars, one line per finished stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+@dataclass(eq=False)
+class Screen:
+    """The terminal. Bars disappear when they are done and never show where nobody watches."""
+
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+
+    def __post_init__(self) -> None:
+        self._progress = _bars(self.console)
+
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar of `total` steps; gives a function that advances it by n steps."""
+        if not self.console.is_terminal:
+            yield lambda n: None
+            return
+        if not self._progress.tasks:
+            self._progress = _bars(self.console)
+            self._progress.start()
+        task = self._progress.add_task(name, total=total)
+        try:
+            yield lambda n: self._progress.advance(task, n)
+        finally:
+            self._progress.remove_task(task)
+            if not self._progress.tasks:
+                self._progress.stop()
+
+    def line(self, text: str) -> None:
+        """One line of text, above the bars."""
+        self.console.print(text, soft_wrap=True)
+
+    def stage(self, name: str, seconds: float, cached: bool, detail: str = "") -> None:
+        """Say that a stage is over."""
+        took = "from the store" if cached else f"{seconds:.1f} s"
+        self.console.print(f"  [green]✓[/] {name:<12} [dim]{took:>15}[/]  {detail}", soft_wrap=True)

@@ -1,0 +1,39 @@
+"""Stage: how many bits each layer gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The same bits for all layers, but for those named.
+
+    Attributes:
+        bits: 1 ... 16.
+        overrides: bits of single layers by name.
+    """
+
+    bits: int
+    overrides: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        for name, bits in {"bits": self.bits, **self.overrides}.items():
+            if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
+                raise ValueError(f"{name}={bits} must be a whole number from 1 to 16")
+
+    def run(self, layers: Iterable[str]) -> dict[str, int]:
+        """Bits by layer name.
+
+        Raises:
+            ValueError: an override names no layer.
+        """
+        names = list(layers)
+        unknown = [name for name in self.overrides if name not in names]
+        if unknown:
+            raise ValueError(
+                f"precision.overrides names {unknown[0]!r}, which is no layer of this network. "
+                f"Its layers: {', '.join(names[:5])}, ... ({len(names)} in all)"
+            )
+        return {name: self.overrides.get(name, self.bits) for name in names}

@@ -1,0 +1,113 @@
+"""Stage: correct the normalisation statistics of the quantized network, if that helps.
+
+Whether it helps is decided on the calibration images: KL divergence to the float network before and
+after. Evaluation images are never looked at.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from evaluation.classification import ClassificationData
+from evaluation.fidelity import compare
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine import Machine
+from pipelines.models.network import Network
+from quant.statistics import MODES, Matcher, reestimating, running_statistics
+
+
+@dataclass(frozen=True)
+class CorrectStatistics:
+    """Adjust statistics to the quantized weights.
+
+    Attributes:
+        mode: "match", "reestimate" or "none" (see quant/statistics.py).
+    """
+
+    mode: str
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"batchnorm.mode={self.mode!r} must be one of {', '.join(MODES)}")
+
+    def run(
+        self,
+        network: Network,
+        quantized: Keyed[nn.Module],
+        data: Keyed[ClassificationData],
+        machine: Machine,
+    ) -> Artifact:
+        """Tensors: what to overwrite in the state dict. Record: the rule's figures."""
+        if self.mode == "none":
+            return Artifact({}, {"mode": "none", "kept": False})
+        corrected = deepcopy(quantized.value)
+        loader = data.value.calibration_loader
+        if self.mode == "match":
+            matching = _Match(Matcher(network.module, corrected))
+            machine.predict("match statistics", matching, loader())
+            changed = matching.matcher.finish()
+        else:
+            with reestimating(corrected):
+                machine.predict("re-estimate statistics", _Forward(corrected), loader())
+            changed = running_statistics(corrected)
+        compare = _Compare(network.module, quantized.value, corrected)
+        machine.predict("check on calibration images", compare, loader())
+        before, after = (total / compare.images for total in compare.totals)
+        kept = bool(changed) and after < before
+        record = {"mode": self.mode, "kept": kept, "kl_before": before, "kl_after": after}
+        return Artifact(changed if kept else {}, record)
+
+
+def corrected(module: nn.Module, statistics: Artifact) -> nn.Module:
+    """A copy of `module` with the corrected statistics."""
+    copy = deepcopy(module)
+    copy.load_state_dict({**copy.state_dict(), **statistics.tensors})
+    return copy
+
+
+class _Match(LightningModule):
+    def __init__(self, matcher: Matcher) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList([matcher.reference, matcher.quantized])
+        self.matcher = matcher
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.matcher.step(batch[0])
+
+
+class _Forward(LightningModule):
+    """Runs the network in the modes that its modules already have."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.modes = {m: m.training for m in network.modules()}
+
+    def on_predict_start(self) -> None:
+        """Lightning has put everything into eval mode."""
+        for module, training in self.modes.items():
+            module.training = training
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        return self.network(batch[0])
+
+
+class _Compare(LightningModule):
+    """Sums of KL(float || network) over images, for two quantized networks."""
+
+    def __init__(self, reference: nn.Module, *networks: nn.Module) -> None:
+        super().__init__()
+        self.reference, self.networks = reference, nn.ModuleList(networks)
+        self.totals = [0.0] * len(networks)
+        self.images = 0
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        expected = self.reference(batch[0])
+        for i, network in enumerate(self.networks):
+            self.totals[i] += compare(expected, network(batch[0]))["kl"] * len(batch[0])
+        self.images += len(batch[0])

@@ -1,0 +1,134 @@
+"""Stage: run the float network on the calibration images and sum up every layer's Hessian."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from evaluation.classification import ClassificationData
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine import Machine
+from pipelines.models.network import Network
+from quant.hessian import HessianSum
+from quant.layers import Call, Calls, Layer, find
+
+SAVE_EVERY = 120.0  # seconds between two saves of the unfinished sums
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Hessians of all layers on the inputs of the float network.
+
+    Attributes:
+        images: calibration images, chosen without replacement.
+        batch_size: images at a time.
+    """
+
+    images: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"calibrate.{name}={getattr(self, name)} must be at least 1")
+
+    def run(
+        self,
+        network: Network,
+        data: Keyed[ClassificationData],
+        machine: Machine,
+        *,
+        scratch: Path,
+    ) -> Artifact:
+        """Tensors: H [g, c, c] by layer. Record: ids, layers, skipped parameters, dead inputs.
+
+        Raises:
+            ValueError: no layer to quantize, or a Hessian that is not finite.
+        """
+        images = data.value
+        example, _ = next(iter(images.calibration_loader()))
+        layers, skipped = find(network.module, example[:2])
+        if not layers:
+            raise ValueError(f"model {network.name} has no Linear or Conv2d weight to quantize")
+        collect = CollectHessians(network.module, layers, self.batch_size, scratch / "sums")
+        collect.resume()
+        loader = images.calibration_loader(start=collect.images)
+        if len(loader):
+            machine.predict("calibrate", collect, loader)
+        hessians = {name: total.hessian().float().cpu() for name, total in collect.sums.items()}
+        for name, H in hessians.items():
+            if not H.isfinite().all():
+                raise ValueError(
+                    f"layer {name}: the Hessian holds NaN or infinite values: an activation "
+                    "overflowed. Check the images and the checkpoint, or use "
+                    "machine.precision=32-true"
+                )
+        dead = {n: int((H.diagonal(dim1=1, dim2=2) == 0).sum()) for n, H in hessians.items()}
+        record = {
+            "ids": list(images.calibration.ids),
+            "layers": [asdict(layer) for layer in layers.values()],
+            "skipped": [asdict(parameter) for parameter in skipped],
+            "positions": {name: total.n for name, total in collect.sums.items()},
+            "dead_inputs": {name: count for name, count in dead.items() if count},
+        }
+        return Artifact(hessians, record)
+
+
+def layers_of(calibration: Artifact) -> dict[str, Layer]:
+    """The layers that were calibrated, in their order of use."""
+    rows = ({**row, "shape": tuple(row["shape"])} for row in calibration.record["layers"])
+    return {row["name"]: Layer(**row) for row in rows}
+
+
+class CollectHessians(LightningModule):
+    """Sums X X^T of every layer; saves the unfinished sums now and then."""
+
+    def __init__(
+        self, network: nn.Module, layers: dict[str, Layer], batch_size: int, path: Path
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.layers = layers
+        self.batch_size = batch_size
+        self.path = path
+        self.sums = {name: HessianSum() for name in layers}
+        self.images = 0
+        self.saved = time.monotonic()
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """One batch through the float network."""
+        weights = {x.name: self.network.get_parameter(x.weight) for x in self.layers.values()}
+        with Calls(weights, self._receive):
+            self.network(batch[0])
+        self.images += len(batch[0])
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            self.save()
+
+    def _receive(self, name: str, operation: str, call: Call | None) -> None:
+        if call is not None:
+            self.sums[name].add(call.unfold().float())
+
+    def save(self) -> None:
+        """Write sums and counts, all or nothing."""
+        totals = {n: s.total.cpu() for n, s in self.sums.items() if s.total is not None}
+        counts = {f"{n}/n": torch.tensor(s.n) for n, s in self.sums.items()}
+        draft = self.path.with_suffix(".new")
+        save_file({**totals, **counts, "/images": torch.tensor(self.images)}, draft)
+        os.replace(draft, self.path)
+        self.saved = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from sums that an earlier, interrupted run saved."""
+        if not self.path.is_file():
+            return
+        state: dict[str, Any] = load_file(self.path)
+        self.images = int(state["/images"])
+        self.sums = {n: HessianSum(state[n], int(state[f"{n}/n"])) for n in self.layers}

@@ -1,0 +1,183 @@
+"""Stage: write results.json, layers.csv, report.html and the quantized weights.
+
+Keys of results.json: see the README.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from evaluation.evaluator import correct, metrics
+from evaluation.fidelity import compare, paired_drop
+from pipelines.artifacts import Artifact
+from pipelines.models.network import Network
+from pipelines.reporting import html, layers_csv, plots
+from pipelines.stages.baseline import LayerBaseline, layer_ratio, loss_ratio
+from pipelines.stages.quantize import QuantizedWeights
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Everything that the stages before have found out."""
+
+    network: Network
+    calibration: Artifact
+    sensitivity: Artifact
+    weights: QuantizedWeights
+    baseline: Mapping[str, LayerBaseline]
+    statistics: Artifact
+    float_outputs: Artifact
+    uncorrected_outputs: Artifact
+    outputs: Artifact
+
+
+@dataclass(frozen=True)
+class Report:
+    """Turn findings into files.
+
+    Attributes:
+        heatmaps: pictures of the most sensitive layers in report.html.
+    """
+
+    heatmaps: int
+
+    def run(self, found: Findings, about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        """Write all files into `folder`; `about` is what identifies the run. Returns results."""
+        results: dict[str, Any] = _finite(
+            {
+                **about,
+                **scores(found),
+                **costs(found),
+                "layers": layer_rows(found),
+                "not_quantized": found.calibration.record["skipped"],
+                "output_dir": str(folder),
+            }
+        )
+        pictures = self._pictures(found)
+        plots.save_all(results, pictures, folder / "plots")
+        layers_csv.write(results, folder / "layers.csv")
+        html.render(results, pictures, folder / "report.html")
+        save_weights(found.weights, found.statistics, folder / "weights.safetensors")
+        draft = folder / "results.json.new"
+        draft.write_text(json.dumps(results, indent=1) + "\n")
+        draft.replace(folder / "results.json")
+        return results
+
+    def _pictures(self, found: Findings) -> dict[str, Tensor]:
+        record = found.sensitivity.record
+        ranked = sorted(record, key=lambda name: -float(record[name]["sensitivity"]))
+        chosen = set(ranked[: self.heatmaps])
+        tensors = found.sensitivity.tensors
+        return {name: tensors[f"heatmap/{name}"] for name in record if name in chosen}
+
+
+def scores(found: Findings) -> dict[str, Any]:
+    """How good: metrics, drop and fidelity on the evaluation images."""
+    reference, labels = (found.float_outputs.tensors[k] for k in ("logits", "labels"))
+    quantized = found.outputs.tensors["logits"]
+    return {
+        "n_images": len(labels),
+        "float": metrics(reference, labels),
+        "quantized": metrics(quantized, labels),
+        "uncorrected": metrics(found.uncorrected_outputs.tensors["logits"], labels),
+        "fidelity": compare(reference, quantized),
+        "uncorrected_fidelity": compare(reference, found.uncorrected_outputs.tensors["logits"]),
+        "drop": paired_drop(correct(reference, labels), correct(quantized, labels)),
+        "correction": found.statistics.record,
+    }
+
+
+def costs(found: Findings) -> dict[str, Any]:
+    """How fast and how small; the speed-up is of the solves alone, on the same Hessians."""
+    layers = found.baseline.values()
+    inputs = found.weights.inputs
+    total = sum(i.layer.rows * i.layer.groups for i in inputs.values())
+    ran = sum(b.rows * inputs[name].layer.groups for name, b in found.baseline.items())
+    seconds = sum(layer.seconds for layer in layers)
+    return {
+        "baseline": {
+            "method": "obq",
+            "seconds": seconds,
+            "estimated": any(layer.estimated for layer in layers),
+            "rows_run": ran,
+            "rows_total": total,
+            "loss": sum(float(layer.loss.sum()) for layer in layers),
+        },
+        "speedup": seconds / max(found.weights.seconds, 1e-9),
+        "loss_ratio_vs_baseline": loss_ratio(found.baseline),
+        "size_mb": sizes(found),
+    }
+
+
+def sizes(found: Findings) -> dict[str, float]:
+    """Megabytes (10^6 bytes) of the float32 network, and of codes, grids and the rest."""
+    state = found.network.module.state_dict()
+    whole = sum(t.numel() * t.element_size() for t in state.values())
+    replaced = sum(4 * math.prod(i.layer.shape) for i in found.weights.inputs.values())
+    stored = sum(
+        t.numel() * t.element_size()
+        for solution in found.weights.solutions.values()
+        for name, t in solution.tensors.items()
+        if name in ("codes", "scale", "zero")
+    )
+    return {"float": whole / 1e6, "quantized": (whole - replaced + stored) / 1e6}
+
+
+def layer_rows(found: Findings) -> list[dict[str, Any]]:
+    """One row of figures a layer."""
+    rows = []
+    for name, solution in found.weights.solutions.items():
+        layer, base = found.weights.inputs[name].layer, found.baseline[name]
+        rows.append(
+            {
+                "name": name,
+                "shape": list(layer.shape),
+                "groups": layer.groups,
+                "bits": solution.record["bits"],
+                "loss": float(solution.tensors["loss"].sum()),
+                "loss_rtn": float(solution.tensors["loss_rtn"].sum()),
+                "seconds": solution.record["seconds"],
+                "rows": layer.rows * layer.groups,
+                "baseline_rows": base.rows * layer.groups,
+                "loss_baseline": float(base.loss.sum()),
+                "loss_on_baseline_rows": float(base.method_loss.sum()),
+                "ratio_vs_baseline": float(layer_ratio(base)),
+                "baseline_seconds": base.seconds,
+                "baseline_estimated": base.estimated,
+                "dead_inputs": found.calibration.record["dead_inputs"].get(name, 0),
+                **found.sensitivity.record[name],
+            }
+        )
+    return rows
+
+
+def save_weights(weights: QuantizedWeights, statistics: Artifact, path: Path) -> None:
+    """Packed codes, scales and zeros of every layer, and corrected statistics, as one file."""
+    tensors = {
+        f"{name}.{part}": solution.tensors[part]
+        for name, solution in weights.solutions.items()
+        for part in ("codes", "scale", "zero")
+    }
+    layout = {
+        name: {k: solution.record[k] for k in ("bits", "shape", "width")}
+        | {"weight": weights.inputs[name].layer.weight, "of": weights.inputs[name].layer.shape}
+        for name, solution in weights.solutions.items()
+    }
+    save_file({**tensors, **statistics.tensors}, path, metadata={"layout": json.dumps(layout)})
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: SQNR of identical outputs becomes null."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,99 @@
+"""Inputs of one layer as the already quantized layers before it give them.
+
+With X the layer's input in the float network and X~ in the quantized one, minimise |W X - Q X~|^2:
+
+    H = (2/n) X~ X~^T,    W* = W + W (C - H) (H + damping)^-1,    C = (2/n) X X~^T
+
+and quantize W* with H. Without damping W* = W C H^-1, the least squares solution; where X~ = X it is
+W. The idea is that of GPTAQ (arXiv 2504.02692) and Qronos (arXiv 2505.11695).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from evaluation.classification import ClassificationData
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine import Machine
+from pipelines.models.network import Network
+from pipelines.stages.solve import LayerInput
+from quant.hessian import HessianSum
+from quant.layers import Call, Calls, Layer, to_matrix
+from quant.problem import LayerProblem
+
+
+@dataclass(frozen=True)
+class SequentialInputs:
+    """H and the moved weights W* of one layer. `damping` as in the solve that follows."""
+
+    damping: float
+
+    def run(
+        self,
+        network: Network,
+        quantized: Keyed[nn.Module],
+        data: Keyed[ClassificationData],
+        layer: Keyed[Layer],
+        machine: Machine,
+    ) -> Artifact:
+        """Tensors: W* [g, r, c] and H [g, c, c]."""
+        collect = CollectPair(network.module, quantized.value, layer.value)
+        machine.predict(f"inputs of {layer.value.name}", collect, data.value.calibration_loader())
+        H = collect.same.hessian()
+        weight = network.module.get_parameter(layer.value.weight).detach().cpu()
+        W = moved(to_matrix(weight, layer.value.groups), H, collect.cross.mean(), self.damping)
+        return Artifact({"W": W, "H": H.float()}, {"n": collect.same.n})
+
+    @staticmethod
+    def layer_input(layer: Layer, moved: Artifact) -> LayerInput:
+        """The layer as the solve takes it."""
+        return LayerInput(
+            layer, lambda: LayerProblem(moved.tensors["W"], moved.tensors["H"]), moved.key
+        )
+
+
+def moved(W: Tensor, H: Tensor, C: Tensor, damping: float) -> Tensor:
+    """W* of the module's docstring, in W's precision. W [g, r, c]; H, C [g, c, c]."""
+    damped = LayerProblem(W, H).prepared(damping).H.double()
+    change: Tensor = torch.linalg.solve(damped, (C - H).double().mT @ W.double().mT)
+    return (W.double() + change.mT).to(W.dtype)
+
+
+class _Reached(Exception):  # noqa: N818  (not an error: nothing behind the layer is needed)
+    pass
+
+
+class CollectPair(LightningModule):
+    """Sums X~ X~^T and X X~^T of one layer; both networks run no further than that layer."""
+
+    def __init__(self, network: nn.Module, quantized: nn.Module, layer: Layer) -> None:
+        super().__init__()
+        self.network, self.quantized, self.layer = network, quantized, layer
+        self.same, self.cross = HessianSum(), HessianSum()
+
+    def predict_step(self, batch: Any, batch_idx: int) -> None:
+        """One batch through both networks."""
+        X, X_quantized = (self._input(net, batch[0]) for net in (self.network, self.quantized))
+        self.same.add(X_quantized)
+        self.cross.add(X, X_quantized)
+
+    def _input(self, network: nn.Module, images: Tensor) -> Tensor:
+        found: list[Tensor] = []
+
+        def receive(name: str, operation: str, call: Call | None) -> None:
+            if call is not None:
+                found.append(call.unfold().float())
+                raise _Reached
+
+        weight = network.get_parameter(self.layer.weight)
+        try:
+            with Calls({self.layer.name: weight}, receive):
+                network(images)
+        except _Reached:
+            pass
+        return found[0]

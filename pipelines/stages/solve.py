@@ -1,0 +1,136 @@
+"""One layer's solve. The quantize and the baseline stage share its stored results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.models.network import Network
+from pipelines.stages.calibrate import layers_of
+from quant.grid import Grid
+from quant.layers import Layer, from_matrix, to_matrix
+from quant.methods import rtn
+from quant.packing import pack, unpack
+from quant.problem import LayerProblem
+
+
+@dataclass(frozen=True, eq=False)
+class LayerInput:
+    """A layer to be solved.
+
+    Attributes:
+        layer: its name and shape.
+        problem: makes W and H; only called when the solution is not stored yet.
+        key: of everything that W and H depend on, and of `rows`.
+        rows: solve only these output rows of every group; None for all. The grid is fitted to all.
+    """
+
+    layer: Layer
+    problem: Callable[[], LayerProblem]
+    key: str
+    rows: Tensor | None = None
+
+    def of_rows(self, count: int) -> LayerInput:
+        """The same layer with `count` evenly spaced rows of every group."""
+        if count >= self.layer.rows:
+            return self
+        index = evenly(count, self.layer.rows)
+        return LayerInput(self.layer, self.problem, f"{self.key}/rows={count}", index)
+
+
+def evenly(count: int, total: int) -> Tensor:
+    """`count` of the rows 0 ... total - 1, evenly spaced."""
+    return torch.arange(min(count, total)) * total // min(count, total)
+
+
+@dataclass(frozen=True)
+class SolveLayer:
+    """Quantize one layer on its own.
+
+    Attributes:
+        method: (problem, grid) -> Q [g, r, c] on the grid.
+        fit_grid: (W [g, r, c], bits) -> Grid.
+        damping: fraction of the mean Hessian diagonal added to that diagonal.
+    """
+
+    method: Callable[[LayerProblem, Grid], Tensor]
+    fit_grid: Callable[[Tensor, int], Grid]
+    damping: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.damping < 1:
+            raise ValueError(
+                f"damping={self.damping} must lie in (0, 1): it is a fraction of the "
+                "mean Hessian diagonal, 0.01 is usual"
+            )
+
+    def run(self, layer: Keyed[LayerInput], bits: Keyed[int]) -> Artifact:
+        """Tensors: packed codes, grid, loss of every row. Record: seconds of the solve.
+
+        The loss is (w - q) H (w - q)^T with the Hessian as calibrated, not the damped one.
+        """
+        try:
+            problem = layer.value.problem()
+            grid = self.fit_grid(problem.W, bits.value)
+            if layer.value.rows is not None:
+                problem, grid = problem.take_rows(layer.value.rows), grid.rows(layer.value.rows)
+            start = time.perf_counter()
+            Q = self.method(problem.prepared(self.damping), grid)
+            seconds = time.perf_counter() - start
+        except Exception as err:
+            err.add_note(f"in layer {layer.value.layer.name}")
+            raise
+        codes = grid.codes(Q)
+        small = torch.uint8 if grid.bits <= 8 else torch.int32
+        record = {
+            "bits": grid.bits,
+            "shape": list(problem.W.shape),
+            "width": grid.width,
+            "seconds": seconds,
+        }
+        tensors = {
+            "codes": pack(codes, grid.bits),
+            "scale": grid.scale,
+            "zero": grid.zero.to(small),
+            "loss": problem.loss(Q),
+            "loss_rtn": problem.loss(rtn.quantize(problem, grid)),
+        }
+        return Artifact(tensors, record)
+
+
+def grid_of(solution: Artifact, dtype: torch.dtype = torch.float32) -> Grid:
+    """The grid of a stored solution."""
+    record = solution.record
+    scale, zero = solution.tensors["scale"], solution.tensors["zero"]
+    return Grid(scale.to(dtype), zero.to(dtype), record["bits"], record["width"])
+
+
+def weights_of(solution: Artifact) -> Tensor:
+    """The quantized weights Q [g, r, c], float32, decoded from the stored codes."""
+    record: dict[str, Any] = solution.record
+    codes = unpack(solution.tensors["codes"], record["bits"], tuple(record["shape"]))
+    return grid_of(solution).decode(codes.float())
+
+
+def float_inputs(network: Network, calibration: Artifact) -> dict[str, LayerInput]:
+    """The layers with the Hessians of the float network's inputs."""
+
+    def problem(layer: Layer) -> LayerProblem:
+        weight = network.module.get_parameter(layer.weight).detach()
+        return LayerProblem(to_matrix(weight, layer.groups), calibration.tensors[layer.name])
+
+    return {
+        name: LayerInput(layer, lambda layer=layer: problem(layer), f"{calibration.key}/{name}")  # type: ignore[misc]
+        for name, layer in layers_of(calibration).items()
+    }
+
+
+def as_weight(solution: Artifact, layer: Layer) -> Tensor:
+    """The quantized weight in the shape that the network has it in."""
+    return from_matrix(weights_of(solution), layer.shape)

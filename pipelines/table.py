@@ -1,0 +1,162 @@
+"""`python -m pipelines.table FOLDERS... [--markdown]`: many runs in one table.
+
+Reads every `results.json` below the given folders. "~" stands before what is an estimate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.reporting import wording
+from pipelines.reporting.wording import Results
+
+WORDS = 3  # leading columns that hold words or the bit width; the rest are numbers
+
+
+class BrokenResultsError(ValueError):
+    """A results file that cannot be read."""
+
+
+def collect(folders: Iterable[Path]) -> list[dict[str, Any]]:
+    """Every run below the folders, sorted by model, bits and method; a file counts once.
+
+    Args:
+        folders: searched recursively; a path to a JSON file counts as itself.
+
+    Raises:
+        FileNotFoundError: a folder does not exist, or there is no results.json anywhere.
+        BrokenResultsError: files that are no results, each named with the reason.
+    """
+    folders = list(folders)
+    missing = [str(folder) for folder in folders if not folder.exists()]
+    if missing:
+        raise FileNotFoundError(f"no such folder: {', '.join(missing)}")
+    files = dict.fromkeys(
+        path.resolve()
+        for folder in folders
+        for path in ([folder] if folder.is_file() else sorted(folder.rglob("results.json")))
+    )
+    if not files:
+        raise FileNotFoundError(
+            f"no results.json below {', '.join(map(str, folders))}: a run writes it when it "
+            "ends; give its output folder, or one above it"
+        )
+    runs, broken = [], []
+    for path in files:
+        try:
+            runs.append(_load(path))
+        except (OSError, ValueError) as error:
+            broken.append(f"  {path}: {error}")
+    if broken:
+        raise BrokenResultsError(
+            f"{len(broken)} of {len(files)} results cannot be read; remove them or run them "
+            "again:\n" + "\n".join(broken)
+        )
+    return sorted(runs, key=_order)
+
+
+def row(results: Results) -> dict[str, str]:
+    """A run's cells by column."""
+    keys = wording.metrics(results)
+    key = keys[0] if keys else ""
+    get, number = wording.get, wording.number
+    weight, activation = results.get("weight_bits"), results.get("act_bits")
+    ratio = number(results.get("loss_ratio_vs_baseline"), 3)
+    return {
+        "model": str(results.get("model") or wording.MISSING),
+        "method": str(results.get("method") or wording.MISSING),
+        "bits": f"{'mixed' if weight is None else weight}"
+        + (f"/{activation}" if activation is not None else ""),
+        "float": number(get(results, "float", key)),
+        "quantized": number(get(results, "quantized", key)),
+        "drop [95 %]": wording.drop(results),
+        "agreement": number(get(results, "fidelity", "agreement")),
+        "KL": wording.scientific(get(results, "fidelity", "kl")),
+        "SQNR dB": number(get(results, "fidelity", "sqnr_db"), 1),
+        f"loss / {wording.baseline_name(results)}": ratio,
+        "solve s": number(wording.solve_seconds(results)),
+        "speed-up": wording.speedup(results),
+    }
+
+
+def markdown(runs: Sequence[Results]) -> str:
+    """The runs as a Markdown table, its columns padded so that the source reads well too."""
+    rows = [row(results) for results in runs]
+    columns = list(dict.fromkeys(column for cells in rows for column in cells))
+    table = [
+        [cells.get(column, wording.MISSING).replace("|", "\\|") for column in columns]
+        for cells in rows
+    ]
+    widths = [max(map(len, cells)) for cells in zip(columns, *table, strict=True)]
+    rule = ["-" * w if i < WORDS else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    lines = [
+        [text.ljust(w) if i < WORDS else text.rjust(w)
+         for i, (text, w) in enumerate(zip(cells, widths, strict=True))]
+        for cells in [columns, rule, *table]
+    ]  # fmt: skip
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def show(runs: Sequence[Results], console: Console) -> None:
+    """The same table for a terminal; one that is wider than the terminal is not folded."""
+    rows = [row(results) for results in runs]
+    columns = list(dict.fromkeys(column for cells in rows for column in cells))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < WORDS else "right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*(Text(cells.get(column, wording.MISSING)) for column in columns))
+    unlimited = console.options.update(width=10_000)
+    console.width = max(console.width, console.measure(table, options=unlimited).maximum)
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 1 with the reason on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.table", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="output folders of runs or sweeps")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, for a README")
+    options = parser.parse_args(arguments)
+    try:
+        runs = collect(options.folders)
+    except (FileNotFoundError, BrokenResultsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.markdown:
+        print(markdown(runs))
+    else:
+        show(runs, Console())
+    return 0
+
+
+def _load(path: Path) -> dict[str, Any]:
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(results, dict):
+        raise ValueError("holds no JSON object")
+    absent = [key for key in ("model", "method", "float", "quantized") if key not in results]
+    if absent:
+        raise ValueError(f"lacks {', '.join(absent)}")
+    wrong = [key for key in ("float", "quantized") if not isinstance(results[key], Mapping)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} must hold a value per metric")
+    return results
+
+
+def _order(results: Results) -> tuple[str, float, str]:
+    bits = results.get("weight_bits")
+    number = float(bits) if isinstance(bits, int | float) else float("inf")
+    return str(results["model"]), number, str(results["method"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The mathematics of post-training quantization: tensors in, tensors out."""

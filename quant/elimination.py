@@ -1,0 +1,71 @@
+"""Quantizing columns block by block with one shared inverse Hessian.
+
+For H^-1 = U^T U, U upper triangular, row j of U carries everything that sequential downdates of
+H^-1 would give, so no downdate is ever done. With the columns in the order of their blocks b, and
+W_b the weights of a block before it is quantized,
+
+    E = (W_b - Q_b) U_bb^-1,    W_rest -= E U_b,rest
+
+holds whatever the order *inside* the block was: each block may be solved by any method.
+
+Sources: Frantar et al., *GPTQ*, arXiv 2210.17323 (the Cholesky form); Zheng et al., *SAPTQ*,
+arXiv 2509.05576 (one order and one inverse Hessian for all rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from quant.grid import Grid, nearest
+from quant.problem import LayerProblem, inverse_root
+
+SolveBlock = Callable[[Tensor, Tensor, Grid], Tensor]
+"""(W_b [g, r, B], U_bb [g, B, B], grid of these columns) -> Q_b [g, r, B]."""
+
+
+def eliminate(
+    problem: LayerProblem, grid: Grid, order: Tensor, block: int, solve: SolveBlock
+) -> Tensor:
+    """Quantize `block` columns at a time in the order `order` [g, c]; the rest makes up for it.
+
+    Args:
+        problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
+        grid: step sizes of W's rows, in the natural order of the columns.
+        order: a permutation of the columns for every group.
+        block: columns in a block, at least 1.
+        solve: quantizes the columns of one block.
+
+    Returns:
+        Q [g, r, c] on the grid, in the natural order.
+    """
+    if block < 1:
+        raise ValueError(f"block={block} must be at least 1 column")
+    c = problem.W.shape[2]
+    ordered, ordered_grid = problem.permuted(order), grid.columns(order)
+    U = inverse_root(ordered.H).to(ordered.W.dtype)
+    W = ordered.W.clone()
+    Q = torch.empty_like(W)
+    for start in range(0, c, block):
+        b, rest = slice(start, start + block), slice(start + block, c)
+        part = torch.arange(start, min(start + block, c), device=W.device).expand(len(W), -1)
+        Q[..., b] = solve(W[..., b], U[:, b, b], ordered_grid.columns(part))
+        E = torch.linalg.solve_triangular(U[:, b, b], W[..., b] - Q[..., b], upper=True, left=False)
+        W[..., rest] -= E @ U[:, b, rest]
+    return torch.empty_like(Q).scatter_(2, order[:, None].expand_as(Q), Q)
+
+
+def in_order(W: Tensor, U: Tensor, grid: Grid) -> Tensor:
+    """Fix the columns of a block from left to right, all rows at once (GPTQ)."""
+    W = W.clone()
+    scale, zero = (t.expand(*W.shape[:2], -1) for t in grid.spread(W.shape[2]))
+    Q = torch.empty_like(W)
+    for j in range(W.shape[2]):
+        k = j if grid.width else 0
+        s, z = scale[..., k], zero[..., k]
+        Q[..., j] = nearest(W[..., j], s, z, grid.top)
+        e = (W[..., j] - Q[..., j]) / U[:, j, j, None]
+        W[..., j:] -= e[..., None] * U[:, None, j, j:]
+    return Q

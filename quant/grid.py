@@ -1,0 +1,161 @@
+"""Uniform affine grids and how their scales are fitted.
+
+    Q(w) = s (clip(round(w / s) + z, 0, 2^b - 1) - z)
+
+Letters: g groups, r output rows, c input columns, k column groups of a grid (1 unless the
+granularity is "columns"). Source of the fits: Frantar et al., arXiv 2208.11580, and its code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+GRANULARITIES = ("row", "tensor", "columns")
+
+
+def nearest(W: Tensor, scale: Tensor, zero: Tensor, top: int) -> Tensor:
+    """The nearest values to W on the grid of codes 0 ... top; all arguments broadcast."""
+    codes = (W / scale).round_().add_(zero).clamp_(0, top)
+    return codes.sub_(zero).mul_(scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The allowed values of a weight matrix W [g, r, c].
+
+    Attributes:
+        scale: step sizes [g, r, k], positive; broadcast over rows where the second size is 1.
+        zero: the code of the value 0, as a float, same shape as `scale`.
+        bits: codes are 0 ... 2**bits - 1.
+        width: columns that share one step size; None means all of them (k = 1).
+    """
+
+    scale: Tensor
+    zero: Tensor
+    bits: int
+    width: int | None = None
+
+    @property
+    def top(self) -> int:
+        """The largest code."""
+        return int(2**self.bits - 1)
+
+    def columns(self, index: Tensor) -> Grid:
+        """The grid of the columns `index` [g, m], in that order."""
+        if self.width is None:
+            return self
+        k = (index // self.width)[:, None].expand(-1, self.scale.shape[1], -1)
+        return replace(self, scale=self.scale.gather(2, k), zero=self.zero.gather(2, k), width=1)
+
+    def codes(self, W: Tensor) -> Tensor:
+        """Nearest codes of W [g, r, c], as whole numbers in W's dtype."""
+        scale, zero = self.spread(W.shape[-1])
+        return (W / scale).round_().add_(zero).clamp_(0, self.top)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Values of `codes` [g, r, c]."""
+        scale, zero = self.spread(codes.shape[-1])
+        return (codes - zero) * scale
+
+    def round(self, W: Tensor) -> Tensor:
+        """The nearest values on the grid to W [g, r, c]."""
+        return nearest(W, *self.spread(W.shape[-1]), self.top)
+
+    def rows(self, index: Tensor) -> Grid:
+        """The grid of the output rows `index` of every group."""
+        if self.scale.shape[1] == 1:
+            return self
+        return replace(self, scale=self.scale[:, index], zero=self.zero[:, index])
+
+    def spread(self, c: int) -> tuple[Tensor, Tensor]:
+        """Step sizes and zeros of c columns, both broadcastable to [g, r, c]."""
+        if self.width is None or self.width == 1:
+            return self.scale, self.zero
+        k = torch.arange(c, device=self.scale.device) // self.width
+        return self.scale[..., k], self.zero[..., k]
+
+
+def fit(
+    W: Tensor,
+    bits: int,
+    *,
+    granularity: str,
+    symmetric: bool,
+    search: str,
+    width: int = 128,
+    norm: float = 2.4,
+    shrink: int = 80,
+) -> Grid:
+    """Fit a grid to W [g, r, c].
+
+    Args:
+        W: weights; every row of every group is fitted on its own unless granularity is "tensor".
+        bits: 1 ... 16.
+        granularity: "row", "tensor", or "columns" (every `width` neighbouring columns of a row).
+        symmetric: 0 in the middle of the codes, range +-max |w|; else min ... max, 0 included.
+        search: "minmax", or "mse": the best of `shrink` ranges 1.00, 0.99, ... of the full one
+            under sum |w - q|^norm (OBC's code).
+        width: columns per step size; used by granularity "columns" only.
+
+    Raises:
+        ValueError: an argument outside the values above, or W not finite.
+    """
+    if not 1 <= bits <= 16:
+        raise ValueError(f"bits={bits} must lie in 1 ... 16")
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity={granularity!r} must be one of {', '.join(GRANULARITIES)}")
+    if search not in ("minmax", "mse"):
+        raise ValueError(f"search={search!r} must be minmax or mse")
+    if not W.isfinite().all():
+        raise ValueError("the weights hold NaN or infinite values: is the checkpoint damaged?")
+    samples, shape = _samples(W, granularity, width)
+    low = samples.amin(-1).clamp(max=0)
+    high = samples.amax(-1).clamp(min=0)
+    if symmetric:
+        high = torch.maximum(-low, high)
+        low = -high
+    empty = (low == 0) & (high == 0)
+    low, high = torch.where(empty, -1.0, low), torch.where(empty, 1.0, high)
+    scale, zero = _affine(low, high, bits, symmetric)
+    if search == "mse":
+        best = torch.full_like(scale, torch.inf)
+        for p in _fractions(shrink):
+            s, z = _affine(p * low, p * high, bits, symmetric)
+            q = nearest(samples, s[..., None], z[..., None], 2**bits - 1)
+            error = q.sub_(samples).abs_().pow_(norm).sum(-1)
+            better = error < best
+            best = torch.where(better, error, best)
+            scale, zero = torch.where(better, s, scale), torch.where(better, z, zero)
+    return Grid(
+        scale.reshape(shape), zero.reshape(shape), bits, width if granularity == "columns" else None
+    )
+
+
+def _fractions(shrink: int) -> Iterator[float]:
+    """1.00, 0.99, ... as OBC's code has them: `shrink` of a hundred."""
+    return (1 - i / 100 for i in range(shrink))
+
+
+def _samples(W: Tensor, granularity: str, width: int) -> tuple[Tensor, tuple[int, ...]]:
+    """The weights that share a step size in the last dimension, and the shape of `scale`."""
+    g, r, c = W.shape
+    if granularity == "tensor":
+        return W.reshape(1, -1), (1, 1, 1)
+    if granularity == "row":
+        return W, (g, r, 1)
+    if width < 1:
+        raise ValueError(f"width={width} must be at least 1 column")
+    k = -(-c // width)
+    padded = torch.nn.functional.pad(W, (0, k * width - c))  # zeros lie in every range
+    return padded.reshape(g, r, k, width), (g, r, k)
+
+
+def _affine(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    scale = (high - low) / (2**bits - 1)
+    if symmetric:
+        return scale, torch.full_like(scale, float(2 ** (bits - 1)))
+    return scale, torch.round(-low / scale)

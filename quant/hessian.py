@@ -1,0 +1,47 @@
+"""Streaming Hessians of layer problems: H = (2/n) X X^T over all positions of all images.
+
+Products are taken in X's precision, sums in float64, so the result hardly depends on how the images
+were batched. Memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SLICE = 2**25  # numbers of X that go into one product
+
+
+class HessianSum:
+    """Running sum of X Y^T over batches; Y = X gives the Hessian."""
+
+    def __init__(self, total: Tensor | None = None, n: int = 0) -> None:
+        """Start empty, or go on from an earlier `total` [g, c, c] over n positions."""
+        self.total = total
+        self.n = n
+
+    def add(self, X: Tensor, Y: Tensor | None = None) -> None:
+        """Add n positions: X, Y [g, c, n]."""
+        Y = X if Y is None else Y
+        g, c, n = X.shape
+        if self.total is None:
+            self.total = torch.zeros(g, c, c, dtype=torch.float64, device=X.device)
+        width = max(1, SLICE // (g * c))
+        for x, y in zip(torch.split(X, width, 2), torch.split(Y, width, 2), strict=True):
+            self.total += x @ y.mT
+        self.n += n
+
+    def mean(self) -> Tensor:
+        """(2/n) sum X Y^T [g, c, c], float64.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self.total is None or self.n == 0:
+            raise ValueError("no input was seen: the layer did not run on the calibration images")
+        return self.total * (2 / self.n)
+
+    def hessian(self) -> Tensor:
+        """`mean` made exactly symmetric."""
+        H = self.mean()
+        return (H + H.mT) / 2

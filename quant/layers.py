@@ -1,0 +1,175 @@
+"""Linear and Conv2d layers as matrices: the one place where their geometry is known.
+
+A layer's input is read where its weight is really used, at the call of `linear` or `conv2d`, not at
+the module's door. So a convolution that pads its input itself ("same" padding), or a weight that is
+transformed before use, is seen as what it is, and no module class is special. Nothing is traced.
+
+Letters: g groups, r output rows per group, c input columns per group, n positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+LINEAR, CONV = F.linear, F.conv2d
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight that `linear` or `conv2d` uses. `weight` is its name in the state dict."""
+
+    name: str
+    weight: str
+    shape: tuple[int, ...]
+    groups: int
+
+    @property
+    def rows(self) -> int:
+        """Output rows of one group."""
+        return self.shape[0] // self.groups
+
+    @property
+    def columns(self) -> int:
+        """Input columns of one group."""
+        return int(torch.Size(self.shape[1:]).numel())
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A matrix-like parameter that stays as it is, and why."""
+
+    name: str
+    shape: tuple[int, ...]
+    reason: str
+
+
+def to_matrix(weight: Tensor, groups: int) -> Tensor:
+    """A weight [out, in / g, ...] as W [g, r, c]."""
+    return weight.reshape(groups, weight.shape[0] // groups, -1)
+
+
+def from_matrix(W: Tensor, shape: Iterable[int]) -> Tensor:
+    """The inverse of `to_matrix`: [g, r, c] to the weight's own shape."""
+    return W.reshape(tuple(shape))
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call of `linear` or `conv2d`."""
+
+    x: Tensor
+    weight: Tensor
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+    @staticmethod
+    def of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """Read the call `func(*args, **kwargs)`."""
+        names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        geometry = {k: given[k] for k in names[3:] if k in given} if func is CONV else {}
+        return Call(given["input"], given["weight"], **geometry)
+
+    def unfold(self) -> Tensor:
+        """The input as a matrix X [g, c, n], such that output = W X + bias."""
+        x, w = self.x.detach(), self.weight
+        if w.dim() == 2:
+            return x.reshape(-1, x.shape[-1]).T[None]
+        if x.dim() == 3:
+            x = x[None]
+        kernel, dilation = tuple(w.shape[2:]), _pair(self.dilation)
+        if self.padding == "same":
+            total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+            (top, left) = (t // 2 for t in total)
+            x = F.pad(x, (left, total[1] - left, top, total[0] - top))
+        padding = 0 if isinstance(self.padding, str) else self.padding
+        X = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=self.stride)
+        b, _, positions = X.shape
+        X = X.reshape(b, self.groups, -1, positions).permute(1, 2, 0, 3)
+        return X.reshape(self.groups, -1, b * positions)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    first, second = (*value, *value)[:2]
+    return int(first), int(second)
+
+
+class Calls(TorchFunctionMode):
+    """While active, hands every use of the given parameters to `receive`.
+
+    Args:
+        parameters: by name.
+        receive: called with the parameter's name and the Call, or None when the parameter went
+            into any other operation.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        receive: Callable[[str, str, Call | None], None],
+    ) -> None:
+        super().__init__()
+        self.names = {id(p): name for name, p in parameters.items()}
+        self.receive = receive
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Look at the arguments, then run `func` as it is."""
+        kwargs = kwargs or {}
+        plain = func is LINEAR or func is CONV
+        for position, value in enumerate((*args, *kwargs.values())):
+            name = self.names.get(id(value))
+            if name is None:
+                continue
+            used = plain and (position == 1 or kwargs.get("weight") is value)
+            operation = getattr(func, "__name__", str(func))
+            if not operation.startswith("__"):  # attribute reads such as weight.shape
+                self.receive(name, operation, Call.of(func, args, kwargs) if used else None)
+        return func(*args, **kwargs)
+
+
+def find(model: nn.Module, *example: Tensor) -> tuple[dict[str, Layer], list[Skipped]]:
+    """Run `model` on an example and list every weight that can be quantized, in order of use.
+
+    Args:
+        model: in eval mode; left as it is.
+        example: one small batch of real inputs.
+
+    Returns:
+        layers by name (the weight's name without ".weight"), and every other parameter with two
+        or more dimensions with the reason why it is not among them.
+    """
+    matrices = {n: p for n, p in model.named_parameters() if p.dim() >= 2}
+    layers: dict[str, Layer] = {}
+    spoiled: dict[str, str] = {}
+
+    def receive(name: str, operation: str, call: Call | None) -> None:
+        if call is None:
+            spoiled[name] = f"used by {operation}"
+            return
+        layer = Layer(
+            name.removesuffix(".weight"), name, tuple(matrices[name].shape), int(call.groups)
+        )
+        if layers.setdefault(name, layer) != layer:
+            spoiled[name] = "shared by convolutions with different groups"
+
+    with torch.no_grad(), Calls(matrices, receive):
+        model(*example)
+    skipped = [
+        Skipped(name, tuple(p.shape), spoiled.get(name, "not used by linear or conv2d"))
+        for name, p in matrices.items()
+        if name in spoiled or name not in layers
+    ]
+    return {x.name: x for n, x in layers.items() if n not in spoiled}, skipped

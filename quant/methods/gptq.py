@@ -1,0 +1,33 @@
+"""GPTQ: one fixed column order for all rows, no refinement.
+
+Source: Frantar et al., arXiv 2210.17323; `order="diag"` is its code's act-order.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from quant.elimination import eliminate, in_order
+from quant.grid import Grid
+from quant.order import columns
+from quant.problem import LayerProblem
+
+
+def quantize(problem: LayerProblem, grid: Grid, *, order: str, block: int = 128) -> Tensor:
+    """Quantize column after column; the columns still free make up for the error.
+
+    Args:
+        problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
+        grid: step sizes of W's rows.
+        order: "natural" or "diag".
+        block: columns between two updates of the remaining ones. Changes no result.
+
+    Returns:
+        Q [g, r, c] on the grid.
+
+    Raises:
+        ValueError: another order.
+    """
+    if order not in ("natural", "diag"):
+        raise ValueError(f"order={order!r} must be natural or diag; row_parallel has more orders")
+    return eliminate(problem, grid, columns(problem, grid, order), block, in_order)

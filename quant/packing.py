@@ -1,0 +1,56 @@
+"""Codes of b bits as bytes, without gaps: code after code, most significant bit first."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STEP = 2**20  # codes at a time, a multiple of 8: every step but the last ends on a whole byte
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Pack integer codes.
+
+    Args:
+        codes: whole numbers 0 ... 2**bits - 1, any shape and dtype.
+        bits: 1 ... 16.
+
+    Returns:
+        uint8 [ceil(numel * bits / 8)].
+
+    Raises:
+        ValueError: a code does not fit into `bits` bits.
+    """
+    flat = codes.reshape(-1)
+    if flat.numel() and (flat.min() < 0 or flat.max() >= 2**bits):
+        raise ValueError(
+            f"codes from {int(flat.min())} to {int(flat.max())} do not fit into {bits} bits"
+        )
+    places = torch.arange(bits - 1, -1, -1, device=flat.device)
+    weights = 2 ** torch.arange(7, -1, -1, device=flat.device)
+    parts = []
+    for part in torch.split(flat, STEP):
+        stream = (part.to(torch.int64)[:, None] >> places & 1).reshape(-1)
+        stream = torch.nn.functional.pad(stream, (0, -len(stream) % 8))
+        parts.append((stream.reshape(-1, 8) * weights).sum(1).to(torch.uint8))
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)
+
+
+def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `pack`: int64 codes of `shape`.
+
+    Raises:
+        ValueError: `packed` has not the length that `bits` and `shape` ask for.
+    """
+    count = int(torch.Size(shape).numel())
+    if len(packed) != -(-count * bits // 8):
+        raise ValueError(f"{len(packed)} bytes do not hold {count} codes of {bits} bits")
+    places = torch.arange(7, -1, -1, device=packed.device)
+    weights = 2 ** torch.arange(bits - 1, -1, -1, device=packed.device)
+    parts = []
+    for start in range(0, count, STEP):
+        n = min(STEP, count - start)
+        some = packed[start * bits // 8 : -(-(start + n) * bits // 8)].to(torch.int64)
+        stream = (some[:, None] >> places & 1).reshape(-1)[: n * bits]
+        parts.append((stream.reshape(n, bits) * weights).sum(1))
+    return torch.cat(parts).reshape(shape) if parts else torch.empty(shape, dtype=torch.int64)

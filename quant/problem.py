@@ -1,0 +1,100 @@
+"""The layer problem: everything that a layer-wise method may see.
+
+    loss(Q) = sum over rows of (w - q) H (w - q)^T,    H = (2/n) X X^T
+
+Source: Frantar, Singh, Alistarh, *Optimal Brain Compression*, arXiv 2208.11580.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProblem:
+    """One layer as matrices. g groups (1 unless a grouped convolution), r rows, c columns.
+
+    Attributes:
+        W: weights [g, r, c].
+        H: Hessian of the layer's squared output error [g, c, c], symmetric.
+    """
+
+    W: Tensor
+    H: Tensor
+
+    def __post_init__(self) -> None:
+        if self.W.dim() != 3:
+            raise ValueError(f"W is {list(self.W.shape)} but must be [groups, rows, columns]")
+        g, _, c = self.W.shape
+        if self.H.shape != (g, c, c):
+            raise ValueError(
+                f"H is {list(self.H.shape)} but W is {list(self.W.shape)}: H must be "
+                f"[{g}, {c}, {c}]. Was H collected from another layer?"
+            )
+
+    def prepared(self, damping: float) -> LayerProblem:
+        """The same layer made positive definite.
+
+        A dead input (H_jj = 0) gets H_jj = 1 and its weights become 0; then `damping` times the
+        mean of the diagonal is added to the diagonal, group by group.
+
+        Raises:
+            ValueError: damping outside (0, 1), or H not finite.
+        """
+        if not 0 < damping < 1:
+            raise ValueError(
+                f"damping={damping} must lie in (0, 1): it is a fraction of the mean "
+                "Hessian diagonal, 0.01 is usual"
+            )
+        if not self.H.isfinite().all():
+            raise ValueError(
+                "the Hessian holds NaN or infinite values: an activation overflowed. Check the "
+                "calibration images and the checkpoint, or calibrate with machine.precision=32-true"
+            )
+        H = self.H.clone()
+        diagonal = H.diagonal(dim1=1, dim2=2)  # a view
+        dead = diagonal == 0
+        diagonal[dead] = 1
+        diagonal += damping * diagonal.mean(1, keepdim=True)
+        return LayerProblem(self.W.masked_fill(dead[:, None, :], 0), H)
+
+    def permuted(self, order: Tensor) -> LayerProblem:
+        """Columns in the order `order` [g, c]."""
+        g, r, c = self.W.shape
+        rows = self.H.gather(1, order[:, :, None].expand(g, c, c))
+        return LayerProblem(
+            self.W.gather(2, order[:, None].expand(g, r, c)),
+            rows.gather(2, order[:, None].expand(g, c, c)),
+        )
+
+    def take_rows(self, index: Tensor) -> LayerProblem:
+        """Only the output rows `index` of every group."""
+        return replace(self, W=self.W[:, index])
+
+    def loss(self, Q: Tensor) -> Tensor:
+        """Squared output error of every row [g, r], float64, per calibration position."""
+        E = (self.W - Q).double()
+        return ((E @ self.H.double()) * E).sum(-1)
+
+
+def inverse_root(H: Tensor) -> Tensor:
+    """U, upper triangular, with H^-1 = U^T U. H [g, c, c] positive definite; result float64.
+
+    With J the reversal of the columns and J H J = L L^T, U = J L^-1 J: one Cholesky factorization
+    and one triangular inverse, and H^-1 itself is never formed.
+
+    Raises:
+        ValueError: H is not positive definite.
+    """
+    L, info = torch.linalg.cholesky_ex(H.double().flip(1, 2))
+    if bool((info != 0).any()):
+        raise ValueError(
+            "Cholesky failed: the Hessian is not positive definite. Raise the damping "
+            "(damping=0.05, say) or calibrate on more images"
+        )
+    eye = torch.eye(H.shape[-1], dtype=L.dtype, device=L.device).expand_as(L)
+    inverse: Tensor = torch.linalg.solve_triangular(L, eye, upper=False)
+    return inverse.flip(1, 2)

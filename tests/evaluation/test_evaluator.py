@@ -1,0 +1,94 @@
+"""Top-1 and top-5 against counting, and logits in the order of the data."""
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from evaluation.evaluator import CollectLogits, metrics
+
+
+def trainer() -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+
+
+def loader(n: int, batch_size: int) -> DataLoader:
+    x = torch.randn(n, 6, generator=torch.Generator().manual_seed(1))
+    return DataLoader(TensorDataset(x, torch.arange(n) % 4), batch_size=batch_size)
+
+
+def test_metrics_equal_ranking_every_image_by_hand():
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(40, 9, generator=generator)
+    labels = torch.randint(0, 9, (40,), generator=generator)
+    first = five = 0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        rank = sum(value > row[label] for value in row)
+        first += rank == 0
+        five += rank < 5
+    assert 0 < first < five < 40
+    assert metrics(logits, labels) == pytest.approx({"top1": 2.5 * first, "top5": 2.5 * five})
+
+
+def test_top5_is_left_out_where_five_classes_or_fewer_make_it_idle():
+    assert set(metrics(torch.eye(5), torch.arange(5))) == {"top1"}
+    assert metrics(torch.eye(6), torch.arange(6)) == {"top1": 100.0, "top5": 100.0}
+
+
+def test_a_label_that_is_no_class_of_the_network_is_an_error():
+    with pytest.raises(ValueError, match=r"0\.\.10 but the network has 10 classes"):
+        metrics(torch.zeros(2, 10), torch.tensor([0, 10]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_logits_come_in_the_order_of_the_data_for_every_batch_size(batch_size):
+    network = nn.Linear(6, 4)
+    collect = CollectLogits(network)
+    data = loader(11, batch_size)
+    trainer().test(collect, data, verbose=False)
+    with torch.no_grad():
+        torch.testing.assert_close(collect.logits, network(data.dataset.tensors[0]))
+    assert collect.labels.tolist() == [i % 4 for i in range(11)]
+    assert collect.logits.dtype == torch.float32
+    assert not collect.logits.requires_grad
+
+
+def test_a_second_test_forgets_the_first():
+    collect = CollectLogits(nn.Linear(6, 4))
+    runner = trainer()
+    runner.test(collect, loader(11, 4), verbose=False)
+    runner.test(collect, loader(5, 4), verbose=False)
+    assert collect.logits.shape == (5, 4)
+
+
+class Overflow(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, :4] > 0.5, torch.inf, x[:, :4])
+
+
+def test_logits_that_are_not_finite_are_an_error_that_counts_them():
+    data = loader(11, 4)
+    broken = int((data.dataset.tensors[0][:, :4] > 0.5).any(1).sum())
+    with pytest.raises(ValueError, match=f"not finite for {broken} of 11 images"):
+        trainer().test(CollectLogits(Overflow()), data, verbose=False)
+
+
+def test_a_test_after_a_failed_one_starts_afresh():
+    collect = CollectLogits(Overflow())
+    with pytest.raises(ValueError, match="not finite"):
+        trainer().test(collect, loader(11, 4), verbose=False)
+    quiet = TensorDataset(torch.zeros(5, 6), torch.zeros(5, dtype=torch.int64))
+    trainer().test(collect, DataLoader(quiet, batch_size=2), verbose=False)
+    assert collect.logits.shape == (5, 4)
+
+
+def test_a_network_that_gives_maps_instead_of_logits_is_refused():
+    with pytest.raises(ValueError, match="one logit per class"):
+        trainer().test(CollectLogits(nn.Unflatten(1, (2, 3))), loader(4, 4), verbose=False)

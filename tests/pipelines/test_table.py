@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import table
+
+EXAMPLE = json.loads((Path(__file__).parent / "example_results.json").read_text())
+
+
+def write(folder, **changes):
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(EXAMPLE | changes))
+
+
+def test_every_run_below_the_folders_is_one_row_in_order_of_model_bits_and_method(tmp_path, capsys):
+    write(tmp_path / "sweep" / "0", model="b", weight_bits=4, method="rtn")
+    write(tmp_path / "sweep" / "1", model="b", weight_bits=3, method="rtn")
+    write(tmp_path / "sweep" / "deep" / "er", model="b", weight_bits=3, method="gptq")
+    write(tmp_path / "other", model="a", weight_bits=10, method="obq")
+    write(tmp_path / "more", model="a", weight_bits=2, method="obq")
+    # the sweep is given twice, a run must not be
+    folders = [tmp_path / "sweep", tmp_path / "other", tmp_path / "more", tmp_path / "sweep"]
+    assert table.main([*map(str, folders), "--markdown"]) == 0
+    head, rule, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    assert set("".join(rule)) == {"-", ":"}
+    assert [row[:3] for row in rows] == [
+        ["a", "obq", "2"],
+        ["a", "obq", "10"],
+        ["b", "gptq", "3"],
+        ["b", "rtn", "3"],
+        ["b", "rtn", "4"],
+    ]
+    cells = dict(zip(head, rows[0], strict=True))
+    assert cells["float"] == "80.78"
+    assert cells["quantized"] == "80.52"
+    assert cells["drop [95 %]"] == "0.26 [−0.17, 0.69]"
+    assert cells["agreement"] == "95.42"
+    assert cells["KL"] == "0.0187"
+    assert cells["SQNR dB"] == "21.4"
+    assert cells["loss / OBQ"] == f"{EXAMPLE['loss_ratio_vs_baseline']:.3f}"
+    assert cells["solve s"] == f"{sum(layer['seconds'] for layer in EXAMPLE['layers']):.2f}"
+    assert cells["speed-up"] == "~311×"
+
+
+def test_a_measured_speed_up_has_no_tilde_and_a_missing_one_is_a_dash():
+    measured = EXAMPLE | {"baseline": EXAMPLE["baseline"] | {"estimated": False}}
+    assert table.row(measured)["speed-up"] == "311×"
+    assert table.row(EXAMPLE | {"speedup": None, "baseline": None})["speed-up"] == "–"
+
+
+def test_the_terminal_table_folds_nothing(tmp_path, capsys):
+    write(tmp_path / "run", model="a_model_with_quite_a_long_name_of_its_own")
+    assert table.main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "a_model_with_quite_a_long_name_of_its_own" in out
+    assert "0.26 [−0.17, 0.69]" in out
+
+
+def test_finding_nothing_is_an_error_that_names_the_folders(tmp_path, capsys):
+    assert table.main([str(tmp_path)]) == 1
+    assert f"no results.json below {tmp_path}" in capsys.readouterr().err
+    assert table.main([str(tmp_path / "absent")]) == 1
+    assert str(tmp_path / "absent") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"model": ', "Expecting value"),
+        ("[1]", "no JSON object"),
+        ('{"model": "a", "method": "rtn"}', "lacks float, quantized"),
+        ('{"model": "a", "method": "rtn", "float": 1, "quantized": {}}', "float must hold"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_reason(tmp_path, capsys, text, reason):
+    write(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "results.json").write_text(text)
+    assert table.main([str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert str(tmp_path / "bad" / "results.json") in error
+    assert reason in error
+    assert "good" not in error

@@ -1,0 +1,291 @@
+"""Runs are read back with wandb's own reader, `wandb leet inspect`."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.tracking import NullTracker, WandbTracker, flatten
+
+RESULTS = json.loads((Path(__file__).parent / "example_results.json").read_text())
+ROOT = Path(__file__).parents[2]
+SETTINGS = {
+    "project": "obliq-tests",
+    "entity": None,
+    "mode": "offline",
+    "group": None,
+    "tags": ["every"],
+    "connect_seconds": 5,
+    "upload_seconds": 5,
+}
+START = {
+    "config": {"bits": 4, "method": {"block": 64}},
+    "name": "synthetic",
+    "group": "sweep-7",
+    "tags": ["w4"],
+    "job_type": "ptq",
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_the_user(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for kind in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path / "user" / kind.lower()))
+    monkeypatch.setenv("NETRC", str(tmp_path / "user" / "netrc"))
+
+
+def read(folder):
+    """All records of the only offline run below a folder: [(type, value)]."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def of_type(records, kind):
+    return [record[kind] for record in records if record["type"] == kind]
+
+
+def last_values(records, kind, items):
+    """The last value of each key in the records of one kind; "." parts what is nested."""
+    return {
+        key: value
+        for record in of_type(records, kind)
+        for key, value in record.get(items, {}).items()
+    }
+
+
+def exit_code(records):
+    (record,) = of_type(records, "exit")
+    return record.get("exit_code", 0)
+
+
+def test_everything_of_an_offline_run_is_in_its_file(tmp_path, caplog, capfd):
+    folder = tmp_path / "out"
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"12345")
+    Image.new("RGB", (8, 6)).save(tmp_path / "loss.png")
+    tracker = WandbTracker(**SETTINGS)
+    tracker.start(folder=folder, **START)
+    tracker.stage("calibrate", 12.5, cached=False)
+    tracker.stage("quantize", 2.25, cached=True)
+    tracker.layers([*RESULTS["layers"], {"name": "only a name"}])
+    tracker.plots({"loss": tmp_path / "loss.png"})
+    tracker.weights(weights, "net@4 bit", {"bits": 4})
+    tracker.summary(RESULTS)
+    tracker.finish()
+
+    assert Path(tracker.where).parent == folder / "wandb"
+    records = read(folder)
+    (run,) = of_type(records, "run")
+    config = run["config"]["update"]
+    assert {key: config[key] for key in START["config"]} == START["config"]
+    assert run["project"] == "obliq-tests"
+    assert run["display_name"] == "synthetic"
+    assert run["run_group"] == "sweep-7"
+    assert run["job_type"] == "ptq"
+    assert run["tags"] == ["every", "w4"]
+    assert exit_code(records) == 0
+
+    summary = last_values(records, "summary", "update")
+    expected = flatten(RESULTS)
+    assert {key: summary[key] for key in expected} == expected
+    assert summary["quantized/top1"] == RESULTS["quantized"]["top1"]
+    assert summary["drop/ci95_hi"] == RESULTS["drop"]["ci95"][1]
+    assert summary["baseline/estimated"] is True
+    assert summary["speedup"] == RESULTS["speedup"]
+
+    stages = of_type(records, "history")[:2]
+    logged = {key: value for stage in stages for key, value in stage["item"].items()}
+    assert logged["seconds/calibrate"] == 12.5
+    assert logged["cached/calibrate"] is False
+    assert logged["seconds/quantize"] == 2.25
+    assert logged["cached/quantize"] is True
+
+    (table,) = folder.rglob("layers*.table.json")
+    rows = json.loads(table.read_text())
+    assert len(rows["data"]) == len(RESULTS["layers"]) + 1
+    first = dict(zip(rows["columns"], rows["data"][0], strict=True))
+    assert first["name"] == RESULTS["layers"][0]["name"]
+    assert first["loss"] == RESULTS["layers"][0]["loss"]
+    assert first["shape"] == "16x3x3x3"
+    assert first["predicted_loss_3"] == RESULTS["layers"][0]["predicted_loss"]["3"]
+    assert summary["layers.nrows"] == len(rows["data"])
+    assert summary["plots/loss.width"] == 8
+    assert list(folder.rglob("loss*.png"))
+
+    (artifact,) = [a for a in of_type(records, "artifact") if a["type"] == "model"]
+    assert artifact["name"] == "net-4-bit"
+    assert json.loads(artifact["metadata"]) == {"bits": 4}
+    (content,) = artifact["manifest"]["contents"]
+    assert content["path"] == "model.safetensors"
+    assert content["local_path"] == str(weights / "model.safetensors")  # not a copy of it
+
+    assert caplog.messages == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_that_died_is_marked_failed_and_says_of_what(tmp_path):
+    tracker = WandbTracker(**SETTINGS)
+    tracker.start(folder=tmp_path, **START)
+    tracker.fail(ValueError("H is not finite in layer conv1"))
+    records = read(tmp_path)
+    assert exit_code(records) == 1
+    said = last_values(records, "summary", "update")["error"]
+    assert said == "ValueError: H is not finite in layer conv1"
+
+
+def test_two_runs_in_one_process_stay_two_runs(tmp_path):
+    for name in ("a", "b"):
+        tracker = WandbTracker(**SETTINGS | {"group": "mine"})
+        tracker.start(folder=tmp_path / name, **START | {"name": name})
+        tracker.summary({"speedup": 1.5 if name == "a" else 2.5})
+        tracker.finish()
+    for name, value in (("a", 1.5), ("b", 2.5)):
+        records = read(tmp_path / name)
+        assert of_type(records, "run")[0]["display_name"] == name
+        assert of_type(records, "run")[0]["run_group"] == "mine"
+        assert last_values(records, "summary", "update")["speedup"] == value
+
+
+def test_a_process_that_vanishes_after_the_summary_leaves_its_values(tmp_path):
+    script = f"""
+        import os
+        from pathlib import Path
+        from pipelines.tracking import WandbTracker
+        tracker = WandbTracker(**{SETTINGS!r})
+        tracker.start(folder=Path({str(tmp_path)!r}), **{START!r})
+        tracker.stage("calibrate", 12.5, cached=False)
+        tracker.summary({RESULTS!r})
+        os._exit(9)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=False)
+    assert done.returncode == 9
+    expected = {key: value for key, value in flatten(RESULTS).items() if not isinstance(value, str)}
+    records, history, summary = [], {}, {}
+    end = time.monotonic() + 20  # wandb's own process writes what it was given and ends
+    while time.monotonic() < end and not (history.keys() & summary.keys() >= expected.keys()):
+        time.sleep(0.5)
+        records = read(tmp_path)
+        history = last_values(records, "history", "item")
+        summary = last_values(records, "summary", "update")
+    assert {key: history[key] for key in expected} == expected
+    assert {key: summary[key] for key in expected} == expected
+    assert history["cached/calibrate"] is True  # the results' own value came last
+    assert [code for code in of_type(records, "exit") if code.get("exit_code", 0) == 0] == []
+
+
+@pytest.mark.parametrize("key", [None, "0123456789" * 4], ids=["no key", "no network"])
+def test_online_without_key_or_network_loses_nothing_and_says_how_to_sync(
+    tmp_path, monkeypatch, caplog, capfd, key
+):
+    # A process of its own: wandb keeps the server it once talked to.
+    script = f"""
+        import logging, sys
+        from pathlib import Path
+        from pipelines.tracking import WandbTracker
+        tracker = WandbTracker(**{SETTINGS | {"mode": "online"}!r})
+        tracker.start(folder=Path({str(tmp_path)!r}), **{START!r})
+        tracker.summary({RESULTS!r})
+        tracker.finish()
+        print(tracker.where)
+    """
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    begin = time.monotonic()
+    command = [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert time.monotonic() - begin < 30
+    (run,) = tmp_path.glob("wandb/*run-*")
+    assert done.stdout == f"{run}\n"
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(f"wandb sync {run}")
+    assert ("no API key" in line) == (key is None)
+    assert (key or "0123456789") not in line
+    records = read(tmp_path)
+    expected = flatten(RESULTS)
+    summary = last_values(records, "summary", "update")
+    assert {name: summary[name] for name in expected} == expected
+    assert exit_code(records) == 0
+
+
+def test_a_failure_of_wandb_is_said_once_and_the_computation_goes_on(tmp_path, caplog):
+    tracker = WandbTracker(**SETTINGS)
+    tracker.start(folder=tmp_path, **START)
+    with caplog.at_level(logging.WARNING, "pipelines.tracking"):
+        tracker.plots({"absent": tmp_path / "absent.png"})
+        tracker.weights(tmp_path / "absent", "w", {})
+    assert len(caplog.messages) == 1
+    assert f"wandb sync {tracker.where}" in caplog.messages[0]
+    tracker.summary(RESULTS)
+    tracker.finish()
+    assert last_values(read(tmp_path), "summary", "update")["speedup"] == RESULTS["speedup"]
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_nothing_is_raised(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    tracker = WandbTracker(**SETTINGS)
+    tracker.start(folder=tmp_path / "file", **START)
+    tracker.summary(RESULTS)
+    tracker.finish()
+    assert tracker.where == ""
+    assert len(caplog.messages) == 1
+
+
+def test_an_unknown_mode_is_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="'offline' or 'online'"):
+        WandbTracker(**SETTINGS | {"mode": "on"})
+
+
+def test_no_tracking_never_imports_wandb(tmp_path):
+    script = f"""
+        import sys
+        from pathlib import Path
+        from pipelines.tracking import NullTracker
+        tracker = NullTracker()
+        tracker.start(folder=Path({str(tmp_path)!r}), **{START!r})
+        tracker.stage("calibrate", 1.0, cached=False)
+        tracker.layers([]); tracker.plots({{}}); tracker.weights(Path("w"), "w", {{}})
+        tracker.summary({{}}); tracker.finish(); tracker.fail(ValueError())
+        assert tracker.where == "" and "wandb" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_both_trackers_have_the_same_methods():
+    def public(kind):
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    settings = set(SETTINGS)
+    assert public(WandbTracker(**SETTINGS)) - settings == public(NullTracker())
+
+
+def test_the_three_configs_build_the_two_trackers():
+    hydra = pytest.importorskip("hydra.utils")
+    omegaconf = pytest.importorskip("omegaconf")
+    kinds = {}
+    for path in sorted((ROOT / "conf" / "tracking").glob("*.yaml")):
+        tracker = hydra.instantiate(omegaconf.OmegaConf.load(path), _convert_="all")
+        kinds[path.stem] = (type(tracker), getattr(tracker, "mode", None))
+    assert kinds == {
+        "none": (NullTracker, None),
+        "offline": (WandbTracker, "offline"),
+        "wandb": (WandbTracker, "online"),
+    }
+
+
+def test_flatten_leaves_out_lists_and_what_is_missing():
+    flat = flatten({"a": {"b": {"c": 1}}, "act_bits": None, "layers": [1, 2], "gpu": "none"})
+    assert flat == {"a/b/c": 1, "gpu": "none"}
