@@ -1,6 +1,7 @@
 """What a result depends on, as a hash: settings, inputs, and the source of the code behind them.
 
-Comments, docstrings and formatting do not count as source.
+Comments, docstrings and formatting do not count as source, nor does code that moves no result: what
+a run looks like, on which machine it runs, and where results are kept and told.
 """
 
 from __future__ import annotations
@@ -17,6 +18,14 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("quant", "evaluation", "pipelines")
+OUTSIDE = (
+    "pipelines.fingerprint",
+    "pipelines.machine",
+    "pipelines.reporting",
+    "pipelines.screen",
+    "pipelines.store",
+    "pipelines.tracking",
+)
 
 
 def describe(value: Any) -> Any:
@@ -87,7 +96,7 @@ def closure(names: Iterable[str]) -> dict[str, str]:
     todo = list(names)
     while todo:
         name = todo.pop()
-        if name not in seen:
+        if name not in seen and not _outside(name):
             seen[name], imported = source(name)
             todo += imported
     return seen
@@ -101,6 +110,10 @@ def key(stage: Any, inputs: Iterable[str]) -> str:
         "source": closure(sorted(modules(stage))),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _outside(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in OUTSIDE)
 
 
 @cache

@@ -8,7 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,13 +61,24 @@ class Machine:
             raise ValueError(f"machine.threads={self.threads} must be at least 1, or null for all")
 
     def use(self) -> None:
-        """Set the number of threads, and keep Lightning's hints off the screen."""
+        """Set the number of threads, keep Lightning's hints off the screen, try the devices.
+
+        Raises:
+            ValueError: Lightning does not know the accelerator or precision, or it is not there.
+        """
         if self.threads:
             torch.set_num_threads(self.threads)
         for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        try:
+            self._trainer(lambda n: None)
+        except Exception as err:  # MisconfigurationException, ValueError, RuntimeError, ...
+            raise ValueError(
+                f"machine.accelerator={self.accelerator} devices={self.devices} "
+                f"precision={self.precision} cannot be used here: {err}. machine=cpu always can"
+            ) from err
 
     def predict(self, name: str, module: LightningModule, loader: DataLoader[Any]) -> None:
         """Send `loader` through `module.predict_step` under a progress bar."""
@@ -99,6 +113,19 @@ class Machine:
             "accelerator": self.accelerator,
             "precision": self.precision,
         }
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C through: Lightning turns it into a SystemExit and is deaf to further ones."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as err:
+        if isinstance(err.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from err
+        raise
 
 
 def _cpu() -> str:

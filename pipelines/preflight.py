@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,11 @@ from evaluation.classification import ClassificationData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
+from pipelines.stages.allocate import Uniform
+from pipelines.stages.solve import SolveLayer
 from pipelines.store import is_full
 from quant.layers import find
+from quant.problem import LayerProblem
 
 SPARE = 2**28  # bytes that must stay free beside the Hessians
 
@@ -39,25 +44,39 @@ def writable(folder: Path, purpose: str, remedy: str) -> None:
     Raises:
         OSError: the folder cannot be made or written, or its disk is full.
     """
-    probe = folder / ".probe"
+    probe = folder / f".probe{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(bytes(2**16))
         probe.unlink()
     except OSError as err:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
         what = "is full" if is_full(err) else f"cannot be written ({err.strerror})"
         raise type(err)(err.errno, f"{purpose} {folder} {what}: {remedy}") from err
 
 
-def network_fits(network: Network, data: ClassificationData) -> int:
-    """Run one image; check the number of classes.
+def settings_work(*solves: SolveLayer, bits: int) -> None:
+    """Solve a layer of three rows and four columns.
+
+    Raises:
+        ValueError: a setting of the method or of the grid is not one that it knows.
+    """
+    W = torch.linspace(-1, 1, 12).reshape(1, 3, 4)
+    problem = LayerProblem(W, torch.eye(4)[None])
+    for solve in solves:
+        solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits))
+
+
+def network_fits(network: Network, data: ClassificationData, precision: Uniform) -> int:
+    """Run one image; check the number of classes and the layers that `precision` names.
 
     Returns:
         bytes of the Hessians to come.
 
     Raises:
-        ValueError: the network fails on the images, or has not as many classes as the data set.
+        ValueError: the network fails on the images, has not as many classes as the data set, or
+            lacks a layer that gets its own bits.
     """
     example, _ = next(iter(data.calibration_loader()))
     try:
@@ -74,6 +93,7 @@ def network_fits(network: Network, data: ClassificationData) -> int:
             "folders of your own set data.classes"
         )
     layers, _ = find(network.module, example[:1])
+    precision.run(layers)
     return sum(4 * x.groups * x.columns**2 for x in layers.values())
 
 

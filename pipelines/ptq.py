@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from lightning import seed_everything
 
 from evaluation.classification import ClassificationData
-from pipelines import preflight
+from pipelines import fingerprint, preflight
 from pipelines.artifacts import Keyed
-from pipelines.machine import Machine
+from pipelines.machine import Machine, interruptible
 from pipelines.models.network import Network
 from pipelines.reporting.summary import print_table
 from pipelines.stages.allocate import Uniform
@@ -80,6 +80,10 @@ class Run:
     tags: list[str]
     seed: int
 
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed={self.seed!r} must be a whole number, at least 0")
+
 
 @dataclass(eq=False)
 class Log:
@@ -105,6 +109,7 @@ def run(
     Raises:
         ValueError, OSError: bad input; found before calibration starts where that is possible.
     """
+    fingerprint.closure(fingerprint.modules(chain))  # read now: the source may change meanwhile
     machine.use()
     seed_everything(about.seed, verbose=False)
     network = prepare(chain, store, machine, about)
@@ -118,28 +123,34 @@ def run(
     tracker.finish()
     print_table(results, machine.screen.console)
     if tracker.where:
-        machine.screen.line(f"[dim]W&B: {tracker.where}[/]")
+        machine.screen.line(f"  W&B: {tracker.where}", style="dim")
     return results
 
 
+@interruptible()
 def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network:
     """Load the network, choose the images, and check all that can be checked by now."""
     preflight.writable(about.folder, "the output folder", "set hydra.run.dir to another one")
     preflight.writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
+    preflight.settings_work(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
     chain.model.check()
-    network = chain.model.load(store)
     data, calibrate = chain.data, chain.calibrate
-    data.prepare(network.data_config, calibrate.images, about.seed, calibrate.batch_size)
+    with machine.screen.bar("load the network", None):
+        network = chain.model.load(store)
+    with machine.screen.bar("list the images", None):
+        data.prepare(network.data_config, calibrate.images, about.seed, calibrate.batch_size)
     check = preflight.CheckImages(data.skip_bad)
-    checked = store.run(check, Keyed(data, f"{data.calibration_key},{data.evaluation_key}"), machine)
+    images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")
+    checked = store.run(check, images, machine)
     if checked.cached and checked.record["skipped"]:
         data.check()  # leaves the same images out again
-    hessians = preflight.network_fits(network, data)
+    hessians = preflight.network_fits(network, data, chain.precision)
     if not store.has(calibrate, network, Keyed(data, data.calibration_key), machine):
         preflight.enough_space(store.root, hessians)
     return network
 
 
+@interruptible()
 def _stages(
     chain: Chain, store: Store, machine: Machine, tracker: Tracker, about: Run, network: Network
 ) -> dict[str, Any]:

@@ -12,24 +12,22 @@ import traceback
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from platformdirs import user_cache_path
 
 from pipelines import words
-from pipelines.machine import Machine
-from pipelines.ptq import Chain, Run, run
 from pipelines.screen import Screen
-from pipelines.store import Store
-from pipelines.tracking import Tracker
 
-STAGES = tuple(Chain.__dataclass_fields__)
+if TYPE_CHECKING:
+    from pipelines.ptq import Run
+
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "numpy", "hydra-core", "wandb", "obliq")
 INTERRUPTED = 130  # exit status, as shells have it
 
@@ -38,12 +36,17 @@ failures: list[int] = []  # exit statuses of this process's jobs that did not su
 
 def main() -> None:
     """The console script; its exit status is not 0 when a job failed."""
+    failures.clear()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here instead of being printed
+    screen = Screen()
     try:
         words.check(sys.argv[1:])
-    except ValueError as err:
-        _explain(err, Screen())
+        job()
+    except KeyboardInterrupt:
+        _interrupted(screen)
+    except Exception as err:
+        _explain(err, screen)
         sys.exit(2)
-    job()
     if failures:
         sys.exit(failures[0])
 
@@ -57,38 +60,51 @@ def job(cfg: DictConfig) -> float | None:
         results = start(cfg, folder, screen)
         return float(results["drop"]["points"])
     except KeyboardInterrupt:
-        screen.line("[yellow]Interrupted.[/] What is finished is stored; the same command goes on.")
-        sys.exit(INTERRUPTED)
+        _interrupted(screen)
     except Exception as err:
         _explain(err, screen, folder)
         failures.append(1)
-        return None
+    return None
 
 
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     """Build everything from the configuration, then run the chain."""
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     if settings["act_bits"] is not None:
         raise ValueError(
             f"act_bits={settings['act_bits']}: activations cannot be quantized by these methods; "
             "leave act_bits=null"
         )
-    chain = Chain(**{name: instantiate(cfg[name], _convert_="all") for name in STAGES})
-    machine: Machine = replace(instantiate(cfg.machine, _convert_="all"), screen=screen)
-    tracker: Tracker = instantiate(cfg.tracking, _convert_="all")
+    screen.line(_name(settings), mark="[bold]obliq[/]  ")
+    with screen.bar("start", None):  # torch, timm and Lightning take seconds to import
+        from pipelines import ptq, typecheck
+        from pipelines.store import Store
+
+        typecheck.check(settings)
+        stages = ptq.Chain.__dataclass_fields__
+        chain = ptq.Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})
+        machine = replace(instantiate(cfg.machine, _convert_="all"), screen=screen)
+        tracker = instantiate(cfg.tracking, _convert_="all")
+        about = _about(settings, folder)
     root = Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")).expanduser()
-    about = _about(settings, folder)
-    screen.line(f"[bold]obliq[/]  {about.name}")
-    return run(chain, Store(root, screen.line), machine, tracker, about)
+    return ptq.run(chain, Store(root, screen.line), machine, tracker, about)
+
+
+def _name(settings: dict[str, Any]) -> str:
+    choices = HydraConfig.get().runtime.choices
+    title = choices.get("experiment") or f"{choices['model']}-{choices['data']}"
+    name = f"{title}-{choices['method']}-w{settings['bits']}"
+    return f"{name}-s{settings['seed']}" if settings["seed"] else name
 
 
 def _about(settings: dict[str, Any], folder: Path) -> Run:
     """Names of the run, and the head of results.json."""
+    from pipelines.ptq import Run
+
     config = HydraConfig.get()
     choices = config.runtime.choices
-    experiment = choices.get("experiment")
     names = {
-        "experiment": experiment,
+        "experiment": choices.get("experiment"),
         "data": choices["data"],
         "method": choices["method"],
         "weight_bits": settings["bits"],
@@ -97,15 +113,14 @@ def _about(settings: dict[str, Any], folder: Path) -> Run:
         "command": list(config.overrides.task),
     }
     sweep = Path(config.sweep.dir).name if config.mode and config.mode.name == "MULTIRUN" else None
-    title = experiment or f"{choices['model']}-{choices['data']}"
-    name = f"{title}-{choices['method']}-w{settings['bits']}"
+    tags = settings["tags"] if isinstance(settings["tags"], list) else [settings["tags"]]
     return Run(
         folder=folder,
         about=names,
         config=settings,
-        name=f"{name}-s{settings['seed']}" if settings["seed"] else name,
+        name=_name(settings),
         group=sweep,
-        tags=[*settings["tags"], choices["method"], choices["data"], f"w{settings['bits']}"],
+        tags=[*tags, choices["method"], choices["data"], f"w{settings['bits']}"],
         seed=settings["seed"],
     )
 
@@ -117,24 +132,48 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def _interrupted(screen: Screen) -> None:
+    screen.line(
+        "What is finished is stored; the same command goes on.", mark="[yellow]Interrupted.[/] "
+    )
+    sys.exit(INTERRUPTED)
+
+
 def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> None:
     """What, where, what to do, on one screen; the traceback goes to a file."""
-    cause = err
-    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    notes = [f"({note})" for note in (*getattr(err, "__notes__", ()),)]
-    kind = "" if isinstance(cause, ValueError | OSError) else f"{type(cause).__name__}: "
-    text = str(cause) if not isinstance(cause, OSError) else cause.strerror or str(cause)
-    if isinstance(cause, OmegaConfBaseException):
-        text = text.splitlines()[0]
-    screen.console.print("[red]✗[/]", f"{kind}{text}", *notes, soft_wrap=True, markup=True)
+    notes = [f"({note})" for note in getattr(_cause(err), "__notes__", ())]
+    screen.line(" ".join([_text(_cause(err)), *notes]), mark="[red]✗[/] ")
     if folder is None:
         return
     try:
         (folder / "error.log").write_text("".join(traceback.format_exception(err)))
-        screen.line(f"  [dim]details: {folder / 'error.log'}[/]")
-    except OSError:
-        screen.console.print_exception(max_frames=4)
+        screen.line(f"  details: {folder / 'error.log'}", style="dim")
+    except OSError:  # then that is what went wrong, most likely
+        pass
+
+
+def _cause(err: BaseException) -> BaseException:
+    """What made Hydra give up, where it was Hydra that did."""
+    while isinstance(err, InstantiationException) and err.__cause__ is not None:
+        err = err.__cause__
+    return err
+
+
+def _text(err: BaseException) -> str:
+    if isinstance(err, MissingMandatoryValue):
+        return words.missing(str(err.full_key))
+    reason = err.__cause__
+    if isinstance(reason, OmegaConfBaseException) and reason.full_key:
+        parent = reason.parent_node
+        known = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
+        return words.unknown_setting(str(reason.full_key), known)
+    if isinstance(err, OmegaConfBaseException):
+        return str(err).splitlines()[0]
+    if isinstance(err, OSError):
+        named = f": {err.filename}" if err.filename else ""
+        return f"{err.strerror or err}{named}"
+    known_kind = isinstance(err, ValueError) or type(err).__module__.startswith("hydra")
+    return str(err) if known_kind else f"{type(err).__name__}: {err}"
 
 
 if __name__ == "__main__":

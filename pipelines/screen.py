@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -40,15 +41,18 @@ class Screen:
         self._progress = _bars(self.console)
 
     @contextmanager
-    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A progress bar of `total` steps; gives a function that advances it by n steps."""
+    def bar(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A progress bar of `total` steps; gives a function that advances it by n steps.
+
+        Without a total it only shows that work goes on.
+        """
         if not self.console.is_terminal:
             yield lambda n: None
             return
         if not self._progress.tasks:
             self._progress = _bars(self.console)
             self._progress.start()
-        task = self._progress.add_task(name, total=total)
+        task = self._progress.add_task(escape(name), total=total)
         try:
             yield lambda n: self._progress.advance(task, n)
         finally:
@@ -56,11 +60,13 @@ class Screen:
             if not self._progress.tasks:
                 self._progress.stop()
 
-    def line(self, text: str) -> None:
-        """One line of text, above the bars."""
-        self.console.print(text, soft_wrap=True)
+    def line(self, text: str, mark: str = "", style: str = "") -> None:
+        """One line of text, above the bars, printed as it is; `mark` is rich's markup before it."""
+        body = f"[{style}]{escape(text)}[/]" if style else escape(text)
+        self.console.print(f"{mark}{body}", soft_wrap=True)
 
     def stage(self, name: str, seconds: float, cached: bool, detail: str = "") -> None:
         """Say that a stage is over."""
         took = "from the store" if cached else f"{seconds:.1f} s"
-        self.console.print(f"  [green]✓[/] {name:<12} [dim]{took:>15}[/]  {detail}", soft_wrap=True)
+        text = f"  [green]✓[/] {name:<12} [dim]{took:>15}[/]  {escape(detail)}"
+        self.console.print(text, soft_wrap=True)

@@ -1,9 +1,10 @@
 """Run once, cache, resume.
 
-An artifact is a folder `<root>/<stage>/<key>/` with `tensors.safetensors`, `record.json` and, renamed
-into place last, `done.json` with the checksums of the other two. A folder without `done.json`, or
-with files that do not fit it, counts as absent. One run computes, others that want the same
-artifact wait on a file lock; the operating system frees the lock of a process that died.
+An artifact is a folder `<root>/<stage>/<key>/` with `tensors.safetensors`, `record.json` and,
+renamed into place last, `done.json` with the checksums of the other two. A folder without
+`done.json`, or with files that do not fit it, counts as absent. One run computes, others that
+want the same artifact wait on a file lock; the operating system frees the lock of a process that
+died.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from pipelines import fingerprint
 from pipelines.artifacts import Artifact, TensorFile
+
+FILES = ("tensors.safetensors", "record.json")  # of an artifact, beside done.json
 
 
 class Input(Protocol):
@@ -61,51 +66,67 @@ class Store:
         if found is not None:
             return found
         with self._locked(folder):
-            found = self._load(folder, key)  # another run may have finished it meanwhile
-            if found is not None:
-                return found
-            scratch = folder.with_name(f"{key}.partial")
-            extra = {}
-            if "scratch" in inspect.signature(stage.run).parameters:
+            found = self._load(folder, key, self.say)  # another run may have finished it meanwhile
+            return self._compute(stage, inputs, folder, key) if found is None else found
+
+    def _compute(self, stage: Any, inputs: tuple[Input, ...], folder: Path, key: str) -> Artifact:
+        scratch = folder.with_name(f"{key}.partial")
+        extra = {}
+        if "scratch" in inspect.signature(stage.run).parameters:
+            with _storing(scratch):
                 scratch.mkdir(parents=True, exist_ok=True)
-                extra["scratch"] = scratch
-            start = time.perf_counter()
-            artifact = stage.run(*inputs, **extra)
-            artifact = replace(artifact, key=key, seconds=time.perf_counter() - start)
+            extra["scratch"] = scratch
+        start = time.perf_counter()
+        artifact = stage.run(*inputs, **extra)
+        artifact = replace(artifact, key=key, seconds=time.perf_counter() - start)
+        with _storing(folder):
             _write(folder, artifact)
-            shutil.rmtree(scratch, ignore_errors=True)
-            return replace(artifact, tensors=TensorFile(folder / "tensors.safetensors"))
+        shutil.rmtree(scratch, ignore_errors=True)
+        return replace(artifact, tensors=TensorFile(folder / "tensors.safetensors"))
 
     def has(self, stage: Any, *inputs: Input) -> bool:
         """Whether `run` would find its artifact here (its files are not read)."""
         key = fingerprint.key(stage, (i.key for i in inputs))
         return (self.root / type(stage).__name__ / key / "done.json").is_file()
 
-    def _load(self, folder: Path, key: str) -> Artifact | None:
+    def _load(
+        self, folder: Path, key: str, say: Callable[[str], None] = lambda message: None
+    ) -> Artifact | None:
         try:
-            done = json.loads((folder / "done.json").read_text())
-        except FileNotFoundError:
+            text = (folder / "done.json").read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError:
-            done = {"sha256": {"done.json": "unreadable"}, "seconds": 0}
-        for file, digest in done["sha256"].items():
-            if not (folder / file).is_file() or checksum(folder / file) != digest:
-                self.say(f"stored result {folder} is damaged ({file}): computing it again")
-                return None
-        record = json.loads((folder / "record.json").read_text())
-        tensors = TensorFile(folder / "tensors.safetensors")
-        return Artifact(tensors, record, key, cached=True, seconds=done["seconds"])
-
-    def _locked(self, folder: Path) -> FileLock:
-        """The lock of one artifact, taken; says so when it has to wait."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f"{folder.name}.lock"))
         try:
-            lock.acquire(timeout=1)
-        except Timeout:
+            done = json.loads(text)
+            digests, seconds = {f: done["sha256"][f] for f in FILES}, float(done["seconds"])
+        except (ValueError, KeyError, TypeError):
+            digests, seconds = {"done.json": "its own checksum is not kept"}, 0.0
+        for file, digest in digests.items():
+            if not (folder / file).is_file() or checksum(folder / file) != digest:
+                say(f"stored result {folder} is damaged ({file}): computing it again")
+                return None
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        tensors = TensorFile(folder / "tensors.safetensors")
+        return Artifact(tensors, record, key, cached=True, seconds=seconds)
+
+    @contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
+        """Hold the lock of one artifact; says so when it has to wait."""
+        with _storing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+            try:
+                lock.acquire(timeout=0)
+                waited = False
+            except Timeout:
+                waited = True
+        if waited:
             self.say(f"another run is computing {folder.parent.name}: waiting for it")
             lock.acquire()
-        return lock
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def checksum(path: Path) -> str:
@@ -121,22 +142,36 @@ def _write(folder: Path, artifact: Artifact) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in artifact.tensors.items()}
     try:
         save_file(tensors, folder / "tensors.safetensors")
-        (folder / "record.json").write_text(json.dumps(artifact.record))
-        digests = {f: checksum(folder / f) for f in ("tensors.safetensors", "record.json")}
+        (folder / "record.json").write_text(json.dumps(artifact.record), encoding="utf-8")
+        digests = {f: checksum(folder / f) for f in FILES}
         draft = folder / "done.json.new"
         draft.write_text(json.dumps({"sha256": digests, "seconds": artifact.seconds}))
         os.replace(draft, folder / "done.json")
-    except Exception as err:
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        if is_full(err):
-            raise OSError(
-                errno.ENOSPC,
-                f"no space left for {folder}: free some, or point OBLIQ_CACHE at another disk. "
-                "What was stored before stays valid, and the same command goes on from there",
-            ) from err
         raise
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    """Turn what a disk may answer into what a person can do about it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as err:
+        number = errno.ENOSPC if is_full(err) else getattr(err, "errno", None) or errno.EIO
+        what = (
+            f"no space left for {folder}: free some, or point OBLIQ_CACHE at another disk"
+            if is_full(err)
+            else f"the store cannot write {folder} ({getattr(err, 'strerror', None) or err}): "
+            "point OBLIQ_CACHE at a folder that can be written"
+        )
+        raise OSError(
+            number,
+            f"{what}. What was stored before stays valid, and the same command goes on from there",
+        ) from err
 
 
 def is_full(err: BaseException) -> bool:
     """Whether an error says that the disk is full (safetensors has its own way to say so)."""
-    return getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err)
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(err, "errno", None) in full or "No space left" in str(err)

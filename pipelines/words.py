@@ -1,4 +1,4 @@
-"""Check the words of the command line before Hydra does: an unknown name gets the nearest valid one."""
+"""Check the words of the command line before Hydra does: name the nearest valid ones."""
 
 from __future__ import annotations
 
@@ -10,27 +10,55 @@ CONF = Path(__file__).parent.parent / "conf"
 
 
 def check(words: Sequence[str]) -> None:
-    """Every `group=name` of `words` must name a file of that group.
+    """Every word must be an option or `name=value`; `group=name` must name a file of that group.
+
+    With an option that brings in other settings (--config-dir and the like) nothing is checked.
 
     Raises:
-        ValueError: it does not; the nearest names are given.
+        ValueError: a word is something else; the nearest names are given.
     """
+    if any(word.startswith(("--config", "-cn", "-cd", "-cp", "--package", "-p")) for word in words):
+        return
     for word in words:
-        if word.startswith("-") or "=" not in word:
-            continue
-        key, _, value = word.lstrip("+~").partition("=")
-        group = key.split("@")[0]
-        if "." in group or not (CONF / group).is_dir():
-            _check_key(group)
-            continue
-        for name in value.strip("'\"").split(","):
+        if not word.startswith(("-", "~")):
+            _check_word(word)
+
+
+def _check_word(word: str) -> None:
+    key, equals, value = word.lstrip("+").partition("=")
+    if not equals:
+        if word in ("run", "multirun", "all", "defaults", "config", "plugins", "job", "hydra"):
+            return  # what an option of Hydra's own is followed by
+        raise ValueError(f"{word!r} is no setting: give name=value, for example bits=3")
+    group = key.split("@")[0]
+    if "." in group or not (CONF / group).is_dir():
+        return _check_key(group)
+    if not any(sign in value for sign in "([{$"):  # choice(a,b), glob(*), ${...}
+        for name in (part.strip(" '\"") for part in value.split(",")):
             if name and name != "null" and not (CONF / group / f"{name}.yaml").is_file():
                 raise ValueError(_unknown(group, name))
 
 
+def missing(key: str) -> str:
+    """What to say about a setting that must be given and is not."""
+    text = f"{key} has no value: give {key}=VALUE"
+    files = sorted((CONF / key.split(".")[0]).glob("*.yaml"))
+    wanting = [f for f in files if f"{key.split('.')[-1]}: ???" in f.read_text(encoding="utf-8")]
+    first = wanting[0].read_text(encoding="utf-8").splitlines()[0] if wanting else ""
+    return f"{text}. {first.removeprefix('# ')}" if first.startswith("# ") else text
+
+
+def unknown_setting(key: str, known: Sequence[str]) -> str:
+    """What to say about a setting that does not exist, among those `known` beside it."""
+    parent, _, last = key.rpartition(".")
+    names = [name for name in known if not name.startswith("_")]
+    where = f" Settings of {parent}: {', '.join(sorted(names))}" if names and parent else ""
+    return f"unknown setting {key!r}{_nearest(last, names)}{where}"
+
+
 def _check_key(key: str) -> None:
-    known = [*_top_level(), "hydra"]
-    top = key.split(".")[0]
+    known = _top_level()
+    top = key.split(".")[0].split("/")[0]
     if top not in known:
         raise ValueError(
             f"unknown setting {top!r}{_nearest(top, known)} Settings: {', '.join(sorted(known))}"
@@ -39,9 +67,10 @@ def _check_key(key: str) -> None:
 
 def _top_level() -> list[str]:
     """The groups, and the keys at the left margin of run.yaml."""
-    lines = (CONF / "run.yaml").read_text().splitlines()
+    lines = (CONF / "run.yaml").read_text(encoding="utf-8").splitlines()
     keys = [line.split(":")[0] for line in lines if line[:1].isalpha() and ":" in line]
-    return [*keys, *(folder.name for folder in CONF.iterdir() if folder.is_dir())]
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+    return sorted({*keys, *groups} - {"defaults", "__pycache__"})
 
 
 def _unknown(group: str, name: str) -> str:

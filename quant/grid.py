@@ -118,7 +118,7 @@ def fit(
     if symmetric:
         high = torch.maximum(-low, high)
         low = -high
-    empty = (low == 0) & (high == 0)
+    empty = (high - low) / 2 ** (bits + 3) == 0  # no step size so small can be written
     low, high = torch.where(empty, -1.0, low), torch.where(empty, 1.0, high)
     scale, zero = _affine(low, high, bits, symmetric)
     if search == "mse":

@@ -9,7 +9,7 @@ Letters: g groups, r output rows per group, c input columns per group, n positio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 LINEAR, CONV = F.linear, F.conv2d
+PIECE = 2**21  # numbers in a piece of an unfolded input
 
 
 @dataclass(frozen=True)
@@ -81,21 +82,42 @@ class Call:
 
     def unfold(self) -> Tensor:
         """The input as a matrix X [g, c, n], such that output = W X + bias."""
+        return torch.cat(list(self.pieces()), dim=2)
+
+    def pieces(self) -> Iterator[Tensor]:
+        """`unfold` in pieces along n that fit into a processor's cache: far fewer page faults."""
         x, w = self.x.detach(), self.weight
         if w.dim() == 2:
-            return x.reshape(-1, x.shape[-1]).T[None]
+            X = x.reshape(-1, x.shape[-1]).T[None]
+            yield from torch.split(X, max(1, PIECE // X.shape[1]), dim=2)
+            return
         if x.dim() == 3:
             x = x[None]
-        kernel, dilation = tuple(w.shape[2:]), _pair(self.dilation)
+        taps = w[0, 0].numel()
+        for part in torch.split(x, max(1, PIECE // (taps * x[0].numel()))):
+            columns = self._columns(part)
+            b, _, positions = columns.shape
+            X = columns.reshape(b, self.groups, -1, positions).permute(1, 2, 0, 3)
+            yield X.reshape(self.groups, -1, b * positions)
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """What the kernel sees at every position: [b, in * taps, positions]."""
+        kernel, dilation = tuple(self.weight.shape[2:]), _pair(self.dilation)
         if self.padding == "same":
             total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
             (top, left) = (t // 2 for t in total)
             x = F.pad(x, (left, total[1] - left, top, total[0] - top))
-        padding = 0 if isinstance(self.padding, str) else self.padding
-        X = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=self.stride)
-        b, _, positions = X.shape
-        X = X.reshape(b, self.groups, -1, positions).permute(1, 2, 0, 3)
-        return X.reshape(self.groups, -1, b * positions)
+        padding = _pair(0 if isinstance(self.padding, str) else self.padding)
+        if kernel == (1, 1) and padding == (0, 0):
+            down, right = _pair(self.stride)
+            return x[:, :, ::down, ::right].flatten(2)
+        return F.unfold(x, kernel, dilation=dilation, padding=padding, stride=self.stride)
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    """The values, and those inside lists and tuples among them."""
+    for value in values:
+        yield from value if isinstance(value, list | tuple) else (value,)
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -126,18 +148,18 @@ class Calls(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Look at the arguments, then run `func` as it is."""
+        """Look at the arguments, and run `func` as it is."""
         kwargs = kwargs or {}
-        plain = func is LINEAR or func is CONV
-        for position, value in enumerate((*args, *kwargs.values())):
-            name = self.names.get(id(value))
-            if name is None:
-                continue
-            used = plain and (position == 1 or kwargs.get("weight") is value)
-            operation = getattr(func, "__name__", str(func))
-            if not operation.startswith("__"):  # attribute reads such as weight.shape
-                self.receive(name, operation, Call.of(func, args, kwargs) if used else None)
-        return func(*args, **kwargs)
+        call = Call.of(func, args, kwargs) if func is LINEAR or func is CONV else None
+        if call is not None and (name := self.names.get(id(call.weight))):
+            self.receive(name, func.__name__, call)
+        result = func(*args, **kwargs)
+        if any(isinstance(x, Tensor) for x in _flat([result])):  # no mere weight.shape
+            for item in _flat([*args, *kwargs.values()]):
+                name = self.names.get(id(item))
+                if name and not (call and item is call.weight):
+                    self.receive(name, getattr(func, "__name__", str(func)), None)
+        return result
 
 
 def find(model: nn.Module, *example: Tensor) -> tuple[dict[str, Layer], list[Skipped]]:

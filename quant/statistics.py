@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,8 +49,9 @@ class Move:
 
 def moments(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every channel of x, float64; channels lie along `dim`."""
-    x = x.detach().double().movedim(dim, -1).flatten(0, -2)
-    return x.mean(0), x.var(0, correction=0)
+    others = [d for d in range(x.dim()) if d != dim % x.dim()]
+    var, mean = torch.var_mean(x.detach(), others, correction=0)
+    return mean.double(), var.double()
 
 
 class Matcher:
@@ -59,21 +61,23 @@ class Matcher:
         """Two networks of one structure in eval mode; `finish` changes `quantized`."""
         self.reference, self.quantized = reference, quantized
         self.moves: dict[str, Move] = {}
-        self.batches = 0
+        self.runs: Counter[str] = Counter()  # of each norm, over all batches
 
     @torch.no_grad()
     def step(self, images: Tensor) -> None:
         """Run one batch through both networks."""
-        seen: dict[str, tuple[Tensor, Tensor]] = {}
+        seen: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
         before: dict[str, dict[str, Tensor]] = {}
 
         def note(name: str, norm: nn.Module, x: Tensor) -> None:
-            seen[name] = _moments(norm, x)
+            seen[name].append(_moments(norm, x))
 
         def correct(name: str, norm: nn.Module, x: Tensor) -> None:
             """Note this batch's move; undo it, so that later layers see corrected inputs."""
-            move = _move(seen[name], _moments(norm, x))
+            _set(norm, before.get(name, {}))  # a norm may run more than once
+            move = _move(seen[name].popleft(), _moments(norm, x))
             self.moves[name] = self.moves[name] + move if name in self.moves else move
+            self.runs[name] += 1
             state = _corrected(norm, move)
             before[name] = {key: getattr(norm, key).clone() for key in state}
             _set(norm, state)
@@ -86,17 +90,16 @@ class Matcher:
         finally:
             for name, state in before.items():
                 _set(self.quantized.get_submodule(name), state)
-        self.batches += 1
 
     @torch.no_grad()
     def finish(self) -> dict[str, Tensor]:
         """Correct the quantized network; return the corrected tensors by state-dict name."""
-        if self.batches == 0:
+        if not self.runs and any(map(_correctable, self.quantized.modules())):
             raise ValueError("no calibration batch was seen: nothing to match statistics on")
         changed = {}
         for name, move in self.moves.items():
             norm = self.quantized.get_submodule(name)
-            state = _corrected(norm, move / self.batches)
+            state = _corrected(norm, move / self.runs[name])
             _set(norm, state)
             changed.update({f"{name}.{key}": value for key, value in state.items()})
         return changed

@@ -135,7 +135,7 @@ def _provenance(results: Results) -> list[tuple[str, str]]:
     )
     kept = "kept" if correction.get("kept") else "not kept"
     rows = [
-        ("command", results.get("command")),
+        ("command", _command(results.get("command"))),
         ("folder", results.get("output_dir")),
         ("experiment", results.get("experiment")),
         ("data", results.get("data")),
@@ -147,3 +147,9 @@ def _provenance(results: Results) -> list[tuple[str, str]]:
         *(results.get("versions") or {}).items(),
     ]  # fmt: skip
     return [(str(name), str(value)) for name, value in rows if value is not None]
+
+
+def _command(command: Any) -> str | None:
+    """The command line as one would type it, from a string or a list of words."""
+    words = command if isinstance(command, list | tuple) else [command] if command else []
+    return " ".join(map(str, words)) or None

@@ -42,7 +42,7 @@ def per_layer(results: Results) -> Figure | None:
     cluster = np.array([layer.get("cluster") for layer in layers], dtype=float)
     y = np.arange(len(layers))
     right.hlines(y, 0, cluster, color=canvas.METHOD, alpha=0.35, linewidth=1.5)
-    right.plot(cluster, y, "o", markersize=5, color=canvas.METHOD)
+    right.plot(cluster, y, "o", markersize=5, color=canvas.METHOD, clip_on=False)
     right.set_xlim(0, 1)
     right.grid(axis="x")
     right.tick_params(labelleft=False)

@@ -125,8 +125,10 @@ def seconds(value: Any) -> str:
 
 
 def size(value: Any) -> str:
-    """Megabytes with three digits or so."""
-    return MISSING if value is None else number(value, 1 if value >= 10 else 2, " MB")
+    """Megabytes, or kilobytes below a tenth of one."""
+    if value is not None and value < 0.1:
+        return number(1000 * value, 1, " kB")
+    return number(value, 1 if value is not None and value >= 10 else 2, " MB")
 
 
 def shrink(results: Results) -> float | None:

@@ -1,8 +1,8 @@
 """Stage: what Optimal Brain Quantization costs and reaches on the same layers, grids and Hessians.
 
 The rows of a layer are independent in OBQ, so its time is a part paid once a layer (H^-1) plus a
-part proportional to the rows. Where all rows would take too long, some evenly spaced ones are solved
-and the second part is scaled up: then the time is an estimate, and says so.
+part proportional to the rows. Where all rows would take too long, some evenly spaced ones are
+solved and the second part is scaled up: then the time is an estimate, and says so.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class CorrectStatistics:
                 machine.predict("re-estimate statistics", _Forward(corrected), loader())
             changed = running_statistics(corrected)
         compare = _Compare(network.module, quantized.value, corrected)
-        machine.predict("check on calibration images", compare, loader())
+        machine.predict("compare", compare, loader())
         before, after = (total / compare.images for total in compare.totals)
         kept = bool(changed) and after < before
         record = {"mode": self.mode, "kept": kept, "kl_before": before, "kl_after": after}

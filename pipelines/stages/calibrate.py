@@ -114,7 +114,8 @@ class CollectHessians(LightningModule):
 
     def _receive(self, name: str, operation: str, call: Call | None) -> None:
         if call is not None:
-            self.sums[name].add(call.unfold().float())
+            for X in call.pieces():
+                self.sums[name].add(X.float())
 
     def save(self) -> None:
         """Write sums and counts, all or nothing."""

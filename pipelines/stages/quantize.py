@@ -1,4 +1,4 @@
-"""Stage: quantize every layer. One stored solution a layer, so a killed run goes on where it was."""
+"""Stage: quantize every layer. A solution is stored as soon as it is there."""
 
 from __future__ import annotations
 

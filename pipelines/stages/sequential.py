@@ -4,8 +4,8 @@ With X the layer's input in the float network and X~ in the quantized one, minim
 
     H = (2/n) X~ X~^T,    W* = W + W (C - H) (H + damping)^-1,    C = (2/n) X X~^T
 
-and quantize W* with H. Without damping W* = W C H^-1, the least squares solution; where X~ = X it is
-W. The idea is that of GPTAQ (arXiv 2504.02692) and Qronos (arXiv 2505.11695).
+and quantize W* with H. Without damping W* = W C H^-1, the least squares solution; where X~ = X it
+is W. The idea is that of GPTAQ (arXiv 2504.02692) and Qronos (arXiv 2505.11695).
 """
 
 from __future__ import annotations
@@ -78,16 +78,17 @@ class CollectPair(LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
         """One batch through both networks."""
-        X, X_quantized = (self._input(net, batch[0]) for net in (self.network, self.quantized))
-        self.same.add(X_quantized)
-        self.cross.add(X, X_quantized)
+        calls = (self._call(net, batch[0]) for net in (self.network, self.quantized))
+        for X, X_quantized in zip(*(call.pieces() for call in calls), strict=True):
+            self.same.add(X_quantized.float())
+            self.cross.add(X.float(), X_quantized.float())
 
-    def _input(self, network: nn.Module, images: Tensor) -> Tensor:
-        found: list[Tensor] = []
+    def _call(self, network: nn.Module, images: Tensor) -> Call:
+        found: list[Call] = []
 
         def receive(name: str, operation: str, call: Call | None) -> None:
             if call is not None:
-                found.append(call.unfold().float())
+                found.append(call)
                 raise _Reached
 
         weight = network.get_parameter(self.layer.weight)

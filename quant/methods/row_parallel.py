@@ -28,7 +28,7 @@ def quantize(
     block: int,
     refine: bool,
     sweeps: int,
-    max_bytes: int = 2**26,
+    max_bytes: int = 2**25,
 ) -> Tensor:
     """Quantize blocks of columns, all rows at once.
 

@@ -3,6 +3,7 @@ import csv
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,9 @@ def test_plots_take_the_text_colour_of_the_page(results, heatmaps, tmp_path):
 @pytest.mark.parametrize("copies", [1, 3])
 def test_figures_give_every_layer_its_own_line(results, copies):
     results["layers"] = [
-        layer | {"name": f"{k}.{layer['name']}"} for k in range(copies) for layer in results["layers"]
+        layer | {"name": f"{k}.{layer['name']}"}
+        for k in range(copies)
+        for layer in results["layers"]
     ]
     figures = plots.figures(results, {})
     names = [layer["name"] for layer in results["layers"]]
@@ -147,7 +150,7 @@ def test_figures_give_every_layer_its_own_line(results, copies):
         figures[key].canvas.draw()
         height = figures[key].get_figheight()
         boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
-        assert all(above.y0 > below.y1 - 1 for above, below in zip(boxes, boxes[1:], strict=False))
+        assert all(above.y0 > below.y1 - 1 for above, below in pairwise(boxes))
         assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes), height
 
 
@@ -174,7 +177,9 @@ def test_cached_stages_are_hatched_and_the_others_are_not(results):
     stages = [label.get_text() for label in axes.get_yticklabels()]
     hatched = {name: bool(bar.get_hatch()) for name, bar in zip(stages, axes.patches, strict=True)}
     assert hatched == results["cached"]
-    assert [bar.get_width() for bar in axes.patches] == [results["seconds"][name] for name in stages]
+    assert [bar.get_width() for bar in axes.patches] == [
+        results["seconds"][name] for name in stages
+    ]
 
 
 def test_a_heatmap_with_zeros_and_a_wide_one_are_drawn(tmp_path):
@@ -256,6 +261,20 @@ def test_brackets_in_names_are_shown_and_not_taken_for_colours(results):
 )  # fmt: skip
 def test_durations_read_well_at_every_scale(value, text):
     assert wording.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.02528, "25.3 kB"), (0.1502, "0.15 MB"), (97.49, "97.5 MB"), (None, "–")]
+)
+def test_sizes_read_well_at_every_scale(value, text):
+    assert wording.size(value) == text
+
+
+def test_a_command_in_words_is_shown_as_typed_and_an_empty_one_not_at_all(results, tmp_path):
+    _, _, text = render(results | {"command": ["obliq", "bits=3"]}, {}, tmp_path)
+    assert "command obliq bits=3 folder" in text
+    _, _, text = render(results | {"command": []}, {}, tmp_path)
+    assert "command" not in text
 
 
 def test_the_main_metric_comes_first():

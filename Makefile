@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench clean
+
+PYTHON := .venv/bin/python
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+ARGS ?=
+
+# real weights and images, where they lie beside the project; tests that need them skip without
+ifneq ($(wildcard ../shared/data),)
+export OBLIQ_DATA ?= $(abspath ../shared/data)
+endif
+
+help:   ## list the targets
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t10
+
+setup: .venv/.done  ## make .venv with everything pinned in constraints.txt
+
+.venv/.done: pyproject.toml constraints.txt
+	@command -v uv >/dev/null || test -x .uv/bin/uv || \
+	  { python3 -m venv .uv && .uv/bin/pip install --quiet uv; }
+	$(UV) venv --quiet --allow-existing --python ">=3.11" .venv
+	$(UV) pip install --quiet --python $(PYTHON) --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+run: setup  ## the main job: the embedded default, or make run ARGS="experiment=cifar10_resnet20"
+	@$(PYTHON) -m pipelines.run $(ARGS)
+
+test: setup  ## all tests
+	$(PYTHON) -m pytest $(ARGS)
+
+check: setup  ## lint, format and types, exactly as CI runs them
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+bench: setup  ## quality and speed of row_parallel against OBQ, one table
+	@PYTHONPATH=. $(PYTHON) tests/bench/solvers.py $(ARGS)
+
+clean:  ## remove what setup and the tools have made (not the store, not outputs/)
+	rm -rf .venv .uv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,72 @@
+"""Check resolved settings against the types that their `_target_` declares, before it is called.
+
+Only what can be told from a plain value: whole numbers, numbers, true or false, text, and null.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+}
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Compare all values below `settings` that belong to a `_target_`.
+
+    Raises:
+        ValueError: a value is of another type than its class or function declares.
+    """
+    for path, value, kinds in _declared(settings, ""):
+        if not any(_fits(value, kind) for kind in kinds):
+            key = path.rsplit(".", 1)[-1]
+            name = key if key in settings else path  # bits, not precision.bits
+            wanted = " or ".join(WORDS[kind] for kind in kinds)
+            raise ValueError(f"{name}={value!r} must be {wanted}")
+
+
+def _declared(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any, tuple[type, ...]]]:
+    """(path, value, allowed types) of the values whose types are plain ones."""
+    hints = _hints(node["_target_"]) if isinstance(node.get("_target_"), str) else {}
+    for key, value in node.items():
+        where = f"{path}.{key}" if path else key
+        kinds = _kinds(hints.get(key))
+        if kinds:
+            yield where, value, kinds
+        elif isinstance(value, Mapping):
+            yield from _declared(value, where)
+
+
+def _hints(target: str) -> dict[str, Any]:
+    """Declared types of the parameters of a class or function; none where they cannot be read."""
+    module, _, name = target.rpartition(".")
+    try:
+        made = getattr(importlib.import_module(module), name)
+        if isinstance(made, type) and not dataclasses.is_dataclass(made):
+            made = made.__init__
+        return typing.get_type_hints(made)
+    except (ImportError, AttributeError, NameError, TypeError, ValueError):
+        return {}  # instantiate says what is wrong with the target
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The plain types that `hint` allows; none if it allows anything else."""
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(hint) if union else (hint,)
+    return tuple(kinds) if all(kind in WORDS for kind in kinds) else ()
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

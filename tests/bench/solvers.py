@@ -1,0 +1,189 @@
+"""`make bench`: quality and speed of row_parallel against OBQ, in one run, as one table.
+
+Quality: layer loss relative to OBQ's, geometric mean over all layers of real networks with their
+calibrated Hessians, on the same evenly spaced rows. Speed: all layer shapes of ResNet-50 with random
+weights and the Hessians that real images give there; each distinct shape is solved once and counts
+as often as it occurs. OBQ runs on some rows of a shape where all would take long; the time that is
+then scaled up is an estimate. No figure here decides a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from platformdirs import user_cache_path
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from pipelines.artifacts import Keyed
+from pipelines.machine import Machine
+from pipelines.stages.baseline import TimeInverse
+from pipelines.stages.solve import LayerInput, evenly, float_inputs
+from pipelines.store import Store
+from quant.grid import Grid
+from quant.methods import obq
+from quant.problem import LayerProblem
+
+Method = Callable[[LayerProblem, Grid], Tensor]
+CONF = str(Path(__file__).parents[2] / "conf")
+NETWORKS = ("digits", "cifar10_resnet20", "cifar10_resnet56", "imagenet_mobilenet_v1")
+BITS = (4, 3, 2)
+ROWS = 8  # of a layer, for the quality part
+WORK = 6e10  # r c^3 of the rows on which OBQ is timed, for each shape of ResNet-50
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the configuration says: the default method and its grid."""
+
+    method: Method
+    obq: Method
+    fit_grid: Callable[[Tensor, int], Grid]
+    damping: float
+
+
+def configured(overrides: Iterable[str]) -> tuple[Setting, dict[str, LayerInput]]:
+    """The layers of an experiment, calibrated through the store, and the default settings."""
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        cfg = hydra.compose("run", [*overrides, "tracking=none"])
+        build = partial(instantiate, _convert_="all")
+        network_of, data, calibrate = (build(cfg[k]) for k in ("model", "data", "calibrate"))
+        setting = Setting(
+            build(cfg.method), build(cfg.baseline.solve.method), build(cfg.grid), cfg.damping
+        )
+        machine: Machine = build(cfg.machine)
+    machine.use()
+    store = Store(Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")))
+    network = network_of.load(store)
+    data.prepare(network.data_config, calibrate.images, 0, calibrate.batch_size)
+    calibration = store.run(calibrate, network, Keyed(data, data.calibration_key), machine)
+    return setting, float_inputs(network, calibration)
+
+
+def variants(setting: Setting) -> dict[str, Method]:
+    """The default, and what changes when one of its choices changes."""
+    from quant.methods import gptq, row_parallel, rtn
+
+    default: dict[str, object] = setting.method.keywords  # type: ignore[attr-defined]
+
+    def changed(**change: object) -> Method:
+        return partial(row_parallel.quantize, **{**default, **change})  # type: ignore[arg-type]
+
+    blocks = {
+        f"  block {b}": changed(block=b) for b in (16, 32, 64, 128, 256) if b != default["block"]
+    }
+    orders = ("natural", "diag", "sensitivity", "sensitivity_max", "sensitivity_ascending")
+    return {
+        "obq": setting.obq,
+        "rtn": rtn.quantize,
+        "gptq (diag)": partial(gptq.quantize, order="diag"),
+        "row_parallel (default)": setting.method,
+        **blocks,
+        "  no refinement": changed(refine=False),
+        "  no coordinate descent": changed(sweeps=0),
+        "  neither": changed(refine=False, sweeps=0),
+        "  1 sweep": changed(sweeps=1),
+        "  10 sweeps": changed(sweeps=10),
+        **{f"  order {o}": changed(order=o) for o in orders if o != default["order"]},
+        **{
+            f"  neither, {o}": changed(refine=False, sweeps=0, order=o)
+            for o in orders
+            if o != default["order"]
+        },
+    }
+
+
+def quality(name: str) -> dict[tuple[str, int], float]:
+    """log of the loss relative to OBQ's, mean over layers, by variant and bits."""
+    setting, layers = configured([f"experiment={name}"])
+    methods = variants(setting)
+    logs: Counter[tuple[str, int]] = Counter()
+    for layer in track(layers.values(), f"{name} quality", transient=True):
+        whole = layer.problem()
+        rows = evenly(ROWS, layer.layer.rows)
+        problem = whole.take_rows(rows)
+        ready = problem.prepared(setting.damping)
+        for bits in BITS:
+            grid = setting.fit_grid(whole.W, bits).rows(rows)
+            losses = {
+                v: max(float(problem.loss(m(ready, grid)).sum()), 1e-30) for v, m in methods.items()
+            }
+            for v, loss in losses.items():
+                logs[v, bits] += math.log(loss / losses["obq"]) / len(layers)  # type: ignore[assignment]
+    return dict(logs)
+
+
+def speed() -> tuple[dict[str, float], int, int]:
+    """Seconds of every variant on ResNet-50's shapes; OBQ's rows that ran, and all of them."""
+    setting, layers = configured(
+        ["experiment=imagenet_resnet50", "model.pretrained=false", "calibrate.images=16"]
+    )
+    shapes = Counter((x.layer.groups, x.layer.rows, x.layer.columns) for x in layers.values())
+    first = {(x.layer.groups, x.layer.rows, x.layer.columns): x for x in reversed(layers.values())}
+    seconds: Counter[str] = Counter()
+    ran = 0
+    timed = {v: m for v, m in variants(setting).items() if "order" not in v and "neither," not in v}
+    for shape, count in track(shapes.items(), "ResNet-50 speed", transient=True):
+        _, r, c = shape
+        problem = first[shape].problem()
+        grid = setting.fit_grid(problem.W, BITS[0])
+        for v, method in timed.items():
+            rows = evenly(max(1, int(WORK / c**3)), r) if v == "obq" else evenly(r, r)
+            start = time.perf_counter()
+            method(problem.take_rows(rows).prepared(setting.damping), grid.rows(rows))
+            took = time.perf_counter() - start
+            if len(rows) < r:  # one inverse, and the rest in proportion to the rows
+                shared = TimeInverse(setting.damping).run(Keyed(first[shape], "")).record["seconds"]
+                took = shared + max(0.0, took - shared) * r / len(rows)
+            seconds[v] += count * took  # type: ignore[assignment]
+            ran += count * len(rows) if v == "obq" else 0
+    return dict(seconds), ran, sum(n * s[1] for s, n in shapes.items())
+
+
+def main() -> None:
+    """Measure, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS)
+    parser.add_argument("--no-speed", action="store_true")
+    arguments = parser.parse_args()
+    known = [n for n in arguments.networks if n == "digits" or os.environ.get("OBLIQ_DATA")]
+    ratios = {name: quality(name) for name in known}
+    seconds, ran, total = ({}, 0, 0) if arguments.no_speed else speed()
+    table = Table(title=f"layer loss relative to OBQ at {'/'.join(map(str, BITS))} bits", box=None)
+    for heading in (
+        "method",
+        *(n.removeprefix("imagenet_") for n in known),
+        "ResNet-50 s",
+        "speed-up",
+    ):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for v in next(iter(ratios.values()), {("obq", 0): 0.0}):
+        if v[1] == BITS[0]:
+            cells = (" ".join(f"{math.exp(r[v[0], b]):.3f}" for b in BITS) for r in ratios.values())
+            s = seconds.get(v[0])
+            times = ("", "") if s is None else (f"{s:.1f}", f"{seconds['obq'] / s:.0f}")
+            table.add_row(v[0], *cells, *times)
+    console = Console(width=max(100, 30 + 22 * (len(known) + 1)))
+    console.print(table)
+    if total:
+        console.print(
+            f"OBQ's seconds are an estimate: {ran} of {total} rows ran; {ROWS} rows of every layer "
+            f"for the losses. {torch.get_num_threads()} threads."
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Streaming Hessians against one product over everything."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from quant.hessian import HessianSum
+
+
+def inputs(g=2, c=5, n=60, seed=0, dtype=torch.float64):
+    draw = torch.Generator().manual_seed(seed)
+    return (torch.randn(g, c, n, generator=draw, dtype=torch.float64) + 0.5).to(dtype)
+
+
+def close(actual, expected, tolerance=1e-9):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("sizes", [[60], [1] * 60, [7, 13, 40], [59, 1]])
+def test_the_partition_into_batches_changes_nothing(sizes, dtype, tolerance):
+    X = inputs(dtype=dtype)
+    total = HessianSum()
+    for part in X.split(sizes, dim=2):
+        total.add(part)
+    X = X.double()
+    assert total.n == 60 and total.hessian().dtype == torch.float64
+    close(total.hessian(), 2 / 60 * X @ X.mT, tolerance * 5)
+
+
+def test_float32_sums_over_many_batches_keep_float64_precision():
+    X = inputs(g=1, c=3, n=20_000, dtype=torch.float32) + 10
+    total = HessianSum()
+    for part in X.split(10, dim=2):
+        total.add(part)
+    exact = 2 / 20_000 * X.double() @ X.double().mT
+    assert ((total.hessian() - exact).abs() / exact).max() < 1e-7
+
+
+def test_the_hessian_is_exactly_symmetric_and_a_mixed_mean_is_not():
+    X, Y = inputs(c=40, dtype=torch.float32), inputs(c=40, seed=1, dtype=torch.float32)
+    own, mixed = HessianSum(), HessianSum()
+    own.add(X)
+    mixed.add(X, Y)
+    assert torch.equal(own.hessian(), own.hessian().mT)
+    close(mixed.mean(), 2 / 60 * X.double() @ Y.double().mT, 1e-5)
+
+
+def test_a_sum_goes_on_from_an_earlier_total():
+    X = inputs()
+    first = HessianSum()
+    first.add(X[..., :20])
+    second = HessianSum(first.total, first.n)
+    second.add(X[..., 20:])
+    close(second.hessian(), 2 / 60 * X @ X.mT)
+
+
+def test_adding_leaves_the_inputs_alone():
+    X = inputs()
+    kept = X.clone()
+    HessianSum().add(X)
+    assert torch.equal(X, kept)
+
+
+def test_nothing_added_is_refused():
+    with pytest.raises(ValueError, match="no input was seen"):
+        HessianSum().hessian()

@@ -1,0 +1,330 @@
+"""Layers as matrices: W X + bias is the module's own output, whatever its geometry."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from quant import layers
+from quant.hessian import HessianSum
+from quant.layers import Call, Calls, Layer, find, from_matrix, to_matrix
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)
+
+
+def calls_of(model, *x):
+    """Every linear or conv2d call on a parameter of `model`, and the model's output."""
+    calls = []
+    parameters = {n: p for n, p in model.named_parameters() if p.dim() >= 2}
+    with torch.no_grad(), Calls(parameters, lambda name, _, call: calls.append((name, call))):
+        output = model(*x)
+    return calls, output
+
+
+def columns_by_hand(conv, x):
+    """X [g, c, n] by looping over output positions and kernel taps; x is already padded."""
+    (kh, kw), (sh, sw), (dh, dw) = conv.kernel_size, conv.stride, conv.dilation
+    b, channels, height, width = x.shape
+    rows = range(0, height - dh * (kh - 1), sh)
+    cols = range(0, width - dw * (kw - 1), sw)
+    own = channels // conv.groups
+    X = torch.empty(conv.groups, own * kh * kw, b * len(rows) * len(cols)).double()
+    for group in range(conv.groups):
+        for n, (image, top, left) in enumerate(itertools.product(range(b), rows, cols)):
+            patch = [
+                x[image, group * own + k, top + i * dh, left + j * dw]
+                for k in range(own)
+                for i in range(kh)
+                for j in range(kw)
+            ]
+            X[group, :, n] = torch.stack(patch)
+    return X
+
+
+def check_conv(conv, x):
+    """The unfolded input gives the output and the Hessian."""
+    conv = conv.double().eval()
+    ((_, call),), output = calls_of(conv, x)
+    assert call.groups == conv.groups
+    X, W = call.unfold(), to_matrix(conv.weight.detach(), conv.groups)
+    Y = (W @ X).flatten(0, 1) + conv.bias.detach()[:, None]
+    if x.dim() == 3:
+        output = output[None]
+    close(Y, output.transpose(0, 1).flatten(1))
+    total = HessianSum()
+    for piece in call.pieces():
+        total.add(piece)
+    close(total.hessian(), 2 / X.shape[2] * X @ X.mT)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5, (3, 1)])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("padding", [0, (2, 1), "valid"])
+def test_a_conv_is_its_matrix_times_its_unfolded_input(kernel, groups, padding):
+    x = draw(2, 4, 10, 9)
+    for stride, dilation in itertools.product((1, 2, (2, 1)), (1, 2, (1, 2))):
+        check_conv(nn.Conv2d(4, 8, kernel, stride, padding, dilation, groups), x)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, (2, 3)])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("stride", [1, (1, 2)])
+def test_the_unfolded_input_is_what_the_kernel_sees_position_by_position(kernel, groups, stride):
+    conv = nn.Conv2d(4, 4, kernel, stride, (1, 2), (2, 1), groups).double()
+    x = draw(2, 4, 6, 5)
+    ((_, call),), _ = calls_of(conv, x)
+    assert torch.equal(call.unfold(), columns_by_hand(conv, F.pad(x, (2, 2, 1, 1))))
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, (3, 1), (2, 5)])
+@pytest.mark.parametrize("dilation", [1, 2, (3, 1)])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_same_padding_is_that_of_torch_for_odd_and_even_kernels(kernel, dilation, groups):
+    check_conv(
+        nn.Conv2d(4, 4, kernel, padding="same", dilation=dilation, groups=groups), draw(2, 4, 9, 8)
+    )
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "circular", "replicate"])
+@pytest.mark.parametrize("padding", [1, (2, 1), "same"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_every_padding_mode_is_seen_as_it_is(mode, padding, groups):
+    conv = nn.Conv2d(4, 6, 3, padding=padding, padding_mode=mode, groups=groups)
+    check_conv(conv, draw(2, 4, 7, 6))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("multiplier", [1, 3])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_unbatched_input_and_depthwise_multipliers(groups, multiplier, kernel):
+    conv = nn.Conv2d(4, 4 * multiplier, kernel, padding=1, groups=groups)
+    check_conv(conv, draw(4, 7, 6))
+    check_conv(conv, draw(3, 4, 7, 6))
+
+
+class PadsItself(nn.Conv2d):
+    """TensorFlow's "same" padding for stride 2: more below and right."""
+
+    def forward(self, x):
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+def test_a_conv_that_pads_its_own_input_is_seen_padded():
+    check_conv(PadsItself(3, 4, 3, stride=2), draw(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("piece", [1, 100, 150, 10**9])
+@pytest.mark.parametrize("dim", [2, 4])
+def test_pieces_are_the_whole_in_order_and_small(piece, dim, monkeypatch):
+    if dim == 2:
+        model, x, one = nn.Linear(6, 2).double(), draw(37, 6), 6
+    else:
+        model, x, one = nn.Conv2d(2, 4, 2, groups=2).double(), draw(5, 2, 4, 3), 2 * 4 * 12
+    ((_, call),), _ = calls_of(model, x)
+    whole = call.unfold()
+    monkeypatch.setattr(layers, "PIECE", piece)
+    pieces = list(call.pieces())
+    assert torch.equal(torch.cat(pieces, dim=2), whole)
+    assert all(p.numel() <= max(piece, one) for p in pieces)
+    assert (len(pieces) > 1) == (piece < 200)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (2, 5, 6), (2, 3, 5, 6), (6,)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_of_any_number_of_positions(shape, bias):
+    linear, x = nn.Linear(6, 4, bias=bias).double(), draw(*shape)
+    ((_, call),), output = calls_of(linear, x)
+    X = call.unfold()
+    assert X.shape == (1, 6, x.numel() // 6)
+    Y = (to_matrix(linear.weight.detach(), 1) @ X)[0].T
+    close((Y + linear.bias.detach() if bias else Y).reshape(output.shape), output)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_a_matrix_is_the_weight_group_by_group_and_back(groups):
+    weight = draw(12, 6 // groups, 3, 2)
+    W = to_matrix(weight, groups)
+    assert W.shape == (groups, 12 // groups, 36 // groups)
+    for group in range(groups):
+        own = weight[group * 12 // groups : (group + 1) * 12 // groups]
+        assert torch.equal(W[group], own.flatten(1))
+    assert torch.equal(from_matrix(W, weight.shape), weight)
+
+
+def test_arguments_by_name_are_read_like_arguments_in_order():
+    x, w, b = draw(1, 4, 9, 9), draw(6, 2, 3, 3), draw(6)
+    in_order = Call.of(F.conv2d, (x, w, b, 2, 1, 3, 2), {})
+    by_name = Call.of(
+        F.conv2d,
+        (),
+        {"groups": 2, "dilation": 3, "padding": 1, "stride": 2, "bias": b, "weight": w, "input": x},
+    )
+    assert torch.equal(in_order.unfold(), by_name.unfold())
+    assert (in_order.stride, in_order.padding, in_order.dilation, in_order.groups) == (2, 1, 3, 2)
+    seen = []
+    with Calls({"w": w}, lambda name, _, call: seen.append(call)):
+        F.conv2d(x, bias=b, weight=w, groups=2)
+    assert torch.equal(seen[0].unfold(), Call(x, w, groups=2).unfold())
+
+
+def test_find_lists_layers_in_order_of_use_and_leaves_the_model_alone():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(8, 3)
+            self.first = nn.Conv2d(4, 8, 3, groups=2)
+
+        def forward(self, x):
+            return self.last(self.first(x).mean((2, 3)))
+
+    model = Model().eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    found, skipped = find(model, torch.randn(2, 4, 6, 6))
+    assert list(found.values()) == [
+        Layer("first", "first.weight", (8, 2, 3, 3), 2),
+        Layer("last", "last.weight", (3, 8), 1),
+    ]
+    assert list(found) == ["first", "last"] and skipped == []
+    assert (found["first"].rows, found["first"].columns) == (4, 18)
+    assert (found["last"].rows, found["last"].columns) == (3, 8)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        w = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, w, self.bias)
+
+
+class Projected(nn.Module):
+    """A matrix that is used by the operator @."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(4, 3))
+
+    def forward(self, x):
+        return x @ self.matrix
+
+
+class Unused(nn.Linear):
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "reason"),
+    [
+        (Standardised(3, 4, 3), torch.randn(1, 3, 5, 5), "used by (sub|mean)"),
+        (nn.ConvTranspose2d(3, 4, 3), torch.randn(1, 3, 5, 5), "used by conv_transpose2d"),
+        (nn.Conv1d(3, 4, 3), torch.randn(1, 3, 5), "used by conv1d"),
+        (nn.Conv3d(3, 4, 3), torch.randn(1, 3, 5, 5, 5), "used by conv3d"),
+        (nn.Embedding(7, 4), torch.tensor([[1, 2]]), "used by embedding"),
+        (nn.Bilinear(3, 3, 4), torch.randn(2, 3), "used by bilinear"),
+        (Projected(), torch.randn(2, 4), "used by matmul"),
+        (Unused(3, 4), torch.randn(2, 3), "not used by linear or conv2d"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_cannot_be_quantized_is_skipped_with_its_name_shape_and_reason(module, x, reason):
+    model = nn.Sequential(module).eval()
+    example = x
+    if isinstance(module, nn.Bilinear):
+        model, example = nn.ModuleList([module]), x
+        model.forward = lambda x: module(x, x)
+    found, (skipped,) = find(model, example)
+    name, weight = next((n, p) for n, p in model.named_parameters() if p.dim() >= 2)
+    assert found == {}
+    assert (skipped.name, skipped.shape) == (name, tuple(weight.shape))
+    assert re.fullmatch(reason, skipped.reason), skipped.reason
+
+
+def test_packed_attention_is_skipped_by_name_and_its_neighbours_are_found():
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    found, skipped = find(model, torch.randn(2, 5, 8))
+    assert list(found) == ["linear1", "linear2"]
+    reasons = {x.name: x.reason for x in skipped}
+    assert "multi_head_attention" in reasons["self_attn.in_proj_weight"]
+    assert set(reasons) == {"self_attn.in_proj_weight", "self_attn.out_proj.weight"}
+
+
+class Twice(nn.Module):
+    """One weight under two names, and called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        return self.two(self.one(x)) + self.one(2 * x)
+
+
+def test_tied_weights_are_one_layer_whose_hessian_adds_up_every_use():
+    model, x = Twice().double().eval(), draw(5, 4)
+    found, skipped = find(model, x)
+    assert list(found) == ["one"] and skipped == []
+    calls, _ = calls_of(model, x)
+    assert [name for name, _ in calls] == ["one.weight"] * 3
+    total = HessianSum()
+    for _, call in calls:
+        total.add(call.unfold())
+    inputs = torch.cat([x, model.one(x).detach(), 2 * x]).T
+    close(total.hessian()[0], 2 / 15 * inputs @ inputs.T)
+
+
+def test_an_embedding_tied_to_a_linear_layer_is_skipped():
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7, bias=False)).eval()
+    model[1].weight = model[0].weight
+    found, (skipped,) = find(model, torch.tensor([[1, 2]]))
+    assert found == {} and skipped.reason == "used by embedding"
+
+
+def test_a_weight_used_with_two_group_counts_is_skipped():
+    class Model(nn.Conv2d):
+        def forward(self, x):
+            return F.conv2d(x, self.weight, groups=2) + F.conv2d(x[:, :2], self.weight)
+
+    found, (skipped,) = find(Model(4, 4, 3, groups=2).eval(), torch.randn(1, 4, 5, 5))
+    assert found == {} and skipped.reason == "shared by convolutions with different groups"
+
+
+def test_reading_attributes_of_a_weight_does_not_spoil_it():
+    class Reads(nn.Linear):
+        def forward(self, x):
+            x = x.to(self.weight.dtype).to(self.weight.device).reshape(-1, self.weight.shape[1])
+            return super().forward(x) * (1 if self.weight.requires_grad else 2)
+
+    found, skipped = find(nn.Sequential(Reads(4, 3)).eval(), torch.randn(2, 4))
+    assert list(found) == ["0"] and skipped == []
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x, w: x @ w.T,
+        lambda x, w: F.linear(x, w[:1]),
+        lambda x, w: x * w.mT.sum(),
+        lambda x, w: torch.cat([x, w]).sum(),
+    ],
+    ids=["transposed", "sliced", "mT", "in a list"],
+)
+def test_a_layer_whose_weight_is_also_used_another_way_is_skipped(use):
+    class Also(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + use(x, self.weight)
+
+    found, skipped = find(nn.Sequential(Also(4, 4)).eval(), torch.randn(2, 4))
+    assert found == {} and [x.name for x in skipped] == ["0.weight"]

@@ -1,0 +1,318 @@
+"""Statistics correction against doing it by hand, one normalisation after the other."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from quant.statistics import Matcher, moments, reestimating, running_statistics
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def close(actual, expected, tolerance=1e-9):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+class Net(nn.Module):
+    """Three BatchNorms, one of them timm's with its activation, and a residual."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, eps=0)
+        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, padding=1), BatchNormAct2d(6, eps=0)
+        self.head, self.bn3 = nn.Linear(6, 4), nn.BatchNorm1d(4, eps=0)
+
+    def forward(self, x):
+        x = torch.tanh(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x)) + x
+        return self.bn3(self.head(x.mean((2, 3))))
+
+
+NORMS, SOURCES = ("bn1", "bn2", "bn3"), ("conv1", "conv2", "head")
+
+
+def network(*, calibrated_on=None):
+    """A network whose running statistics are those of a batch, or made-up ones."""
+    net = Net().double().eval()
+    for k, name in enumerate(NORMS):
+        norm = net.get_submodule(name)
+        norm.weight.data.uniform_(0.5, 2)
+        norm.bias.data.uniform_(-1, 1)
+        norm.running_mean.copy_(draw(len(norm.running_mean), seed=k) * 0.1)
+        norm.running_var.copy_(draw(len(norm.running_var), seed=k).square() + 0.5)
+    if calibrated_on is not None:
+        for name in NORMS:
+            mean, var = before(net, calibrated_on, name)
+            norm = net.get_submodule(name)
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(var)
+    return net
+
+
+def scaled(net):
+    """Its weights scaled and its biases shifted, channel by channel: only statistics move."""
+    moved = copy.deepcopy(net)
+    for k, name in enumerate(SOURCES):
+        source = moved.get_submodule(name)
+        a = 0.5 + draw(len(source.bias), seed=10 + k).abs()
+        source.weight.data *= a.reshape(-1, *[1] * (source.weight.dim() - 1))
+        source.bias.data.mul_(a).add_(draw(len(source.bias), seed=20 + k))
+    return moved
+
+
+def noisy(net):
+    """A rougher change, as quantization makes."""
+    moved = copy.deepcopy(net)
+    for k, name in enumerate(SOURCES):
+        weight = moved.get_submodule(name).weight.data
+        weight += 0.3 * weight.std() * draw(*weight.shape, seed=30 + k)
+    return moved
+
+
+def before(net, x, name):
+    """Mean and biased variance of what enters the normalisation `name`, by hand."""
+    seen = []
+    hook = net.get_submodule(name).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        net(x)
+    hook.remove()
+    (y,) = seen
+    y = y.transpose(0, 1).flatten(1) if y.dim() == 4 else y.T
+    return y.mean(1), ((y - y.mean(1, keepdim=True)) ** 2).mean(1)
+
+
+def match(reference, quantized, batches):
+    matcher = Matcher(reference, quantized)
+    for batch in batches:
+        matcher.step(batch)
+    return matcher.finish()
+
+
+def by_hand(reference, quantized, batches):
+    """Correct the norms in order on every batch alone, then average means and log ratios."""
+    means = {name: [] for name in NORMS}
+    ratios = {name: [] for name in NORMS}
+    for x in batches:
+        work = copy.deepcopy(quantized)
+        for name in NORMS:
+            (m_f, v_f), (m_q, v_q) = before(reference, x, name), before(work, x, name)
+            means[name].append(m_q - m_f)
+            ratios[name].append(torch.log(v_q / v_f))
+            norm = work.get_submodule(name)
+            norm.running_mean += m_q - m_f
+            norm.running_var *= v_q / v_f
+    result = {}
+    for name in NORMS:
+        norm = quantized.get_submodule(name)
+        mean, ratio = torch.stack(means[name]).mean(0), torch.stack(ratios[name]).mean(0)
+        result[f"{name}.running_mean"] = norm.running_mean + mean
+        result[f"{name}.running_var"] = norm.running_var * ratio.exp()
+    return result
+
+
+def test_match_undoes_any_scaling_and_shifting_of_channels_exactly():
+    x = draw(16, 3, 8, 8)
+    net = network(calibrated_on=x)
+    moved = scaled(net)
+    assert (moved(x) - net(x)).abs().max() > 0.1
+    match(net, moved, [x])
+    close(moved(x), net(x))
+    for name in NORMS:
+        mean, var = before(moved, x, name)
+        norm = moved.get_submodule(name)
+        close(norm.running_mean, mean)
+        close(norm.running_var, var)
+
+
+@pytest.mark.parametrize("sizes", [[16], [8, 8], [5, 11], [4, 4, 4, 4]])
+@pytest.mark.parametrize("change", [scaled, noisy])
+def test_match_equals_correcting_one_norm_after_the_other_by_hand(change, sizes):
+    x = draw(16, 3, 8, 8)
+    net = network()
+    moved = change(net)
+    expected = by_hand(net, moved, x.split(sizes))
+    changed = match(net, moved, x.split(sizes))
+    assert set(changed) == set(expected)
+    for name, value in expected.items():
+        close(changed[name], value)
+        close(moved.state_dict()[name], value)
+
+
+def test_match_leaves_the_float_network_and_everything_but_statistics_alone():
+    x = draw(8, 3, 8, 8)
+    net = network()
+    moved = noisy(net)
+    before_net = {k: v.clone() for k, v in net.state_dict().items()}
+    before_moved = {k: v.clone() for k, v in moved.state_dict().items()}
+    matcher = Matcher(net, moved)
+    matcher.step(x)
+    for key, value in moved.state_dict().items():  # a step is undone, only finish stays
+        assert torch.equal(value, before_moved[key]), key
+    changed = matcher.finish()
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before_net[key]), key
+    for key, value in moved.state_dict().items():
+        assert torch.equal(value, before_moved[key]) == (key not in changed), key
+    for module in (*net.modules(), *moved.modules()):
+        assert not module._forward_pre_hooks and not module._forward_hooks
+        assert not module.training
+
+
+def test_an_error_inside_a_step_leaves_the_statistics_and_no_hook():
+    net = network()
+    moved = noisy(net)
+    kept = {k: v.clone() for k, v in moved.state_dict().items()}
+    moved.head.weight.data = moved.head.weight.data[:, :2]  # breaks after two norms
+    with pytest.raises(RuntimeError, match="shapes"):
+        Matcher(net, moved).step(draw(4, 3, 8, 8))
+    assert all(torch.equal(v, kept[k]) for k, v in moved.state_dict().items() if "bn" in k)
+    assert not any(m._forward_pre_hooks for n in (net, moved) for m in n.modules())
+
+
+def test_a_constant_channel_keeps_its_variance():
+    x = draw(8, 3, 8, 8)
+    net = network()
+    moved = noisy(net)
+    for n in (net, moved):
+        n.conv1.weight.data[2] = 0
+    kept = moved.bn1.running_var[2].clone()
+    changed = match(net, moved, [x])
+    assert torch.equal(changed["bn1.running_var"][2], kept)
+    assert all(value.isfinite().all() for value in changed.values())
+
+
+def test_a_norm_that_runs_twice_is_restored_after_a_step_and_moved_by_its_mean_move():
+    class Shared(nn.Module):
+        def __init__(self, shift):
+            super().__init__()
+            self.bn, self.shift = nn.BatchNorm1d(3), shift
+
+        def forward(self, x):
+            return self.bn(x + self.shift), self.bn(5 * x + 7 + self.shift)
+
+    net, moved = Shared(0.0).double().eval(), Shared(2.0).double().eval()
+    matcher = Matcher(net, moved)
+    matcher.step(draw(6, 3))
+    assert torch.equal(moved.bn.running_mean, torch.zeros(3).double())
+    matcher.finish()
+    close(moved.bn.running_mean, torch.full((3,), 2.0).double())
+    close(moved.bn.running_var, torch.ones(3).double())
+
+
+class Transformer(nn.Module):
+    """LayerNorms over the last dimension; one has no bias and cannot be corrected."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.embed, self.ln1 = nn.Linear(5, 6), nn.LayerNorm(6)
+        self.mlp, self.ln2 = nn.Linear(6, 6), nn.LayerNorm(6)
+        self.plain = nn.LayerNorm(6, bias=False)
+        self.bare = nn.LayerNorm(6, elementwise_affine=False)
+
+    def forward(self, x):
+        x = self.ln1(self.embed(x))
+        x = self.plain(self.bare(x + torch.tanh(self.mlp(x))))
+        return self.ln2(self.mlp(x))
+
+
+def outputs(net, x, name):
+    seen = []
+    hook = net.get_submodule(name).register_forward_hook(lambda _, args, y: seen.append(y))
+    with torch.no_grad():
+        net(x)
+    hook.remove()
+    y = seen[0].flatten(0, -2)
+    return y.mean(0), ((y - y.mean(0)) ** 2).mean(0)
+
+
+def test_layer_norm_outputs_get_the_float_networks_mean_and_deviation_per_channel():
+    x = draw(4, 7, 5)
+    net = Transformer().double().eval()
+    for name in ("ln1", "ln2"):
+        norm = net.get_submodule(name)
+        norm.weight.data.uniform_(0.5, 2)
+        norm.bias.data.uniform_(-1, 1)
+    moved = copy.deepcopy(net)
+    for k, name in enumerate(("embed", "mlp")):
+        weight = moved.get_submodule(name).weight.data
+        weight += 0.3 * draw(*weight.shape, seed=k)
+    wanted = {name: outputs(net, x, name) for name in ("ln1", "ln2")}
+    assert (outputs(moved, x, "ln2")[0] - wanted["ln2"][0]).abs().max() > 0.01
+    kept = {k: v.clone() for k, v in net.state_dict().items()}
+    changed = match(net, moved, [x])
+    assert set(changed) == {"ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias"}
+    for name, (mean, var) in wanted.items():
+        close(outputs(moved, x, name)[0], mean)
+        close(outputs(moved, x, name)[1], var)
+    assert all(torch.equal(v, kept[k]) for k, v in net.state_dict().items())
+
+
+def test_matching_without_a_batch_is_refused():
+    net = network()
+    with pytest.raises(ValueError, match="no calibration batch"):
+        Matcher(net, copy.deepcopy(net)).finish()
+
+
+def test_reestimate_equals_torchs_cumulative_average():
+    x = draw(16, 3, 8, 8)
+    net, expected = network(), network()
+    for norm in (n.get_submodule(name) for n in (net, expected) for name in NORMS):
+        norm.eps = 1e-5  # torch trains with no less than some
+    net.drop = nn.Dropout()  # must stay in eval mode
+    net.eval()
+    for m in expected.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            m.reset_running_stats()
+            m.momentum = None
+            m.train()
+    with torch.no_grad(), reestimating(net):
+        assert not net.drop.training and not net.conv1.training and net.bn1.training
+        for batch in x.split(8):
+            net(batch)
+            expected(batch)
+    for name, value in running_statistics(net).items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+    assert set(running_statistics(net)) == {
+        f"{n}.{k}" for n in NORMS for k in ("running_mean", "running_var")
+    }
+    first = torch.stack([before(net, batch, "bn1")[0] for batch in x.split(8)]).mean(0)
+    close(net.bn1.running_mean, first)
+
+
+def test_reestimating_restores_momentum_and_mode_even_after_an_error():
+    net = network()
+    with pytest.raises(RuntimeError, match="stop"), reestimating(net):
+        raise RuntimeError("stop")
+    assert [net.get_submodule(n).momentum for n in NORMS] == [0.1] * 3
+    assert not any(m.training for m in net.modules())
+
+
+def test_reestimate_without_a_batch_norm_is_refused_with_the_alternatives():
+    with pytest.raises(ValueError, match="needs a BatchNorm; use batchnorm=match or none"):
+        reestimating(nn.Linear(2, 2)).__enter__()
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((5, 3), 1), ((5, 3, 4, 2), 1), ((5, 4, 3), -1)])
+def test_moments_are_taken_over_all_dimensions_but_the_channels(shape, dim):
+    x = draw(*shape)
+    mean, var = moments(x, dim)
+    for k in range(3):
+        own = x.select(dim, k)
+        assert float(mean[k]) == pytest.approx(float(own.mean()), abs=1e-12)
+        assert float(var[k]) == pytest.approx(float(((own - own.mean()) ** 2).mean()), abs=1e-12)
+
+
+def test_running_statistics_are_copies():
+    net = network()
+    kept = running_statistics(net)["bn1.running_mean"]
+    kept += 1
+    assert not torch.equal(kept, net.bn1.running_mean)
