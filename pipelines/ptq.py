@@ -135,9 +135,9 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     preflight.settings_work(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
     chain.model.check()
     data, calibrate = chain.data, chain.calibrate
-    with machine.screen.bar("load the network", None):
+    with machine.screen.busy("loading the network"):
         network = chain.model.load(store)
-    with machine.screen.bar("list the images", None):
+    with machine.screen.busy("listing the images"):
         data.prepare(network.data_config, calibrate.images, about.seed, calibrate.batch_size)
     check = preflight.CheckImages(data.skip_bad)
     images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")

@@ -45,13 +45,17 @@ def main() -> None:
     except KeyboardInterrupt:
         _interrupted(screen)
     except Exception as err:
+        if isinstance(err, OSError):  # of Hydra: the output folder and its config/ are made first
+            err.add_note(
+                "set hydra.run.dir, with -m hydra.sweep.dir, to a folder that can be written"
+            )
         _explain(err, screen)
         sys.exit(2)
     if failures:
         sys.exit(failures[0])
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="run")
+@hydra.main(version_base="1.3", config_path=str(words.CONF), config_name="run")
 def job(cfg: DictConfig) -> float | None:
     """One run. Returns its drop in points, for sweepers; None where it failed."""
     screen = Screen()
@@ -76,7 +80,7 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
             "leave act_bits=null"
         )
     screen.line(_name(settings), mark="[bold]obliq[/]  ")
-    with screen.bar("start", None):  # torch, timm and Lightning take seconds to import
+    with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
         from pipelines import ptq, typecheck
         from pipelines.store import Store
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -40,12 +40,15 @@ class Screen:
     def __post_init__(self) -> None:
         self._progress = _bars(self.console)
 
-    @contextmanager
-    def bar(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """A progress bar of `total` steps; gives a function that advances it by n steps.
+    def busy(self, name: str) -> AbstractContextManager[object]:
+        """Show that something without steps goes on, where somebody watches; no bar goes inside."""
+        if not self.console.is_terminal:
+            return nullcontext()
+        return self.console.status(f"{escape(name)} ...", spinner_style="dim")
 
-        Without a total it only shows that work goes on.
-        """
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar of `total` steps; gives a function that advances it by n steps."""
         if not self.console.is_terminal:
             yield lambda n: None
             return

@@ -67,7 +67,7 @@ class Store:
             return found
         with self._locked(folder):
             found = self._load(folder, key, self.say)  # another run may have finished it meanwhile
-            return self._compute(stage, inputs, folder, key) if found is None else found
+            return found or self._compute(stage, inputs, folder, key)
 
     def _compute(self, stage: Any, inputs: tuple[Input, ...], folder: Path, key: str) -> Artifact:
         scratch = folder.with_name(f"{key}.partial")

@@ -30,7 +30,8 @@ def check(settings: Mapping[str, Any]) -> None:
     for path, value, kinds in _declared(settings, ""):
         if not any(_fits(value, kind) for kind in kinds):
             key = path.rsplit(".", 1)[-1]
-            name = key if key in settings else path  # bits, not precision.bits
+            alone = key in settings and not isinstance(settings[key], Mapping)
+            name = key if alone else path  # bits, not precision.bits
             wanted = " or ".join(WORDS[kind] for kind in kinds)
             raise ValueError(f"{name}={value!r} must be {wanted}")
 
@@ -52,9 +53,8 @@ def _hints(target: str) -> dict[str, Any]:
     module, _, name = target.rpartition(".")
     try:
         made = getattr(importlib.import_module(module), name)
-        if isinstance(made, type) and not dataclasses.is_dataclass(made):
-            made = made.__init__
-        return typing.get_type_hints(made)
+        plain = isinstance(made, type) and not dataclasses.is_dataclass(made)
+        return typing.get_type_hints(getattr(made, "__init__") if plain else made)  # noqa: B009
     except (ImportError, AttributeError, NameError, TypeError, ValueError):
         return {}  # instantiate says what is wrong with the target
 

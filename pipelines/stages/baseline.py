@@ -93,7 +93,7 @@ class Baseline:
             rows=rows,
             loss=solved.tensors["loss"],
             method_loss=solution.tensors["loss"][:, evenly(rows, total)],
-            cached=solved.cached,
+            cached=timing.cached and one.cached and solved.cached,
         )
 
     def _solve(self, store: Store, given: LayerInput, rows: int, bits: Keyed[int]) -> Artifact:

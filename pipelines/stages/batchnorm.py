@@ -27,9 +27,11 @@ class CorrectStatistics:
 
     Attributes:
         mode: "match", "reestimate" or "none" (see quant/statistics.py).
+        compare_images: the rule looks at the last so many calibration images.
     """
 
     mode: str
+    compare_images: int
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -56,7 +58,8 @@ class CorrectStatistics:
                 machine.predict("re-estimate statistics", _Forward(corrected), loader())
             changed = running_statistics(corrected)
         compare = _Compare(network.module, quantized.value, corrected)
-        machine.predict("compare", compare, loader())
+        last = max(0, len(data.value.calibration) - self.compare_images)
+        machine.predict("compare", compare, loader(start=last))
         before, after = (total / compare.images for total in compare.totals)
         kept = bool(changed) and after < before
         record = {"mode": self.mode, "kept": kept, "kl_before": before, "kl_after": after}

@@ -47,6 +47,11 @@ def test_the_hessian_is_exactly_symmetric_and_a_mixed_mean_is_not():
     close(mixed.mean(), 2 / 60 * X.double() @ Y.double().mT, 1e-5)
 
 
+def test_rounding_that_made_the_sum_unsymmetric_is_averaged_away():
+    total = torch.tensor([[[2.0, 1.0], [1.5, 4.0]]]).double()
+    assert HessianSum(total, n=2).hessian().tolist() == [[[2.0, 1.25], [1.25, 4.0]]]
+
+
 def test_a_sum_goes_on_from_an_earlier_total():
     X = inputs()
     first = HessianSum()

@@ -87,6 +87,7 @@ def test_the_unfolded_input_is_what_the_kernel_sees_position_by_position(kernel,
     assert torch.equal(call.unfold(), columns_by_hand(conv, F.pad(x, (2, 2, 1, 1))))
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel lengths")
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, (3, 1), (2, 5)])
 @pytest.mark.parametrize("dilation", [1, 2, (3, 1)])
 @pytest.mark.parametrize("groups", [1, 4])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import reference
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -167,8 +168,9 @@ def real_layers(data_root):
 
 @pytest.mark.parametrize("bits", [4, 3])
 def test_with_its_defaults_it_loses_less_than_obq_on_real_layers(real_layers, bits, request):
-    path = request.config.rootpath / "conf" / "method" / "row_parallel.yaml"
-    options = {k: v for k, v in yaml.safe_load(path.read_text()).items() if k[0] != "_"}
+    with initialize_config_dir(str(request.config.rootpath / "conf"), version_base="1.3"):
+        method = compose("run", ["method=row_parallel"]).method
+    options = {k: v for k, v in OmegaConf.to_container(method, resolve=True).items() if k[0] != "_"}
     ratios = []
     for name, layer in real_layers.items():
         grid = fit(layer.W, bits, granularity="row", symmetric=False, search="mse")

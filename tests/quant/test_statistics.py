@@ -193,10 +193,10 @@ def test_a_norm_that_runs_twice_is_restored_after_a_step_and_moved_by_its_mean_m
     class Shared(nn.Module):
         def __init__(self, shift):
             super().__init__()
-            self.bn, self.shift = nn.BatchNorm1d(3), shift
+            self.bn, self.later, self.shift = nn.BatchNorm1d(3), nn.BatchNorm1d(3), shift
 
         def forward(self, x):
-            return self.bn(x + self.shift), self.bn(5 * x + 7 + self.shift)
+            return self.later(self.bn(x + self.shift) - 3 * self.bn(5 * x**2 + 7 + self.shift))
 
     net, moved = Shared(0.0).double().eval(), Shared(2.0).double().eval()
     matcher = Matcher(net, moved)
@@ -205,6 +205,8 @@ def test_a_norm_that_runs_twice_is_restored_after_a_step_and_moved_by_its_mean_m
     matcher.finish()
     close(moved.bn.running_mean, torch.full((3,), 2.0).double())
     close(moved.bn.running_var, torch.ones(3).double())
+    close(moved.later.running_mean, torch.zeros(3).double())  # it saw corrected inputs
+    close(moved.later.running_var, torch.ones(3).double())
 
 
 class Transformer(nn.Module):
@@ -267,6 +269,7 @@ def test_reestimate_equals_torchs_cumulative_average():
     net, expected = network(), network()
     for norm in (n.get_submodule(name) for n in (net, expected) for name in NORMS):
         norm.eps = 1e-5  # torch trains with no less than some
+        norm.num_batches_tracked += 5  # as after training
     net.drop = nn.Dropout()  # must stay in eval mode
     net.eval()
     for m in expected.modules():
