@@ -96,7 +96,9 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
 
 def _name(settings: dict[str, Any]) -> str:
     choices = HydraConfig.get().runtime.choices
-    title = choices.get("experiment") or f"{choices['model']}-{choices['data']}"
+    title = choices.get("experiment") or "-".join(
+        dict.fromkeys([choices["model"], choices["data"]])
+    )
     name = f"{title}-{choices['method']}-w{settings['bits']}"
     return f"{name}-s{settings['seed']}" if settings["seed"] else name
 

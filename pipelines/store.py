@@ -77,7 +77,7 @@ class Store:
                 scratch.mkdir(parents=True, exist_ok=True)
             extra["scratch"] = scratch
         start = time.perf_counter()
-        artifact = stage.run(*inputs, **extra)
+        artifact: Artifact = stage.run(*inputs, **extra)
         artifact = replace(artifact, key=key, seconds=time.perf_counter() - start)
         with _storing(folder):
             _write(folder, artifact)

@@ -3,8 +3,8 @@
 Quality: layer loss relative to OBQ's, geometric mean over all layers of real networks with their
 calibrated Hessians, on the same evenly spaced rows. Speed: all layer shapes of ResNet-50 with
 random weights and the Hessians that real images give there; each distinct shape is solved once and
-counts as often as it occurs. OBQ runs on some rows of a shape where all would take long; the time that is
-then scaled up is an estimate. No figure here decides a test.
+counts as often as it occurs. OBQ runs on some rows of a shape where all would take long; the time
+that is then scaled up is an estimate. No figure here decides a test.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def test_labels_out_of_range_are_named(refused, tmp_path, folder, checkpoint):
 
 def test_unreadable_images_are_counted_and_named(refused, folder, checkpoint):
     for name in "abcdefg":
-        (folder / name / "1.png").write_bytes(b"\x89PNG no image")
+        (folder / name / "1.png").write_bytes(f"no image {name}".encode())
     text = refused(*on(folder, f"model.checkpoint='{checkpoint}'"))
     assert "7 of 30 images cannot be read" in text and "and 2 more" in text
     assert "data.skip_bad=true" in text
@@ -222,7 +222,7 @@ def test_unreadable_images_are_left_out_where_that_is_asked_for(
     obliq, folder, checkpoint, tmp_path
 ):
     for name in "dh":
-        (folder / name / "1.png").write_bytes(b"\x89PNG no image")
+        (folder / name / "1.png").write_bytes(f"no image {name}".encode())
     words = on(
         folder, f"model.checkpoint='{checkpoint}'", "data.skip_bad=true", "method=rtn",
         "baseline.budget=0", "report.heatmaps=0",
