@@ -164,11 +164,11 @@ def _stages(
     log.stage("calibrate", calibration.seconds, calibration.cached, f"{len(layers)} layers")
 
     bits = chain.precision.run(layers)
-    log.stage("allocate", 0.0, False, _range(bits))
+    width = Keyed(bits, str(sorted(bits.items())))
+    known = store.has(chain.sensitivity, network, calibration, width)
+    log.stage("allocate", 0.0, known, _range(bits))
 
-    sensitivity = store.run(
-        chain.sensitivity, network, calibration, Keyed(bits, str(sorted(bits.items())))
-    )
+    sensitivity = store.run(chain.sensitivity, network, calibration, width)
     log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
 
     weights = chain.quantize.run(store, network, images, calibration, bits, machine)

@@ -1,0 +1,242 @@
+"""The whole chain on the digits, through the command line, in this process."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from pipelines.machine import Machine
+from pipelines.stages.batchnorm import CorrectStatistics
+from pipelines.stages.calibrate import Calibrate
+from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.sensitivity import Sensitivity
+from pipelines.stages.solve import SolveLayer
+from quant.packing import unpack
+
+KEYS = {
+    "experiment", "model", "data", "method", "weight_bits", "act_bits", "seed", "versions",
+    "machine", "float", "quantized", "n_images", "fidelity", "drop", "seconds", "cached",
+    "baseline", "speedup", "loss_ratio_vs_baseline", "size_mb", "layers", "not_quantized",
+    "correction", "uncorrected", "output_dir",
+}  # fmt: skip
+STAGES = {"calibrate", "sensitivity", "allocate", "quantize", "baseline", "batchnorm", "evaluate"}
+SHORT = ("calibrate.images=128", "report.heatmaps=1")
+
+
+@pytest.fixture(scope="module")
+def stored(shared_store, tmp_path_factory):
+    """What the evaluate stage was given and gave, by the sum of its weights."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def chain(request):
+    """The results of one run at 3 bits, shared by the tests of this file."""
+    return {}
+
+
+@pytest.fixture
+def outcome(obliq, chain, monkeypatch):
+    """One run at 3 bits with layer stem.0 at 8, and the networks that it evaluated."""
+    if not chain:
+        networks, run = [], Evaluate.run
+
+        def kept(self, module, data, machine):
+            networks.append(module.value)
+            return run(self, module, data, machine)
+
+        monkeypatch.setattr(Evaluate, "run", kept)
+        words = ("experiment=digits", "bits=3", "+precision.overrides={stem.0: 8}", *SHORT)
+        chain["first"] = obliq(*words)
+        chain["networks"] = networks
+        chain["words"] = words
+    assert chain["first"].status == 0, chain["first"].text
+    return chain["first"]
+
+
+def test_results_have_every_key_and_sane_values(outcome):
+    results = outcome.results
+    assert set(results) >= KEYS
+    assert set(results["seconds"]) >= STAGES | {"total"} and set(results["cached"]) >= STAGES
+    assert results["experiment"] == results["model"] == results["data"] == "digits"
+    assert (results["method"], results["weight_bits"]) == ("row_parallel", 3)
+    assert (results["act_bits"], results["seed"], results["n_images"]) == (None, 0, 500)
+    assert {"torch", "obliq", "python"} <= set(results["versions"])
+    assert {"cpu", "gpu", "cores"} <= set(results["machine"])
+    assert 95 < results["float"]["top1"] <= results["float"]["top5"] <= 100
+    assert 80 < results["quantized"]["top1"] <= 100
+    assert 80 < results["fidelity"]["agreement"] <= 100 and 0 < results["fidelity"]["kl"] < 1
+    low, high = results["drop"]["ci95"]
+    assert low <= results["drop"]["points"] <= high
+    assert results["speedup"] > 0 and 0.5 < results["loss_ratio_vs_baseline"] < 1.2
+    for layer in results["layers"]:
+        assert {"name", "shape", "groups", "bits", "loss", "loss_rtn", "seconds"} <= set(layer)
+        assert 0 < layer["loss"] <= layer["loss_rtn"]
+        assert 0 <= layer["cluster"] <= 1 and set(layer["predicted_loss"]) == set("2345678")
+
+
+def test_files_and_table_are_there(outcome):
+    names = {path.name for path in outcome.folder.iterdir()}
+    assert {"results.json", "layers.csv", "report.html", "weights.safetensors"} <= names
+    assert "results.json.new" not in names
+    for word in ("top-1", "speed-up over OBQ", "size", str(outcome.folder)):
+        assert word in outcome.text.replace("\n", "")
+    for stage in STAGES:
+        assert sum(line.startswith(f"  ✓ {stage} ") for line in outcome.text.splitlines()) == 1
+
+
+def test_drop_speedup_size_and_loss_ratio_follow_from_their_definitions(outcome, chain, digits):
+    results = outcome.results
+    points = results["float"]["top1"] - results["quantized"]["top1"]
+    assert results["drop"]["points"] == pytest.approx(points, abs=1e-9)
+    assert results["baseline"]["loss"] == pytest.approx(
+        sum(layer["loss_baseline"] for layer in results["layers"])
+    )
+    assert not results["baseline"]["estimated"]
+    assert results["baseline"]["rows_run"] == results["baseline"]["rows_total"]
+    assert results["baseline"]["rows_total"] == sum(x["shape"][0] for x in results["layers"])
+    solving = sum(layer["seconds"] for layer in results["layers"])
+    assert results["seconds"]["quantize"] == pytest.approx(solving)
+    assert results["speedup"] == pytest.approx(results["baseline"]["seconds"] / solving)
+    logs = [math.log(x["loss"] / x["loss_baseline"]) for x in results["layers"]]
+    assert results["loss_ratio_vs_baseline"] == pytest.approx(math.exp(sum(logs) / len(logs)))
+
+    state = digits[0].module.state_dict()
+    whole = sum(t.numel() * t.element_size() for t in state.values())
+    kept = whole - sum(4 * math.prod(x["shape"]) for x in results["layers"])
+    tensors = load_file(outcome.folder / "weights.safetensors")
+    packed = sum(
+        t.numel() * t.element_size()
+        for name, t in tensors.items()
+        if name.rsplit(".", 1)[-1] in ("codes", "scale", "zero")
+    )
+    assert results["size_mb"]["float"] == pytest.approx(whole / 1e6)
+    assert results["size_mb"]["quantized"] == pytest.approx((kept + packed) / 1e6)
+    codes = sum(-(-math.prod(x["shape"]) * x["bits"] // 8) for x in results["layers"])
+    grids = sum(5 * x["shape"][0] for x in results["layers"])  # float32 step, 8-bit zero a row
+    assert packed == pytest.approx(codes + grids, abs=16 * len(results["layers"]))
+
+
+def decoded(path):
+    """Weights by name from the file alone; codes and grids are checked on the way."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        layout = json.loads(file.metadata()["layout"])
+    weights = {}
+    for name, about in layout.items():
+        bits, shape = about["bits"], tuple(about["shape"])
+        codes = unpack(tensors[f"{name}.codes"], bits, shape).double()
+        scale, zero = tensors[f"{name}.scale"].double(), tensors[f"{name}.zero"].double()
+        assert codes.min() >= 0 and codes.max() <= 2**bits - 1 and (codes == codes.round()).all()
+        assert (scale > 0).all() and about["width"] is None
+        weights[about["weight"]] = (scale * (codes - zero)).reshape(about["of"])
+    return weights, tensors, layout
+
+
+def test_the_file_of_weights_decodes_to_the_network_that_was_evaluated(outcome, chain):
+    reference, _, *last = chain["networks"]
+    evaluated = last[-1] if last else chain["networks"][1]
+    weights, tensors, layout = decoded(outcome.folder / "weights.safetensors")
+    state, before = evaluated.state_dict(), reference.state_dict()
+    assert len(weights) == 6 and {x["bits"] for x in layout.values()} == {3, 8}
+    assert layout["stem.0"]["bits"] == 8
+    for name, value in weights.items():
+        torch.testing.assert_close(state[name].double(), value, rtol=1e-6, atol=1e-7)
+        assert not torch.equal(state[name], before[name])
+        levels = 2 ** layout[name.removesuffix(".weight")]["bits"]
+        rows = state[name].flatten(1)
+        assert all(len(row.unique()) <= levels for row in rows)
+    for name, value in state.items():
+        if name not in weights:
+            assert torch.equal(value, tensors.get(name, before[name])), name
+
+
+def test_a_second_run_recomputes_nothing_and_gives_the_same_numbers(
+    obliq, outcome, chain, monkeypatch
+):
+    for stage in (Calibrate, Sensitivity, SolveLayer, CorrectStatistics, Evaluate):
+        monkeypatch.setattr(stage, "run", lambda *args, **more: pytest.fail("computed again"))
+    monkeypatch.setattr(Machine, "predict", lambda *args: pytest.fail("the network was run"))
+    second = obliq(*chain["words"])
+    assert second.status == 0, second.text
+    assert all(second.results["cached"].values()) and not any(outcome.results["cached"].values())
+    assert second.text.count("from the store") >= len(STAGES)
+    same = KEYS - {"cached", "seconds", "output_dir", "machine"}
+    for key in same:
+        assert second.results[key] == outcome.results[key], key
+    for stage in STAGES:
+        assert second.results["seconds"][stage] == outcome.results["seconds"][stage]
+    first_file, second_file = (
+        load_file(x.folder / "weights.safetensors") for x in (outcome, second)
+    )
+    assert all(torch.equal(first_file[name], second_file[name]) for name in first_file)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_other_images(
+    obliq, outcome, chain, tmp_path, shared_store
+):
+    own = tmp_path / "another store"
+    again = obliq(*chain["words"], store=own)  # trains the network anew, too
+    numbers = "float", "quantized", "fidelity", "drop", "correction", "loss_ratio_vs_baseline"
+    assert not any(again.results["cached"].values())
+    for key in numbers:
+        assert again.results[key] == outcome.results[key], key
+    first_file, second_file = (
+        load_file(x.folder / "weights.safetensors") for x in (outcome, again)
+    )
+    assert all(torch.equal(first_file[name], second_file[name]) for name in first_file)
+
+    other = obliq(*chain["words"], "seed=1", "method=rtn", store=own)
+    assert not other.results["cached"]["calibrate"]
+    records = [json.loads(p.read_text()) for p in (own / "Calibrate").glob("*/record.json")]
+    first_ids, other_ids = (set(record["ids"]) for record in records)
+    assert len(first_ids) == len(other_ids) == 128 and first_ids != other_ids
+    assert other.results["seed"] == 1 and again.results["seed"] == 0
+
+
+@pytest.mark.parametrize("mode", ["reestimate", "none"])
+def test_other_corrections_run(obliq, outcome, chain, mode):
+    found = obliq(*chain["words"], f"batchnorm={mode}")
+    assert found.status == 0, found.text
+    assert found.results["correction"]["mode"] == mode
+    assert found.results["cached"]["quantize"] and found.results["cached"]["calibrate"]
+    if mode == "none":
+        assert found.results["quantized"] == found.results["uncorrected"]
+
+
+def test_sequential_inputs_run_and_differ_from_float_ones(obliq, outcome, chain):
+    found = obliq(*chain["words"], "quantize.inputs=sequential", "method=rtn", "baseline.budget=0")
+    assert found.status == 0, found.text
+    plain = obliq(*chain["words"], "method=rtn", "baseline.budget=0")
+    losses = [{x["name"]: x["loss"] for x in each.results["layers"]} for each in (found, plain)]
+    assert losses[0]["stem.0"] == pytest.approx(losses[1]["stem.0"], rel=1e-3)
+    assert losses[0]["classifier"] != pytest.approx(losses[1]["classifier"], rel=1e-3)
+    again = obliq(*chain["words"], "quantize.inputs=sequential", "method=rtn", "baseline.budget=0")
+    assert all(again.results["cached"].values())
+
+
+def test_wandb_offline_is_recorded_and_shown(obliq, outcome, chain):
+    found = obliq(*chain["words"], "tracking=offline")
+    assert found.status == 0, found.text
+    (folder,) = (found.folder / "wandb").glob("offline-run-*")
+    assert f"W&B: {folder}" in found.text and list(folder.glob("*.wandb"))
+
+
+def test_a_failed_cholesky_names_the_layer_and_the_remedy(obliq, monkeypatch):
+    solve = torch.linalg.cholesky
+
+    def fails(A, **more):
+        if A.shape[-1] == 432:  # of the layer `last`
+            raise torch.linalg.LinAlgError("the input is not positive-definite")
+        return solve(A, **more)
+
+    monkeypatch.setattr(torch.linalg, "cholesky", fails)
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", fails, raising=False)
+    found = obliq("experiment=digits", "damping=0.0123", *SHORT)
+    assert found.status == 1 and "in layer last" in " ".join(found.text.split())
+    assert "damping" in found.text and "Traceback" not in found.text
