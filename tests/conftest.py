@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import pipelines  # noqa: F401  (its thread settings must come before torch)
+
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:

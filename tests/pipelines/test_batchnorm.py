@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from pipelines.artifacts import Keyed
+from pipelines.machine import Machine
+from pipelines.stages.batchnorm import CorrectStatistics, corrected
+from pipelines.store import Store
+
+MACHINE = Machine("cpu", 1, "32-true", None)
+
+
+def rounded(module, step):
+    """The network with its convolutions rounded to multiples of `step` of their largest weight."""
+    copy = deepcopy(module)
+    with torch.no_grad():
+        for part in copy.modules():
+            if isinstance(part, nn.Conv2d):
+                size = step * part.weight.abs().max()
+                part.weight.copy_((part.weight / size).floor() * size)
+    return copy
+
+
+@pytest.fixture
+def correct(digits, tmp_path, monkeypatch):
+    """(mode, network) -> artifact; looking at an evaluation image fails."""
+    network, data = digits
+    monkeypatch.setattr(
+        type(data), "test_dataloader", lambda self: pytest.fail("an evaluation image was used")
+    )
+    chosen, pixels = set(data.calibration.ids), type(data.calibration.blob)
+    monkeypatch.setattr(pixels, "__call__", lambda self, name: read(self, name, chosen))
+
+    def run(mode, module):
+        images = Keyed(data, data.calibration_key)
+        return Store(tmp_path).run(
+            CorrectStatistics(mode, 32), network, Keyed(module, "quantized"), images, MACHINE
+        )
+
+    return run
+
+
+def read(pixels, name, allowed):
+    assert name in allowed, "an image outside the calibration set was read"
+    return pixels.array[int(name.removeprefix("digits#"))].tobytes()
+
+
+def kl(reference, module, loader):
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for x, _ in loader:
+            p, q = (net(x).double().log_softmax(1) for net in (reference, module))
+            total, count = total + float((p.exp() * (p - q)).sum()), count + len(x)
+    return total / count
+
+
+@pytest.mark.parametrize("mode", ["match", "reestimate"])
+def test_a_correction_that_helps_on_the_calibration_images_is_kept(correct, digits, mode):
+    network, data = digits
+    module = rounded(network.module, 0.4)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    artifact = correct(mode, module)
+    record = artifact.record
+    assert record["kept"] and record["kl_after"] < record["kl_before"]
+    loader = data.calibration_loader(start=len(data.calibration) - 32)
+    better = corrected(module, artifact)
+    assert record["kl_before"] == pytest.approx(kl(network.module, module, loader), rel=1e-4)
+    assert record["kl_after"] == pytest.approx(kl(network.module, better, loader), rel=1e-4)
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items()), "unchanged"
+    weights = {f"{n}.weight" for n, m in module.named_modules() if isinstance(m, nn.Conv2d)}
+    assert artifact.tensors and not set(artifact.tensors) & weights
+    assert not better.training
+
+
+def test_a_correction_that_does_not_help_is_not_kept(correct, digits):
+    network = digits[0].module
+    artifact = correct("reestimate", deepcopy(network))  # nothing was quantized: nothing to gain
+    assert not artifact.record["kept"] and not artifact.tensors
+    assert artifact.record["kl_before"] == pytest.approx(0, abs=1e-9)
+
+
+def test_none_changes_nothing(correct, digits):
+    artifact = correct("none", rounded(digits[0].module, 0.4))
+    assert artifact.record == {"mode": "none", "kept": False} and not artifact.tensors

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from pipelines import typecheck
+from pipelines.ptq import Chain
+from pipelines.words import CONF
+
+NAMES = {group.name: sorted(p.stem for p in group.glob("*.yaml")) for group in CONF.iterdir()
+         if group.is_dir()}  # fmt: skip
+WANTED = {
+    "digits", "cifar10_resnet20", "cifar10_resnet56", "imagenet_mobilenet_v1",
+    "imagenet_mobilenet_v2", "imagenet_resnet18", "imagenet_resnet50", "imagenet_vit_small",
+}  # fmt: skip
+
+
+def built(*words):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose("run", overrides=list(words), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    settings = OmegaConf.to_container(cfg, resolve=False)
+    settings.pop("hydra")
+    plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+    typecheck.check(plain)
+    chain = Chain(**{x: instantiate(cfg[x], _convert_="all") for x in Chain.__dataclass_fields__})
+    return plain, chain, instantiate(cfg.machine), instantiate(cfg.tracking)
+
+
+def test_the_promised_experiments_are_there():
+    assert set(NAMES["experiment"]) >= WANTED
+
+
+@pytest.mark.parametrize("name", NAMES["experiment"])
+def test_an_experiment_composes_and_builds_its_stages(name):
+    plain, chain, *_ = built(f"experiment={name}")
+    assert chain.quantize.solve.damping == chain.sensitivity.damping == plain["damping"]
+    assert chain.baseline.solve.fit_grid.keywords == chain.quantize.solve.fit_grid.keywords
+    assert chain.calibrate.images == plain["calibrate"]["images"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        f"{group}={name}"
+        for group, names in NAMES.items()
+        if group != "experiment"
+        for name in names
+        if name != "timm"
+    ],
+)
+def test_every_choice_of_every_group_builds(word):
+    built(word)
+
+
+def test_the_baseline_is_obq_whatever_the_method():
+    _, chain, *_ = built("method=rtn")
+    assert chain.baseline.solve.method.func.__module__ == "quant.methods.obq"
+    assert chain.quantize.solve.method.func.__module__ == "quant.methods.rtn"
+
+
+def test_with_obq_method_and_baseline_are_the_same_stage():
+    _, chain, *_ = built("method=obq")
+    from pipelines import fingerprint
+
+    stages = chain.baseline.solve, chain.quantize.solve
+    assert len({fingerprint.key(stage, ["layer"]) for stage in stages}) == 1
