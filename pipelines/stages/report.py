@@ -56,7 +56,7 @@ class Report:
                 **about,
                 **scores(found),
                 **costs(found),
-                "layers": layer_rows(found),
+                "layers": [{**row, "method": about["method"]} for row in layer_rows(found)],
                 "not_quantized": found.calibration.record["skipped"],
                 "output_dir": str(folder),
             }
