@@ -83,34 +83,34 @@ def wait(process, reached):
         time.sleep(0.05)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("where", "number", "steps"),
-    [
-        ("calibrate", signal.SIGINT, 5),
-        ("quantize", signal.SIGINT, 0),
-        ("calibrate", signal.SIGKILL, 5),
-    ],
-)
-def test_the_same_command_goes_on_where_it_was_stopped(command, tmp_path, where, number, steps):
-    reached = tmp_path / "reached"
-    process = command(where, reached)
+def stopped(process, reached):
+    """Press Ctrl-C where the process pauses; gives what it printed and how far it came."""
     wait(process, reached)
-    os.killpg(process.pid, number)
-    _, text = process.communicate(timeout=120)
-    if number == signal.SIGINT:
-        assert process.returncode == 130, text
-        assert "Interrupted." in text and "the same command goes on" in text
-        assert "Traceback" not in text and "Detected" not in text
-        assert len(text.strip().splitlines()) <= 4
-    else:
-        assert process.returncode == -signal.SIGKILL
-    second = command("nowhere", reached)
-    out, text = second.communicate(timeout=300)
-    assert second.returncode == 0, text
-    counts = out.split()[-4:]
-    assert int(counts[1]) == steps, "only the batches that were missing"
-    if where == "quantize":
-        assert int(counts[3]) == 3 + 6, "three layers were stored; six of the baseline are missing"
+    reached.unlink()
+    os.killpg(process.pid, signal.SIGINT)
+    out, text = process.communicate(timeout=120)
+    assert process.returncode == 130, text
+    assert text.strip().splitlines()[-1].startswith("Interrupted.")
+    assert "the same command goes on" in text
+    assert "Traceback" not in text and "Detected" not in text and "✗" not in text
+    return counts(out)
+
+
+def counts(out):
+    """Calibration batches and solves of the process."""
+    words = out.split()
+    return int(words[-3]), int(words[-1])
+
+
+@pytest.mark.slow
+def test_after_ctrl_c_the_same_command_goes_on_where_it_stopped(command, tmp_path):
+    reached = tmp_path / "reached"
+    assert stopped(command("calibrate", reached), reached) == (3, 0)
+    assert stopped(command("quantize", reached), reached) == (5, 3), "three of eight batches kept"
+    last = command("nowhere", reached)
+    out, text = last.communicate(timeout=300)
+    assert last.returncode == 0, text
+    assert counts(out) == (0, 3 + 6), "three layers were kept; a row of six for the baseline"
+    assert text.splitlines()[1].split()[:5] == ["✓", "calibrate", "from", "the", "store"]
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert len(results["layers"]) == 6
