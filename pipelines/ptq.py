@@ -195,7 +195,11 @@ def _stages(
         store.run(chain.evaluate, module, evaluation, machine)
         for module in (reference, quantized, final if statistics.record["kept"] else quantized)
     )
-    log.stage("evaluate", outputs.seconds + float_outputs.seconds, outputs.cached)
+    log.stage(
+        "evaluate",
+        float_outputs.seconds + outputs.seconds,
+        all(found.cached for found in (float_outputs, uncorrected, outputs)),
+    )
 
     found = Findings(
         network=network,

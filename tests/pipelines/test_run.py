@@ -155,7 +155,7 @@ BREAKS = {
 
 @pytest.mark.parametrize(("damage", "expected"), BREAKS.values(), ids=BREAKS.keys())
 def test_a_bad_checkpoint_is_named_with_what_to_do(refused, checkpoint, damage, expected):
-    if "pickle" in expected:
+    if "pickl" in expected:
         checkpoint = checkpoint.rename(checkpoint.with_suffix(".pt"))
     damage(checkpoint)
     text = refused(
@@ -238,7 +238,7 @@ def test_unreadable_images_are_left_out_where_that_is_asked_for(
     assert sorted(first.results["skipped_images"]) == ["d/1.png", "h/1.png"]
     second = obliq(*words, store=tmp_path / "store")
     assert all(second.results["cached"].values())
-    assert second.results["skipped_images"] == first.results["skipped_images"]
+    assert second.results["skipped_images"].keys() == first.results["skipped_images"].keys()
     assert second.results["n_images"] == first.results["n_images"] <= 22
 
 
