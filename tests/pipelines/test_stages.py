@@ -170,6 +170,7 @@ def test_a_second_run_recomputes_nothing_and_gives_the_same_numbers(
     assert all(torch.equal(first_file[name], second_file[name]) for name in first_file)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_one_other_images(
     obliq, outcome, chain, tmp_path
 ):

@@ -15,6 +15,7 @@ def results_below(folder):
     return {path.parent: json.loads(path.read_text()) for path in folder.glob("**/results.json")}
 
 
+@pytest.mark.slow
 def test_a_sweep_calibrates_once_and_gives_a_folder_for_each_job(obliq, monkeypatch):
     calibrations, run = [], Calibrate.run
 
