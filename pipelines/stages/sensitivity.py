@@ -38,8 +38,12 @@ class Sensitivity:
         record = {}
         for name, given in float_inputs(network, calibration).items():
             raw = given.problem()
-            problem = raw.prepared(self.damping)
-            S = sensitivity(problem, self.fit_grid(problem.W, bits.value[name]))
+            try:
+                problem = raw.prepared(self.damping)
+                S = sensitivity(problem, self.fit_grid(problem.W, bits.value[name]))
+            except Exception as err:
+                err.add_note(f"in layer {name}")
+                raise
             tensors[f"columns/{name}"] = S.sum(1)
             tensors[f"heatmap/{name}"] = heatmap(S, *PICTURE)
             grids = {b: self.fit_grid(problem.W, b) for b in self.predict_bits}

@@ -242,7 +242,6 @@ def test_a_failed_cholesky_in_a_solve_names_the_layer_and_the_remedy(
     assert "✓ sensitivity" in text and "Traceback" not in text
 
 
-@pytest.mark.xfail(strict=True, reason="the sensitivity stage adds no note to its errors")
 def test_a_failed_cholesky_in_the_analysis_names_the_layer_too(obliq, no_cholesky):
     found = obliq("experiment=digits", "damping=0.0123", *SHORT)
     text = " ".join(found.text.split())
