@@ -86,7 +86,7 @@ class Baseline:
         solved = self._solve(store, given, rows, bits)
         seconds = float(solved.record["seconds"])
         if rows < total:
-            seconds = shared + max(1e-9, seconds - shared) * total / rows
+            seconds = estimate(seconds, shared, rows, total)
         return LayerBaseline(
             seconds=seconds,
             estimated=rows < total,
@@ -114,6 +114,11 @@ class TimeInverse:
         U = inverse_root(problem.prepared(self.damping).H)
         (U.mT @ U).to(torch.float32)
         return Artifact({}, {"seconds": time.perf_counter() - start})
+
+
+def estimate(seconds: float, shared: float, rows: int, total: int) -> float:
+    """Seconds of all `total` rows, from those of `rows` rows that include `shared` of one H^-1."""
+    return shared + max(1e-9, seconds - shared) * total / rows
 
 
 def loss_ratio(baseline: Mapping[str, LayerBaseline]) -> float:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pipelines.artifacts import Keyed
 from pipelines.machine import Machine
-from pipelines.stages.baseline import TimeInverse
+from pipelines.stages.baseline import TimeInverse, estimate
 from pipelines.stages.solve import LayerInput, evenly, float_inputs
 from pipelines.store import Store
 from quant.grid import Grid
@@ -137,9 +137,9 @@ def speed() -> tuple[dict[str, float], int, int]:
             start = time.perf_counter()
             method(problem.take_rows(rows).prepared(setting.damping), grid.rows(rows))
             took = time.perf_counter() - start
-            if len(rows) < r:  # one inverse, and the rest in proportion to the rows
+            if len(rows) < r:  # the inverse is paid once a layer
                 shared = TimeInverse(setting.damping).run(Keyed(first[shape], "")).record["seconds"]
-                took = shared + max(0.0, took - shared) * r / len(rows)
+                took = estimate(took, shared, len(rows), r)
             seconds[v] += count * took  # type: ignore[assignment]
             ran += count * len(rows) if v == "obq" else 0
     return dict(seconds), ran, sum(n * s[1] for s, n in shapes.items())
