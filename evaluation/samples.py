@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -129,7 +130,8 @@ class Samples:
         except MemoryError:
             raise
         except Exception as error:  # Pillow's decoders raise whatever the damage leads to
-            return f"{type(error).__name__}: {error}".replace("\n", " ")
+            reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+            return re.sub(r"<\S+ object at 0x[0-9a-f]+>", "its bytes", reason)  # alike every time
         return ""
 
 

@@ -20,7 +20,7 @@ from pipelines import fingerprint, preflight
 from pipelines.artifacts import Keyed
 from pipelines.machine import Machine, interruptible
 from pipelines.models.network import Network
-from pipelines.reporting.summary import print_table
+from pipelines.reporting.summary import nearby, print_table
 from pipelines.stages.allocate import Uniform
 from pipelines.stages.baseline import Baseline
 from pipelines.stages.batchnorm import CorrectStatistics, corrected
@@ -123,7 +123,7 @@ def run(
     tracker.finish()
     print_table(results, machine.screen.console)
     if tracker.where:
-        machine.screen.line(f"  W&B: {tracker.where}", style="dim")
+        machine.screen.line(f" W&B                 {nearby(tracker.where)}", style="dim")
     return results
 
 

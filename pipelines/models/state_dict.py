@@ -69,8 +69,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> object:
     try:
-        with warnings.catch_warnings(action="ignore"):  # advice that the errors below replace
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with (
+            path.open("rb") as file,  # by its name, torch would take it for a safetensors file
+            warnings.catch_warnings(action="ignore"),  # advice that the errors below replace
+        ):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
         refused = _refused(path, str(err))
         if not refused:
@@ -93,7 +96,8 @@ def _read_torch(path: Path) -> object:
 def _refused(path: Path, message: str) -> list[str]:
     """Names that the pickle refers to and torch refuses, found without unpickling anything."""
     try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+        with path.open("rb") as file:
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except (ValueError, RuntimeError):  # not a zip archive: an older torch file or a bare pickle
         named = re.findall(r"GLOBAL (\w+(?:\.\w+)+)", message)
     return sorted(set(named)) or _first_global(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +28,12 @@ def print_table(results: Results, console: Console) -> None:
     for name, value in _rows(results):
         table.add_row(name, value)
     console.print(table)
+
+
+def nearby(path: str | Path) -> str:
+    """A path as it is written from the current folder, if it lies below that."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _rows(results: Results) -> list[tuple[str, Text]]:
@@ -59,7 +67,7 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
         ("size", small),
         ("time", _time(results)),
         ("layers", _layers(results)),
-        ("files", Text(str(results.get("output_dir") or wording.MISSING))),
+        ("files", Text(nearby(results.get("output_dir") or wording.MISSING))),
     ]
 
 

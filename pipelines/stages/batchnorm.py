@@ -36,6 +36,8 @@ class CorrectStatistics:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"batchnorm.mode={self.mode!r} must be one of {', '.join(MODES)}")
+        if self.compare_images < 1:
+            raise ValueError(f"batchnorm.compare_images={self.compare_images} must be at least 1")
 
     def run(
         self,

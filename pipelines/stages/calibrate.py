@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import LightningModule
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from evaluation.classification import ClassificationData
 from pipelines.artifacts import Artifact, Keyed
+from pipelines.checkpoint import Checkpoint
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from quant.hessian import HessianSum
@@ -58,7 +56,8 @@ class Calibrate:
         layers, skipped = find(network.module, example[:2])
         if not layers:
             raise ValueError(f"model {network.name} has no Linear or Conv2d weight to quantize")
-        collect = CollectHessians(network.module, layers, self.batch_size, scratch / "sums")
+        unfinished = Checkpoint(scratch, "sums")
+        collect = CollectHessians(network.module, layers, self.batch_size, unfinished)
         collect.resume()
         loader = images.calibration_loader(start=collect.images)
         if len(loader):
@@ -92,13 +91,17 @@ class CollectHessians(LightningModule):
     """Sums X X^T of every layer; saves the unfinished sums now and then."""
 
     def __init__(
-        self, network: nn.Module, layers: dict[str, Layer], batch_size: int, path: Path
+        self,
+        network: nn.Module,
+        layers: dict[str, Layer],
+        batch_size: int,
+        unfinished: Checkpoint,
     ) -> None:
         super().__init__()
         self.network = network
         self.layers = layers
         self.batch_size = batch_size
-        self.path = path
+        self.unfinished = unfinished
         self.sums = {name: HessianSum() for name in layers}
         self.images = 0
         self.saved = time.monotonic()
@@ -119,17 +122,14 @@ class CollectHessians(LightningModule):
 
     def save(self) -> None:
         """Write sums and counts, all or nothing."""
-        totals = {n: s.total.cpu() for n, s in self.sums.items() if s.total is not None}
+        totals = {n: s.total for n, s in self.sums.items() if s.total is not None}
         counts = {f"{n}/n": torch.tensor(s.n) for n, s in self.sums.items()}
-        draft = self.path.with_suffix(".new")
-        save_file({**totals, **counts, "/images": torch.tensor(self.images)}, draft)
-        os.replace(draft, self.path)
+        self.unfinished.save({**totals, **counts, "/images": torch.tensor(self.images)})
         self.saved = time.monotonic()
 
     def resume(self) -> None:
         """Go on from sums that an earlier, interrupted run saved."""
-        if not self.path.is_file():
-            return
-        state: dict[str, Any] = load_file(self.path)
-        self.images = int(state["/images"])
-        self.sums = {n: HessianSum(state[n], int(state[f"{n}/n"])) for n in self.layers}
+        state = self.unfinished.load()
+        if state is not None:
+            self.images = int(state["/images"])
+            self.sums = {n: HessianSum(state[n], int(state[f"{n}/n"])) for n in self.layers}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from evaluation.digits import Digits, split
 from pipelines.artifacts import Keyed
+from pipelines.checkpoint import Checkpoint
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages import calibrate
@@ -109,7 +109,7 @@ def test_an_interrupted_calibration_goes_on_with_the_same_bits(digits, tmp_path,
     monkeypatch.setattr(calibrate.CollectHessians, "predict_step", counted)
     with pytest.raises(OSError, match="power"):
         calibrated(tmp_path / "broken", network, data)
-    assert steps == [16] * 3 and list((tmp_path / "broken").rglob("*.partial/sums"))
+    assert steps == [16] * 3 and list((tmp_path / "broken").rglob("*.partial/sums-*"))
 
     later = []
     monkeypatch.setattr(
@@ -243,12 +243,37 @@ def test_without_damping_the_moved_weights_solve_the_least_squares_problem():
 def test_sums_are_replaced_all_or_nothing(digits, tmp_path, monkeypatch):
     network, data = digits
     layers = {"classifier": Layer("classifier", "classifier.weight", (10, 64), 1)}
-    collect = calibrate.CollectHessians(network.module, layers, 16, tmp_path / "sums")
+    unfinished = Checkpoint(tmp_path, "sums")
+    collect = calibrate.CollectHessians(network.module, layers, 16, unfinished)
     with torch.inference_mode():
         collect.predict_step(next(iter(data.calibration_loader())), 0)
     collect.save()
-    before = Path(tmp_path / "sums").read_bytes()
+    before = unfinished.load()
+    with torch.inference_mode():
+        collect.predict_step(next(iter(data.calibration_loader())), 0)
     monkeypatch.setattr(os, "replace", lambda *args: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError, match="killed"):
         collect.save()
-    assert (tmp_path / "sums").read_bytes() == before
+    torch.testing.assert_close(unfinished.load(), before, rtol=0, atol=0)
+
+
+def test_damaged_sums_are_not_gone_on_from(digits, tmp_path, monkeypatch):
+    network, data = digits
+    whole = calibrated(tmp_path / "whole", network, data)
+    monkeypatch.setattr(calibrate, "SAVE_EVERY", 0.0)
+    step = calibrate.CollectHessians.predict_step
+
+    def killed(self, batch, index):
+        if self.images:
+            raise OSError("the power is out")
+        step(self, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
+        patch.setattr(calibrate.CollectHessians, "predict_step", killed)
+        calibrated(tmp_path / "broken", network, data)
+    (saved,) = (tmp_path / "broken").rglob("*.partial/sums-*")
+    content = bytearray(saved.read_bytes())
+    content[-1] ^= 1  # in a tensor, so that the file can still be read
+    saved.write_bytes(content)
+    again = calibrated(tmp_path / "broken", network, data)
+    torch.testing.assert_close(dict(again.tensors), dict(whole.tensors), rtol=0, atol=0)

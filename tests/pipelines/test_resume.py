@@ -38,7 +38,9 @@ def counted(monkeypatch):
     counting(calibrate.CollectHessians, "predict_step", "batches")
     counting(SolveLayer, "run", "solves")
     monkeypatch.setattr(calibrate, "SAVE_EVERY", 0.0)
-    return done, stop
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
+    yield done, stop
+    signal.signal(signal.SIGINT, before)
 
 
 def test_after_ctrl_c_the_same_command_goes_on_where_it_stopped(

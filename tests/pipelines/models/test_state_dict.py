@@ -86,8 +86,9 @@ def test_a_truncated_file_is_called_damaged_in_one_screen(tmp_path, format, kept
 
 
 @pytest.mark.parametrize("format", ["zip", "legacy", "bare pickle"])
-def test_a_pickle_with_code_is_named_and_not_run(tmp_path, format):
-    file, trap = tmp_path / "x.pt", tmp_path / "made by the pickle"
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+def test_a_pickle_with_code_is_named_and_not_run(tmp_path, format, name):
+    file, trap = tmp_path / name, tmp_path / "made by the pickle"
     content = {"weight": torch.ones(2), "extra": Touch(trap)}
     if format == "bare pickle":
         file.write_bytes(pickle.dumps({"extra": Touch(trap)}))
