@@ -1,181 +1,37 @@
-"""Image classification data: one calibration choice, one evaluation set, never an image in both."""
+"""Image classification: one label an image, top-1 and top-5."""
 
-import hashlib
-import json
-import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from lightning import LightningDataModule
 from PIL import Image
 from timm.data import create_transform
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, nn
 
-from evaluation.samples import Progress, Samples, choose, spread
-
-Batches = DataLoader[tuple[Tensor, Tensor]]
-
-
-class Decoded(Dataset[Any]):
-    """Samples as (x [3, h, w] float32, label), decoded when asked for."""
-
-    def __init__(self, samples: Samples, transform: Callable[[Image.Image], Tensor]) -> None:
-        self.samples = samples
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        blob = self.samples.blob(self.samples.ids[index])
-        return self.transform(self.samples.decode(blob)), self.samples.labels[index]
+from evaluation.fidelity import Distance, Drop, compare, logits_distance, paired_drop
+from evaluation.images import Batch, ImageData, Outputs, View
+from evaluation.samples import Samples
 
 
-class ClassificationData(LightningDataModule, ABC):
-    """Where labelled images come from; final subclasses say where by `pools`.
+@dataclass(frozen=True)
+class Labelled:
+    """(x [3, h, w], label) of an image, by the model's own timm transform."""
 
-    Attributes:
-        root: what to evaluate on; null where the class needs no files.
-        calibration_root: what to calibrate on; null: what the class documents for `root`.
-        batch_size: images per evaluation batch.
-        workers: loader processes, at most one per core is started; 0: none.
-        skip_bad: drop unreadable images (they are recorded) instead of raising.
-        images: evaluate on at most so many images, evenly spaced; null: on all.
-        classes: number of classes; a label lies in 0 .. classes - 1.
-        metric: name of the main metric.
-        skipped: {id: reason} of the images that `check` dropped.
-    """
+    transform: Callable[[Image.Image], Tensor]
+
+    def __call__(self, image: Image.Image, label: int, index: int) -> tuple[Tensor, int]:
+        return self.transform(image), label
+
+
+class ClassificationData(ImageData):
+    """Labels are 0 .. classes - 1; a network gives one logit per class."""
 
     metric = "top1"
-    classes: int
-    calibration: Samples
-    evaluation: Samples
 
-    def __init__(
-        self,
-        root: str | None,
-        calibration_root: str | None,
-        batch_size: int,
-        workers: int,
-        skip_bad: bool,
-        images: int | None,
-    ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"data.batch_size={batch_size} must be at least 1")
-        if workers < 0:
-            raise ValueError(f"data.workers={workers} must be at least 0 (0: no extra process)")
-        if images is not None and images < 1:
-            raise ValueError(f"data.images={images} must be at least 1, or null for all images")
-        self.root, self.calibration_root = root, calibration_root
-        self.batch_size, self.workers = batch_size, workers
-        self.skip_bad, self.images = skip_bad, images
-        self.skipped: dict[str, str] = {}
+    def view(self, data_config: Mapping[str, Any]) -> View:
+        return Labelled(create_transform(**data_config, is_training=False))
 
-    @abstractmethod
-    def pools(self) -> tuple[Samples, Samples]:
-        """(calibration pool, evaluation pool); they may overlap or be the same images."""
-
-    def prepare(
-        self,
-        data_config: Mapping[str, Any],
-        calibration_images: int,
-        seed: int,
-        calibration_batch_size: int,
-    ) -> None:
-        """Index the files, choose the calibration images, keep them out of the evaluation.
-
-        Args:
-            data_config: the model's timm data config (input_size, interpolation, mean, std, ...).
-            calibration_images: how many to choose, without replacement.
-            seed: decides which ones; fewer images with the same seed are a prefix of more.
-            calibration_batch_size: images per calibration batch; moves no choice.
-
-        Raises:
-            ValueError: no images, too few, or labels outside 0 .. classes - 1.
-        """
-        if calibration_batch_size < 1:
-            raise ValueError(f"calibrate.batch_size={calibration_batch_size} must be at least 1")
-        pool, evaluation = self.pools()
-        self._check_labels(pool, "calibration")
-        if evaluation is not pool:
-            self._check_labels(evaluation, "evaluation")
-        self.calibration = choose(pool, calibration_images, seed)
-        self.evaluation = spread(evaluation.without(self.calibration), self.images)
-        if not len(self.evaluation):
-            raise ValueError(
-                f"all {len(evaluation)} evaluation images are calibration images too, nothing is "
-                "left to evaluate on: set data.calibration_root to other images, or choose fewer "
-                f"than calibrate.images={calibration_images}"
-            )
-        self.skipped = {}
-        self._calibration_batch_size = calibration_batch_size
-        self._data_config = dict(data_config)
-        self._transform = create_transform(**data_config, is_training=False)
-
-    def check(self, report: Progress | None = None) -> None:
-        """Decode every chosen and every evaluation image once.
-
-        Args:
-            report: called with (images done, images in all) after each image.
-
-        Raises:
-            ValueError: some are unreadable and `skip_bad` is off, or none is readable.
-        """
-        first, total = len(self.calibration), len(self.calibration) + len(self.evaluation)
-        calibration_bad = self.calibration.bad(_shifted(report, 0, total))
-        evaluation_bad = self.evaluation.bad(_shifted(report, first, total))
-        bad = [*calibration_bad.items(), *evaluation_bad.items()]
-        if bad and not self.skip_bad:
-            named = "".join(f"\n  {name}: {reason}" for name, reason in bad[:5])
-            more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
-            raise ValueError(
-                f"{len(bad)} of {total} images cannot be read:{named}{more}"
-                "\nRepair them, or leave them out with data.skip_bad=true."
-            )
-        self.calibration = _readable(self.calibration, calibration_bad, "calibration")
-        self.evaluation = _readable(self.evaluation, evaluation_bad, "evaluation")
-        self.skipped |= dict(bad)
-
-    @property
-    def calibration_key(self) -> str:
-        """sha256 of the chosen images and their transform."""
-        return self._key(self.calibration)
-
-    @property
-    def evaluation_key(self) -> str:
-        """sha256 of the evaluation images and their transform."""
-        return self._key(self.evaluation)
-
-    def calibration_loader(self, start: int = 0) -> Batches:
-        """Chosen images from number `start` on: (x [b, 3, h, w] float32, y [b] int64)."""
-        rest = self.calibration.take(range(start, len(self.calibration)))
-        return self._loader(rest, self._calibration_batch_size)
-
-    def predict_dataloader(self) -> Batches:
-        return self.calibration_loader()
-
-    def test_dataloader(self) -> Batches:
-        return self._loader(self.evaluation, self.batch_size)
-
-    def _loader(self, samples: Samples, batch_size: int) -> Batches:
-        return DataLoader(
-            Decoded(samples, self._transform),
-            batch_size=batch_size,
-            num_workers=min(self.workers, _cores()),
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def _key(self, samples: Samples) -> str:
-        config = json.dumps(self._data_config, sort_keys=True, default=str)
-        return hashlib.sha256(f"{samples.key} {config}".encode()).hexdigest()
-
-    def _check_labels(self, samples: Samples, use: str) -> None:
-        if not len(samples):
-            raise ValueError(f"no {use} images: data.root={self.root} holds none")
+    def check_labels(self, samples: Samples, use: str) -> None:
         wrong = [i for i, y in enumerate(samples.labels) if not 0 <= y < self.classes]
         if wrong:
             named = ", ".join(f"{samples.ids[i]} has {samples.labels[i]}" for i in wrong[:5])
@@ -185,20 +41,66 @@ class ClassificationData(LightningDataModule, ABC):
                 f"from 0; a data set with other than {self.classes} classes needs data.classes=N"
             )
 
+    def check_network(self, network: nn.Module, name: str, example: Tensor) -> None:
+        logits = network(example)
+        if logits.dim() != 2 or logits.shape[1] != self.classes:
+            raise ValueError(
+                f"model {name} gives {list(logits.shape[1:])} numbers an image, but the data "
+                f"set has {self.classes} classes. Choose a model trained on this data set; for "
+                "class folders of your own set data.classes"
+            )
 
-def _shifted(report: Progress | None, offset: int, total: int) -> Progress | None:
-    return report and (lambda done, _: report(offset + done, total))
+    def outputs(
+        self, network: nn.Module, reference: nn.Module | None, batch: Batch
+    ) -> dict[str, Tensor]:
+        """logits [b, classes] and labels [b]; small enough to keep, so no reference is run."""
+        images, labels = batch
+        return {"logits": network(images).float(), "labels": labels}
+
+    def metrics(self, outputs: Outputs) -> dict[str, float]:
+        return metrics(outputs["logits"], outputs["labels"])
+
+    def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
+        return paired_drop(*(correct(o["logits"], o["labels"]) for o in (reference, outputs)))
+
+    def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
+        return compare(reference["logits"], outputs["logits"])
+
+    def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
+        return logits_distance(reference, outputs)
 
 
-def _readable(samples: Samples, bad: Mapping[str, str], use: str) -> Samples:
-    kept = samples.take(i for i, name in enumerate(samples.ids) if name not in bad)
-    if not len(kept):
-        raise ValueError(f"none of the {len(samples)} {use} images can be read")
-    return kept
+def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Percent of images whose label is the first, or among the first five, by logit.
+
+    Args:
+        logits: [n, classes].
+        labels: [n], 0 .. classes - 1.
+
+    Returns:
+        top1, and top5 if there are more than five classes.
+
+    Raises:
+        ValueError: the shapes do not fit, or a label is no class of the network.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(
+            f"logits are {list(logits.shape)} and labels {list(labels.shape)}: "
+            "they must be [n, classes] and [n], n > 0"
+        )
+    classes = logits.shape[1]
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(
+            f"labels lie in {int(labels.min())}..{int(labels.max())} but the network has "
+            f"{classes} classes: is it a network for this data set?"
+        )
+    result = {"top1": 100 * correct(logits, labels).double().mean().item()}
+    if classes > 5:
+        hit = (logits.topk(5).indices == labels[:, None]).any(1)
+        result["top5"] = 100 * hit.double().mean().item()
+    return result
 
 
-def _cores() -> int:
-    """Cores this process may use: more loader processes than that only wait."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """[n] bool: is the label's logit the largest?"""
+    return logits.argmax(1) == labels

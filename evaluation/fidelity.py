@@ -4,7 +4,10 @@ Source of the interval: Bonett & Price, Adjusted Wald Confidence Interval for a 
 Binomial Proportions Based on Paired Data, J. of Educational and Behavioral Statistics 37(4), 2012.
 """
 
+from __future__ import annotations
+
 import math
+from dataclasses import astuple, dataclass
 from statistics import NormalDist
 from typing import TypedDict
 
@@ -18,17 +21,41 @@ class Drop(TypedDict):
     ci95: list[float]
 
 
-def compare(reference: Tensor, quantized: Tensor) -> dict[str, float]:
-    """Fidelity of logits, computed in float64.
+@dataclass(frozen=True)
+class Distance:
+    """Sums over outputs, so that batches add up.
 
-    Args:
-        reference: [n, classes] logits of the float network.
-        quantized: [n, classes] logits of the quantized network, same images in the same order.
+    Attributes:
+        agreeing, asked: decisions that are the same, and all decisions that were compared.
+        kl, distributions: sum of KL divergences in nats, and how many distributions they are of.
+        signal, noise: sums of squares of the float outputs and of the difference.
+    """
 
-    Returns:
-        agreement: percent of images with the same top-1 class.
-        kl: mean over images of KL(softmax(reference) || softmax(quantized)), in nats.
-        sqnr_db: 10 log10(sum reference^2 / sum (reference - quantized)^2); inf if they are equal.
+    agreeing: float
+    asked: float
+    kl: float
+    distributions: float
+    signal: float
+    noise: float
+
+    def __add__(self, other: Distance) -> Distance:
+        return Distance(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def figures(self) -> dict[str, float]:
+        """agreement in percent, mean kl, sqnr_db = 10 log10(signal / noise).
+
+        Where nothing was asked (no object in any image, say) the networks agree.
+        """
+        signal, noise = self.signal, self.noise
+        return {
+            "agreement": 100 * self.agreeing / self.asked if self.asked else 100.0,
+            "kl": max(self.kl / self.distributions, 0.0),  # equal ones can give -1e-17
+            "sqnr_db": 10 * math.log10(signal / noise) if signal and noise else _limit(noise),
+        }
+
+
+def logits_distance(reference: Tensor, quantized: Tensor) -> Distance:
+    """Distance of logits [n, classes], in float64: n decisions by the largest, n softmaxes.
 
     Raises:
         ValueError: the shapes differ, or there are no images.
@@ -40,13 +67,28 @@ def compare(reference: Tensor, quantized: Tensor) -> dict[str, float]:
         )
     f, q = reference.double(), quantized.double()
     log_p, log_q = f.log_softmax(1), q.log_softmax(1)
-    kl = (log_p.exp() * (log_p - log_q)).sum(1).mean().item()
-    signal, noise = f.square().sum().item(), (f - q).square().sum().item()
-    return {
-        "agreement": 100 * (f.argmax(1) == q.argmax(1)).double().mean().item(),
-        "kl": max(kl, 0.0),  # equal distributions can give -1e-17
-        "sqnr_db": 10 * math.log10(signal / noise) if signal and noise else _limit(noise),
-    }
+    return Distance(
+        agreeing=float((f.argmax(1) == q.argmax(1)).sum()),
+        asked=len(f),
+        kl=float((log_p.exp() * (log_p - log_q)).sum()),
+        distributions=len(f),
+        signal=float(f.square().sum()),
+        noise=float((f - q).square().sum()),
+    )
+
+
+def compare(reference: Tensor, quantized: Tensor) -> dict[str, float]:
+    """Fidelity of logits [n, classes] to the float network's, same images in the same order.
+
+    Returns:
+        agreement: percent of images with the same top-1 class.
+        kl: mean over images of KL(softmax(reference) || softmax(quantized)), in nats.
+        sqnr_db: 10 log10(sum reference^2 / sum (reference - quantized)^2); inf if they are equal.
+
+    Raises:
+        ValueError: the shapes differ, or there are no images.
+    """
+    return logits_distance(reference, quantized).figures()
 
 
 def _limit(noise: float) -> float:

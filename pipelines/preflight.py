@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from evaluation.classification import ClassificationData
+from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
@@ -29,7 +29,7 @@ class CheckImages:
 
     skip_bad: bool
 
-    def run(self, data: Keyed[ClassificationData], machine: Machine) -> Artifact:
+    def run(self, data: Keyed[ImageData], machine: Machine) -> Artifact:
         """Record: the unreadable images that were left out, with reasons."""
         images = data.value
         total = len(images.calibration) + len(images.evaluation)
@@ -68,30 +68,24 @@ def settings_work(*solves: SolveLayer, bits: int) -> None:
         solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits))
 
 
-def network_fits(network: Network, data: ClassificationData, precision: Uniform) -> int:
-    """Run one image; check the number of classes and the layers that `precision` names.
+def network_fits(network: Network, data: ImageData, precision: Uniform) -> int:
+    """Run one image; check what the network gives and the layers that `precision` names.
 
     Returns:
         bytes of the Hessians to come.
 
     Raises:
-        ValueError: the network fails on the images, has not as many classes as the data set, or
+        ValueError: the network fails on the images, does not give what the task needs, or
             lacks a layer that gets its own bits.
     """
     example, _ = next(iter(data.calibration_loader()))
     try:
         with torch.inference_mode():
-            logits = network.module(example[:1])
+            data.check_network(network.module, network.name, example[:1])
     except RuntimeError as err:
         raise ValueError(
             f"model {network.name} does not take images of {list(example.shape[1:])}: {err}"
         ) from err
-    if logits.dim() != 2 or logits.shape[1] != data.classes:
-        raise ValueError(
-            f"model {network.name} gives {list(logits.shape[1:])} numbers an image, but the data "
-            f"set has {data.classes} classes. Choose a model trained on this data set; for class "
-            "folders of your own set data.classes"
-        )
     layers, _ = find(network.module, example[:1])
     precision.run(layers)
     return sum(4 * x.groups * x.columns**2 for x in layers.values())

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightning import seed_everything
+from torch import nn
 
-from evaluation.classification import ClassificationData
+from evaluation.images import ImageData
 from pipelines import fingerprint, preflight
 from pipelines.artifacts import Keyed
 from pipelines.machine import Machine, interruptible
@@ -49,7 +50,7 @@ class Chain:
     """All stages of a run, built before the first one starts."""
 
     model: Model
-    data: ClassificationData
+    data: ImageData
     calibrate: Calibrate
     sensitivity: Sensitivity
     precision: Uniform
@@ -190,10 +191,15 @@ def _stages(
     log.stage("batchnorm", statistics.seconds, statistics.cached, f"{chain.batchnorm.mode}, {kept}")
 
     final = Keyed(corrected(quantized.value, statistics), f"{quantized.key} {statistics.key}")
-    reference = Keyed(network.module, network.key)
+    reference: Keyed[nn.Module | None] = Keyed(network.module, network.key)
+    best = final if statistics.record["kept"] else quantized
     float_outputs, uncorrected, outputs = (
-        store.run(chain.evaluate, module, evaluation, machine)
-        for module in (reference, quantized, final if statistics.record["kept"] else quantized)
+        store.run(chain.evaluate, module, other, evaluation, machine)
+        for module, other in (
+            (reference, Keyed(None, "")),
+            (quantized, reference),
+            (best, reference),
+        )
     )
     log.stage(
         "evaluate",
@@ -203,6 +209,7 @@ def _stages(
 
     found = Findings(
         network=network,
+        data=chain.data,
         calibration=calibration,
         sensitivity=sensitivity,
         weights=weights,

@@ -13,8 +13,8 @@ from typing import Any
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from evaluation.classification import ClassificationData
-from evaluation.fidelity import compare
+from evaluation.fidelity import Distance
+from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
@@ -43,7 +43,7 @@ class CorrectStatistics:
         self,
         network: Network,
         quantized: Keyed[nn.Module],
-        data: Keyed[ClassificationData],
+        data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
         """Tensors: what to overwrite in the state dict. Record: the rule's figures."""
@@ -59,10 +59,10 @@ class CorrectStatistics:
             with reestimating(corrected):
                 machine.predict("re-estimate statistics", _Forward(corrected), loader())
             changed = running_statistics(corrected)
-        compare = _Compare(network.module, quantized.value, corrected)
+        compare = _Compare(data.value, network.module, quantized.value, corrected)
         last = max(0, len(data.value.calibration) - self.compare_images)
         machine.predict("compare", compare, loader(start=last))
-        before, after = (total / compare.images for total in compare.totals)
+        before, after = (total.figures()["kl"] for total in compare.totals)
         kept = bool(changed) and after < before
         record = {"mode": self.mode, "kept": kept, "kl_before": before, "kl_after": after}
         return Artifact(changed if kept else {}, record)
@@ -103,16 +103,15 @@ class _Forward(LightningModule):
 
 
 class _Compare(LightningModule):
-    """Sums of KL(float || network) over images, for two quantized networks."""
+    """Distances from the float network to some quantized ones."""
 
-    def __init__(self, reference: nn.Module, *networks: nn.Module) -> None:
+    def __init__(self, task: ImageData, reference: nn.Module, *networks: nn.Module) -> None:
         super().__init__()
+        self.task = task
         self.reference, self.networks = reference, nn.ModuleList(networks)
-        self.totals = [0.0] * len(networks)
-        self.images = 0
+        self.totals = [Distance(0, 0, 0, 0, 0, 0) for _ in networks]
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         expected = self.reference(batch[0])
         for i, network in enumerate(self.networks):
-            self.totals[i] += compare(expected, network(batch[0]))["kl"] * len(batch[0])
-        self.images += len(batch[0])
+            self.totals[i] += self.task.distance(network, expected, network(batch[0]))

@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from evaluation.classification import ClassificationData
+from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.checkpoint import Checkpoint
 from pipelines.machine import Machine
@@ -41,7 +41,7 @@ class Calibrate:
     def run(
         self,
         network: Network,
-        data: Keyed[ClassificationData],
+        data: Keyed[ImageData],
         machine: Machine,
         *,
         scratch: Path,

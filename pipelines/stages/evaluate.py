@@ -1,4 +1,7 @@
-"""Stage: logits of a network on the evaluation images; everything else is computed from those."""
+"""Stage: what a task keeps of a network's outputs on the evaluation images.
+
+Every figure of the result is computed from that.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from evaluation.classification import ClassificationData
-from evaluation.evaluator import CollectLogits
+from evaluation.evaluator import CollectOutputs
+from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 
@@ -17,9 +20,13 @@ class Evaluate:
     """Run a network over the evaluation set."""
 
     def run(
-        self, module: Keyed[nn.Module], data: Keyed[ClassificationData], machine: Machine
+        self,
+        module: Keyed[nn.Module],
+        reference: Keyed[nn.Module | None],
+        data: Keyed[ImageData],
+        machine: Machine,
     ) -> Artifact:
-        """Tensors: logits [n, classes] and labels [n]."""
-        collect = CollectLogits(module.value)
+        """Tensors: those of the task, [n, ...]. `reference`: the float network to compare with."""
+        collect = CollectOutputs(data.value, module.value, reference.value)
         machine.test("evaluate", collect, data.value.test_dataloader())
-        return Artifact({"logits": collect.logits, "labels": collect.labels}, {})
+        return Artifact(collect.outputs, {})

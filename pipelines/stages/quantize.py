@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from evaluation.classification import ClassificationData
+from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
@@ -83,7 +83,7 @@ class QuantizeLayers:
         self,
         store: Store,
         network: Network,
-        data: Keyed[ClassificationData],
+        data: Keyed[ImageData],
         calibration: Artifact,
         bits: Mapping[str, int],
         machine: Machine,

@@ -15,8 +15,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evaluation.evaluator import correct, metrics
-from evaluation.fidelity import compare, paired_drop
+from evaluation.images import ImageData
 from pipelines.artifacts import Artifact
 from pipelines.models.network import Network
 from pipelines.reporting import html, layers_csv, plots
@@ -29,6 +28,7 @@ class Findings:
     """Everything that the stages before have found out."""
 
     network: Network
+    data: ImageData
     calibration: Artifact
     sensitivity: Artifact
     weights: QuantizedWeights
@@ -81,17 +81,23 @@ class Report:
 
 def scores(found: Findings) -> dict[str, Any]:
     """How good: metrics, drop and fidelity on the evaluation images."""
-    reference, labels = (found.float_outputs.tensors[k] for k in ("logits", "labels"))
-    quantized = found.outputs.tensors["logits"]
+    task = found.data
+    reference, quantized, uncorrected = (
+        found.float_outputs.tensors,
+        found.outputs.tensors,
+        found.uncorrected_outputs.tensors,
+    )
     return {
-        "n_images": len(labels),
-        "float": metrics(reference, labels),
-        "quantized": metrics(quantized, labels),
-        "uncorrected": metrics(found.uncorrected_outputs.tensors["logits"], labels),
-        "fidelity": compare(reference, quantized),
-        "uncorrected_fidelity": compare(reference, found.uncorrected_outputs.tensors["logits"]),
-        "drop": paired_drop(correct(reference, labels), correct(quantized, labels)),
+        "n_images": len(task.evaluation),
+        "metric": task.metric,
+        "float": task.metrics(reference),
+        "quantized": task.metrics(quantized),
+        "uncorrected": task.metrics(uncorrected),
+        "fidelity": task.fidelity(reference, quantized),
+        "uncorrected_fidelity": task.fidelity(reference, uncorrected),
+        "drop": task.drop(reference, quantized),
         "correction": found.statistics.record,
+        "details": task.details(quantized),
     }
 
 

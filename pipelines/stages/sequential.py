@@ -17,7 +17,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from evaluation.classification import ClassificationData
+from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
@@ -37,7 +37,7 @@ class SequentialInputs:
         self,
         network: Network,
         quantized: Keyed[nn.Module],
-        data: Keyed[ClassificationData],
+        data: Keyed[ImageData],
         layer: Keyed[Layer],
         machine: Machine,
     ) -> Artifact:

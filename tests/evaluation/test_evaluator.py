@@ -6,7 +6,8 @@ from lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from evaluation.evaluator import CollectLogits, metrics
+from evaluation.classification import ClassificationData, metrics
+from evaluation.evaluator import CollectOutputs
 
 
 def trainer() -> Trainer:
@@ -17,6 +18,16 @@ def trainer() -> Trainer:
         enable_model_summary=False,
         enable_checkpointing=False,
     )
+
+
+class AnyClasses(ClassificationData):
+    classes = 4
+
+    def pools(self):
+        raise NotImplementedError
+
+
+TASK = AnyClasses(None, None, 1, 0, False, None)
 
 
 def loader(n: int, batch_size: int) -> DataLoader:
@@ -50,22 +61,22 @@ def test_a_label_that_is_no_class_of_the_network_is_an_error():
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_logits_come_in_the_order_of_the_data_for_every_batch_size(batch_size):
     network = nn.Linear(6, 4)
-    collect = CollectLogits(network)
+    collect = CollectOutputs(TASK, network)
     data = loader(11, batch_size)
     trainer().test(collect, data, verbose=False)
     with torch.no_grad():
-        torch.testing.assert_close(collect.logits, network(data.dataset.tensors[0]))
-    assert collect.labels.tolist() == [i % 4 for i in range(11)]
-    assert collect.logits.dtype == torch.float32
-    assert not collect.logits.requires_grad
+        torch.testing.assert_close(collect.outputs["logits"], network(data.dataset.tensors[0]))
+    assert collect.outputs["labels"].tolist() == [i % 4 for i in range(11)]
+    assert collect.outputs["logits"].dtype == torch.float32
+    assert not collect.outputs["logits"].requires_grad
 
 
 def test_a_second_test_forgets_the_first():
-    collect = CollectLogits(nn.Linear(6, 4))
+    collect = CollectOutputs(TASK, nn.Linear(6, 4))
     runner = trainer()
     runner.test(collect, loader(11, 4), verbose=False)
     runner.test(collect, loader(5, 4), verbose=False)
-    assert collect.logits.shape == (5, 4)
+    assert collect.outputs["logits"].shape == (5, 4)
 
 
 class Overflow(nn.Module):
@@ -77,18 +88,19 @@ def test_logits_that_are_not_finite_are_an_error_that_counts_them():
     data = loader(11, 4)
     broken = int((data.dataset.tensors[0][:, :4] > 0.5).any(1).sum())
     with pytest.raises(ValueError, match=f"not finite for {broken} of 11 images"):
-        trainer().test(CollectLogits(Overflow()), data, verbose=False)
+        trainer().test(CollectOutputs(TASK, Overflow()), data, verbose=False)
 
 
 def test_a_test_after_a_failed_one_starts_afresh():
-    collect = CollectLogits(Overflow())
+    collect = CollectOutputs(TASK, Overflow())
     with pytest.raises(ValueError, match="not finite"):
         trainer().test(collect, loader(11, 4), verbose=False)
     quiet = TensorDataset(torch.zeros(5, 6), torch.zeros(5, dtype=torch.int64))
     trainer().test(collect, DataLoader(quiet, batch_size=2), verbose=False)
-    assert collect.logits.shape == (5, 4)
+    assert collect.outputs["logits"].shape == (5, 4)
 
 
-def test_a_network_that_gives_maps_instead_of_logits_is_refused():
-    with pytest.raises(ValueError, match="one logit per class"):
-        trainer().test(CollectLogits(nn.Unflatten(1, (2, 3))), loader(4, 4), verbose=False)
+@pytest.mark.parametrize("network", [nn.Unflatten(1, (2, 3)), nn.Linear(6, 5)])
+def test_a_network_that_gives_other_than_a_logit_a_class_is_refused(network):
+    with pytest.raises(ValueError, match=r"model x gives .* but the data set has 4 classes"):
+        TASK.check_network(network, "x", torch.zeros(1, 6))

@@ -40,9 +40,9 @@ def outcome(obliq, chain, monkeypatch):
     if not chain:
         networks, run = [], Evaluate.run
 
-        def kept(self, module, data, machine):
+        def kept(self, module, *others):
             networks.append(module.value)
-            return run(self, module, data, machine)
+            return run(self, module, *others)
 
         monkeypatch.setattr(Evaluate, "run", kept)
         words = ("experiment=digits", "bits=3", "+precision.overrides={stem.0: 8}", *SHORT)
@@ -218,7 +218,7 @@ def test_wandb_offline_is_recorded_and_shown(obliq, outcome, chain):
     found = obliq(*chain["words"], "tracking=offline")
     assert found.status == 0, found.text
     (folder,) = (found.folder / "wandb").glob("offline-run-*")
-    assert f"W&B: {folder}" in found.text and list(folder.glob("*.wandb"))
+    assert f"W&B                 {folder}" in found.text and list(folder.glob("*.wandb"))
 
 
 @pytest.fixture

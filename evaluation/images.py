@@ -1,0 +1,250 @@
+"""Images of any task: one calibration choice, one evaluation set, never an image in both.
+
+A task (classification, detection, segmentation) says how an image becomes an input, what is kept of
+a network's outputs, and which figures come out of that. No stage of the pipeline knows more.
+"""
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from evaluation.fidelity import Distance, Drop
+from evaluation.samples import Progress, Samples, choose, spread
+
+Batch = tuple[Tensor, Tensor]
+Batches = DataLoader[Batch]
+Outputs = Mapping[str, Tensor]
+View = Callable[[Image.Image, Any, int], tuple[Tensor, Any]]
+"""(image, its label, its number among the samples) -> (network input, what `outputs` needs)."""
+
+
+class Decoded(Dataset[Any]):
+    """Samples as a network takes them, decoded when asked for."""
+
+    def __init__(self, samples: Samples, view: View) -> None:
+        self.samples = samples
+        self.view = view
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        samples = self.samples
+        image = samples.decode(samples.blob(samples.ids[index]))
+        return self.view(image, samples.labels[index], index)
+
+
+class ImageData(LightningDataModule, ABC):
+    """Where images come from (final subclasses) and what is asked of a network (one class a task).
+
+    Attributes:
+        root: what to evaluate on; null where the class needs no files.
+        calibration_root: what to calibrate on; null: what the class documents for `root`.
+        batch_size: images per evaluation batch.
+        workers: loader processes, at most one per core is started; 0: none.
+        skip_bad: drop unreadable images (they are recorded) instead of raising.
+        images: evaluate on at most so many images, evenly spaced; null: on all.
+        classes: number of classes.
+        metric: name of the main metric.
+        skipped: {id: reason} of the images that `check` dropped.
+    """
+
+    metric: str
+    classes: int
+    calibration: Samples
+    evaluation: Samples
+
+    def __init__(
+        self,
+        root: str | None,
+        calibration_root: str | None,
+        batch_size: int,
+        workers: int,
+        skip_bad: bool,
+        images: int | None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size={batch_size} must be at least 1")
+        if workers < 0:
+            raise ValueError(f"data.workers={workers} must be at least 0 (0: no extra process)")
+        if images is not None and images < 1:
+            raise ValueError(f"data.images={images} must be at least 1, or null for all images")
+        self.root, self.calibration_root = root, calibration_root
+        self.batch_size, self.workers = batch_size, workers
+        self.skip_bad, self.images = skip_bad, images
+        self.skipped: dict[str, str] = {}
+
+    @abstractmethod
+    def pools(self) -> tuple[Samples, Samples]:
+        """(calibration pool, evaluation pool); they may overlap or be the same images."""
+
+    @abstractmethod
+    def check_labels(self, samples: Samples, use: str) -> None:
+        """Raise a ValueError that names the first labels that cannot be right."""
+
+    @abstractmethod
+    def view(self, data_config: Mapping[str, Any]) -> View:
+        """How a network with this data config sees an image; picklable."""
+
+    @abstractmethod
+    def check_network(self, network: nn.Module, name: str, example: Tensor) -> None:
+        """Raise a ValueError where the network's outputs are not what this task needs."""
+
+    @abstractmethod
+    def outputs(
+        self, network: nn.Module, reference: nn.Module | None, batch: Batch
+    ) -> dict[str, Tensor]:
+        """What is kept of one batch: tensors [b, ...], on any device.
+
+        Args:
+            network: the one that is evaluated.
+            reference: the float network, where `network` is a quantized one.
+            batch: of `test_dataloader`.
+        """
+
+    @abstractmethod
+    def metrics(self, outputs: Outputs) -> dict[str, float]:
+        """The task's metrics in percent, from the kept outputs [n, ...] of all images."""
+
+    @abstractmethod
+    def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
+        """Loss of the main metric from the float to the quantized network."""
+
+    @abstractmethod
+    def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
+        """agreement (percent), kl (nats) and sqnr_db to the float network."""
+
+    @abstractmethod
+    def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
+        """How far the raw outputs of one batch are from those of the float network."""
+
+    def details(self, outputs: Outputs) -> dict[str, Any]:
+        """More figures for the report, by name: one a class, say."""
+        return {}
+
+    def picture(self, networks: Mapping[str, nn.Module], index: int) -> Image.Image | None:
+        """Evaluation image number `index` with the answers of all networks side by side."""
+        return None
+
+    def prepare(
+        self,
+        data_config: Mapping[str, Any],
+        calibration_images: int,
+        seed: int,
+        calibration_batch_size: int,
+    ) -> None:
+        """Index the files, choose the calibration images, keep them out of the evaluation.
+
+        Args:
+            data_config: the model's timm data config (input_size, interpolation, mean, std, ...).
+            calibration_images: how many to choose, without replacement.
+            seed: decides which ones; fewer images with the same seed are a prefix of more.
+            calibration_batch_size: images per calibration batch; moves no choice.
+
+        Raises:
+            ValueError: no images, too few, or labels that cannot be right.
+        """
+        if calibration_batch_size < 1:
+            raise ValueError(f"calibrate.batch_size={calibration_batch_size} must be at least 1")
+        pool, evaluation = self.pools()
+        for samples, use in ((pool, "calibration"), (evaluation, "evaluation")):
+            if not len(samples):
+                raise ValueError(f"no {use} images: data.root={self.root} holds none")
+            self.check_labels(samples, use)
+        self.calibration = choose(pool, calibration_images, seed)
+        self.evaluation = spread(evaluation.without(self.calibration), self.images)
+        if not len(self.evaluation):
+            raise ValueError(
+                f"all {len(evaluation)} evaluation images are calibration images too, nothing is "
+                "left to evaluate on: set data.calibration_root to other images, or choose fewer "
+                f"than calibrate.images={calibration_images}"
+            )
+        self.skipped = {}
+        self._calibration_batch_size = calibration_batch_size
+        self._data_config = dict(data_config)
+        self._view = self.view(data_config)
+
+    def check(self, report: Progress | None = None) -> None:
+        """Decode every chosen and every evaluation image once.
+
+        Args:
+            report: called with (images done, images in all) after each image.
+
+        Raises:
+            ValueError: some are unreadable and `skip_bad` is off, or none is readable.
+        """
+        first, total = len(self.calibration), len(self.calibration) + len(self.evaluation)
+        calibration_bad = self.calibration.bad(_shifted(report, 0, total))
+        evaluation_bad = self.evaluation.bad(_shifted(report, first, total))
+        bad = [*calibration_bad.items(), *evaluation_bad.items()]
+        if bad and not self.skip_bad:
+            named = "".join(f"\n  {name}: {reason}" for name, reason in bad[:5])
+            more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
+            raise ValueError(
+                f"{len(bad)} of {total} images cannot be read:{named}{more}"
+                "\nRepair them, or leave them out with data.skip_bad=true."
+            )
+        self.calibration = _readable(self.calibration, calibration_bad, "calibration")
+        self.evaluation = _readable(self.evaluation, evaluation_bad, "evaluation")
+        self.skipped |= dict(bad)
+
+    @property
+    def calibration_key(self) -> str:
+        """sha256 of the chosen images and their transform."""
+        return self._key(self.calibration)
+
+    @property
+    def evaluation_key(self) -> str:
+        """sha256 of the evaluation images and their transform."""
+        return self._key(self.evaluation)
+
+    def calibration_loader(self, start: int = 0) -> Batches:
+        """Chosen images from number `start` on: (x [b, 3, h, w] float32, the task's y [b, ...])."""
+        rest = self.calibration.take(range(start, len(self.calibration)))
+        return self._loader(rest, self._calibration_batch_size)
+
+    def predict_dataloader(self) -> Batches:
+        return self.calibration_loader()
+
+    def test_dataloader(self) -> Batches:
+        return self._loader(self.evaluation, self.batch_size)
+
+    def _loader(self, samples: Samples, batch_size: int) -> Batches:
+        return DataLoader(
+            Decoded(samples, self._view),
+            batch_size=batch_size,
+            num_workers=min(self.workers, _cores()),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _key(self, samples: Samples) -> str:
+        config = json.dumps(self._data_config, sort_keys=True, default=str)
+        return hashlib.sha256(f"{samples.key} {config}".encode()).hexdigest()
+
+
+def _shifted(report: Progress | None, offset: int, total: int) -> Progress | None:
+    return report and (lambda done, _: report(offset + done, total))
+
+
+def _readable(samples: Samples, bad: Mapping[str, str], use: str) -> Samples:
+    kept = samples.take(i for i, name in enumerate(samples.ids) if name not in bad)
+    if not len(kept):
+        raise ValueError(f"none of the {len(samples)} {use} images can be read")
+    return kept
+
+
+def _cores() -> int:
+    """Cores this process may use: more loader processes than that only wait."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
