@@ -173,7 +173,7 @@ def _stages(
     log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
 
     weights = chain.quantize.run(store, network, images, calibration, bits, machine)
-    log.stage("quantize", weights.seconds, weights.cached)
+    log.stage("quantize", weights.seconds + weights.collecting, weights.cached)
 
     baseline = chain.baseline.run(store, weights, bits, machine)
     took = sum(layer.seconds for layer in baseline.values())
@@ -185,7 +185,9 @@ def _stages(
         "OBQ, an estimate from some rows" if guessed else "OBQ, all rows",
     )
 
-    quantized = Keyed(weights.applied_to(network.module), f"{network.key} {weights.key}")
+    quantized = Keyed(
+        weights.applied_to(network.module), f"{network.key} {weights.key} {sorted(weights.means)}"
+    )
     statistics = store.run(chain.batchnorm, network, quantized, images, machine)
     kept = "kept" if statistics.record["kept"] else "not kept"
     log.stage("batchnorm", statistics.seconds, statistics.cached, f"{chain.batchnorm.mode}, {kept}")

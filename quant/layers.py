@@ -9,8 +9,9 @@ Letters: g groups, r output rows per group, c input columns per group, n positio
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,12 +25,21 @@ PIECE = 2**21  # numbers in a piece of an unfolded input
 
 @dataclass(frozen=True)
 class Layer:
-    """A weight that `linear` or `conv2d` uses. `weight` is its name in the state dict."""
+    """A weight that `linear` or `conv2d` uses.
+
+    Attributes:
+        name: the weight's name without ".weight".
+        weight: its name in the state dict.
+        shape: [out, in / groups, ...].
+        groups: 1 unless a grouped convolution.
+        norm: state-dict name of the running mean of the BatchNorm that the output goes into.
+    """
 
     name: str
     weight: str
     shape: tuple[int, ...]
     groups: int
+    norm: str = ""
 
     @property
     def rows(self) -> int:
@@ -162,6 +172,41 @@ class Calls(TorchFunctionMode):
         return result
 
 
+class Normalised(TorchFunctionMode):
+    """While active, notes which BatchNorm takes the output of which weight, as it is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.means = {id(b): name for name, b in model.named_buffers() if name.endswith("_mean")}
+        self.outputs: dict[int, tuple[Tensor, int]] = {}  # by id; the tensor keeps its id taken
+        self.found: dict[int, set[str]] = {}  # id of a weight -> names of running means
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Remember outputs of `linear` and `conv2d`; recognise them where they are normalised."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func is LINEAR or func is CONV:
+            self.outputs[id(result)] = (result, id(Call.of(func, args, kwargs).weight))
+        elif func is F.batch_norm:
+            given = {**dict(zip(("input", "running_mean"), args, strict=False)), **kwargs}
+            _, weight = self.outputs.get(id(given["input"]), (None, 0))
+            self.found.setdefault(weight, set()).add(self.means.get(id(given["running_mean"]), ""))
+        return result
+
+    def by_weight(self, parameters: Mapping[str, Tensor]) -> dict[str, str]:
+        """{weight: running mean}, where both have only each other."""
+        found = {name: self.found.get(id(p), set()) for name, p in parameters.items()}
+        users = Counter(norm for norms in self.found.values() for norm in norms)
+        return {
+            name: norm
+            for name, norms in found.items()
+            for norm in norms
+            if len(norms) == 1 and users[norm] == 1
+        }
+
+
 def find(model: nn.Module, *example: Tensor) -> tuple[dict[str, Layer], list[Skipped]]:
     """Run `model` on an example and list every weight that can be quantized, in order of use.
 
@@ -187,8 +232,10 @@ def find(model: nn.Module, *example: Tensor) -> tuple[dict[str, Layer], list[Ski
         if layers.setdefault(name, layer) != layer:
             spoiled[name] = "shared by convolutions with different groups"
 
-    with torch.no_grad(), Calls(matrices, receive):
+    with torch.no_grad(), Calls(matrices, receive), Normalised(model) as normalised:
         model(*example)
+    norms = normalised.by_weight(matrices)
+    layers = {n: replace(x, norm=norms.get(n, "")) for n, x in layers.items()}
     skipped = [
         Skipped(name, tuple(p.shape), spoiled.get(name, "not used by linear or conv2d"))
         for name, p in matrices.items()

@@ -46,7 +46,9 @@ class Calibrate:
         *,
         scratch: Path,
     ) -> Artifact:
-        """Tensors: H [g, c, c] by layer. Record: ids, layers, skipped parameters, dead inputs.
+        """Tensors: H [g, c, c] by layer, and the mean input [g, c] as "mean/<layer>".
+
+        Record: ids, layers, skipped parameters, positions, dead inputs.
 
         Raises:
             ValueError: no layer to quantize, or a Hessian that is not finite.
@@ -78,7 +80,8 @@ class Calibrate:
             "positions": {name: total.n for name, total in collect.sums.items()},
             "dead_inputs": {name: count for name, count in dead.items() if count},
         }
-        return Artifact(hessians, record)
+        means = {f"mean/{n}": total.input_mean().float() for n, total in collect.sums.items()}
+        return Artifact({**hessians, **means}, record)
 
 
 def layers_of(calibration: Artifact) -> dict[str, Layer]:
@@ -122,9 +125,11 @@ class CollectHessians(LightningModule):
 
     def save(self) -> None:
         """Write sums and counts, all or nothing."""
-        totals = {n: s.total for n, s in self.sums.items() if s.total is not None}
-        counts = {f"{n}/n": torch.tensor(s.n) for n, s in self.sums.items()}
-        self.unfinished.save({**totals, **counts, "/images": torch.tensor(self.images)})
+        state = {"/images": torch.tensor(self.images)}
+        for name, s in self.sums.items():
+            if s.total is not None and s.inputs is not None:
+                state |= {name: s.total, f"{name}/x": s.inputs, f"{name}/n": torch.tensor(s.n)}
+        self.unfinished.save(state)
         self.saved = time.monotonic()
 
     def resume(self) -> None:
@@ -132,4 +137,6 @@ class CollectHessians(LightningModule):
         state = self.unfinished.load()
         if state is not None:
             self.images = int(state["/images"])
-            self.sums = {n: HessianSum(state[n], int(state[f"{n}/n"])) for n in self.layers}
+            self.sums = {
+                n: HessianSum(state[n], state[f"{n}/x"], int(state[f"{n}/n"])) for n in self.layers
+            }

@@ -7,16 +7,18 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.sequential import SequentialInputs
-from pipelines.stages.solve import LayerInput, SolveLayer, as_weight, float_inputs
+from pipelines.stages.solve import LayerInput, SolveLayer, as_weight, float_inputs, weights_of
 from pipelines.store import Store
-from quant.layers import Layer
+from quant.layers import Layer, to_matrix
+
+INPUTS = ("float", "centred", "sequential")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +28,15 @@ class QuantizedWeights:
     Attributes:
         solutions: stored codes and grids by layer name.
         inputs: what each solution was computed from.
+        means: running means that changed with the weights, by state-dict name.
+        collecting: seconds that it took to collect inputs between the solves.
         key: of all solutions together.
     """
 
     solutions: Mapping[str, Artifact]
     inputs: Mapping[str, LayerInput]
+    means: Mapping[str, Tensor]
+    collecting: float
 
     @property
     def key(self) -> str:
@@ -52,6 +58,7 @@ class QuantizedWeights:
         quantized = deepcopy(module)
         for name, solution in self.solutions.items():
             put(quantized, self.inputs[name].layer, solution)
+        quantized.load_state_dict({**quantized.state_dict(), **self.means})
         return quantized
 
 
@@ -61,6 +68,18 @@ def put(module: nn.Module, layer: Layer, solution: Artifact) -> None:
         module.get_parameter(layer.weight).copy_(as_weight(solution, layer))
 
 
+def shifted_mean(module: nn.Module, layer: Layer, solution: Artifact, mean: Tensor) -> Tensor:
+    """The running mean behind a layer, moved by what quantization adds to the layer's mean output.
+
+    That is (Q - W) m for inputs of mean m [g, c].
+    """
+    weight = module.get_parameter(layer.weight).detach()
+    change = weights_of(solution) - to_matrix(weight, layer.groups)
+    shift = (change.double() @ mean.double()[:, :, None]).flatten()
+    before = module.get_buffer(layer.norm)
+    return (before + shift).to(before.dtype)
+
+
 @dataclass(frozen=True)
 class QuantizeLayers:
     """Quantize the layers in their order of use.
@@ -68,16 +87,18 @@ class QuantizeLayers:
     Attributes:
         solve: method, grid and damping.
         inputs: "float": Hessians of the float network's inputs (OBQ); the order of layers does not
-            matter. "sequential": of the inputs that the already quantized layers give, with the
-            weights moved first so that the float network's output is matched.
+            matter. "centred": of the same inputs without their mean, where a BatchNorm takes the
+            output; what that adds to the mean output goes into the BatchNorm's running mean.
+            "sequential": of the inputs that the already quantized layers give, with the weights
+            moved first so that the float network's output is matched.
     """
 
     solve: SolveLayer
     inputs: str
 
     def __post_init__(self) -> None:
-        if self.inputs not in ("float", "sequential"):
-            raise ValueError(f"quantize.inputs={self.inputs!r} must be float or sequential")
+        if self.inputs not in INPUTS:
+            raise ValueError(f"quantize.inputs={self.inputs!r} must be one of {', '.join(INPUTS)}")
 
     def run(
         self,
@@ -90,7 +111,10 @@ class QuantizeLayers:
     ) -> QuantizedWeights:
         """Solve, or fetch from the store, every layer."""
         solutions: dict[str, Artifact] = {}
-        inputs = float_inputs(network, calibration)
+        means: dict[str, Tensor] = {}
+        collecting = 0.0
+        around_mean = self.inputs == "centred"
+        inputs = float_inputs(network, calibration, around_mean=around_mean)
         quantized = deepcopy(network.module)
         with machine.screen.bar("quantize", len(inputs)) as advance:
             for name, given in inputs.items():
@@ -101,9 +125,15 @@ class QuantizeLayers:
                         stage, network, so_far, data, Keyed(given.layer, name), machine
                     )
                     inputs[name] = given = stage.layer_input(given.layer, moved)
+                    collecting += moved.seconds
                 solutions[name] = store.run(
                     self.solve, Keyed(given, given.key), Keyed(bits[name], str(bits[name]))
                 )
                 put(quantized, given.layer, solutions[name])
+                if around_mean and given.layer.norm:
+                    mean = calibration.tensors[f"mean/{name}"]
+                    means[given.layer.norm] = shifted_mean(
+                        network.module, given.layer, solutions[name], mean
+                    )
                 advance(1)
-        return QuantizedWeights(solutions, inputs)
+        return QuantizedWeights(solutions, inputs, means, collecting)

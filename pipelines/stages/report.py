@@ -177,7 +177,8 @@ def save_weights(weights: QuantizedWeights, statistics: Artifact, path: Path) ->
         | {"weight": weights.inputs[name].layer.weight, "of": weights.inputs[name].layer.shape}
         for name, solution in weights.solutions.items()
     }
-    save_file({**tensors, **statistics.tensors}, path, metadata={"layout": json.dumps(layout)})
+    changed = {**weights.means, **statistics.tensors}
+    save_file({**tensors, **changed}, path, metadata={"layout": json.dumps(layout)})
 
 
 def _finite(value: Any) -> Any:

@@ -14,6 +14,7 @@ from pipelines.artifacts import Artifact, Keyed
 from pipelines.models.network import Network
 from pipelines.stages.calibrate import layers_of
 from quant.grid import Grid
+from quant.hessian import centred
 from quant.layers import Layer, from_matrix, to_matrix
 from quant.methods import rtn
 from quant.packing import pack, unpack
@@ -118,15 +119,27 @@ def weights_of(solution: Artifact) -> Tensor:
     return grid_of(solution).decode(codes.float())
 
 
-def float_inputs(network: Network, calibration: Artifact) -> dict[str, LayerInput]:
-    """The layers with the Hessians of the float network's inputs."""
+def float_inputs(
+    network: Network, calibration: Artifact, *, around_mean: bool = False
+) -> dict[str, LayerInput]:
+    """The layers with the Hessians of the float network's inputs.
+
+    With `around_mean`, of the inputs without their mean, wherever a BatchNorm takes the output.
+    """
 
     def problem(layer: Layer) -> LayerProblem:
         weight = network.module.get_parameter(layer.weight).detach()
-        return LayerProblem(to_matrix(weight, layer.groups), calibration.tensors[layer.name])
+        H = calibration.tensors[layer.name]
+        if around_mean and layer.norm:
+            H = centred(H, calibration.tensors[f"mean/{layer.name}"])
+        return LayerProblem(to_matrix(weight, layer.groups), H)
 
     return {
-        name: LayerInput(layer, lambda layer=layer: problem(layer), f"{calibration.key}/{name}")  # type: ignore[misc]
+        name: LayerInput(
+            layer,
+            lambda layer=layer: problem(layer),  # type: ignore[misc]
+            f"{calibration.key}/{name}" + ("/centred" if around_mean and layer.norm else ""),
+        )
         for name, layer in layers_of(calibration).items()
     }
 

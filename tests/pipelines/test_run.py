@@ -80,7 +80,7 @@ WORDS = {
     "method.sweeps=abc": "method.sweeps='abc' must be a whole number",
     "grid.search=best": "search='best' must be",
     "grid.granularity=cell": "granularity='cell' must be",
-    "quantize.inputs=best": "quantize.inputs='best' must be float or sequential",
+    "quantize.inputs=best": "quantize.inputs='best' must be one of float, centred, sequential",
     "batchnorm.mode=best": "batchnorm.mode='best' must be one of",
     "baseline.rows=0": "baseline.rows=0 must be at least 1",
     "+precision.overrides.stem=4": "precision.overrides names 'stem'",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -212,6 +214,23 @@ def test_sequential_inputs_run_and_differ_from_float_ones(obliq, outcome, chain)
     assert losses[0]["classifier"] != pytest.approx(losses[1]["classifier"], rel=1e-3)
     again = obliq(*chain["words"], "quantize.inputs=sequential", "method=rtn", "baseline.budget=0")
     assert all(again.results["cached"].values())
+
+
+def test_centred_inputs_leave_the_mean_outputs_where_they_were(obliq, chain, outcome, digits):
+    words = (*chain["words"], "quantize.inputs=centred", "batchnorm=none")
+    found = obliq(*words, "bits=2", "method=rtn")
+    assert found.status == 0, found.text
+    reference, data = digits[0].module, deepcopy(digits[1])
+    data.prepare(digits[0].data_config, 128, 0, 64)  # the images that the command took
+    images = torch.cat([x for x, _ in data.calibration_loader()])
+    weights, state, _ = decoded(found.folder / "weights.safetensors")
+    Q = weights["stem.0.weight"].float()
+    stem = reference.stem
+    with torch.no_grad():
+        moved = F.conv2d(images[:, :1], Q - stem[0].weight, padding=1).mean((0, 2, 3))
+    change = state["stem.1.running_mean"] - stem[1].running_mean
+    assert float(change.abs().max()) > 1e-4
+    torch.testing.assert_close(change, moved, rtol=1e-3, atol=1e-5)
 
 
 def test_wandb_offline_is_recorded_and_shown(obliq, outcome, chain):

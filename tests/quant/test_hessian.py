@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quant.hessian import HessianSum
+from quant.hessian import HessianSum, centred
 
 
 def inputs(g=2, c=5, n=60, seed=0, dtype=torch.float64):
@@ -56,7 +56,7 @@ def test_a_sum_goes_on_from_an_earlier_total():
     X = inputs()
     first = HessianSum()
     first.add(X[..., :20])
-    second = HessianSum(first.total, first.n)
+    second = HessianSum(first.total, first.inputs, first.n)
     second.add(X[..., 20:])
     close(second.hessian(), 2 / 60 * X @ X.mT)
 
@@ -71,3 +71,15 @@ def test_adding_leaves_the_inputs_alone():
 def test_nothing_added_is_refused():
     with pytest.raises(ValueError, match="no input was seen"):
         HessianSum().hessian()
+
+
+def test_the_centred_hessian_is_that_of_inputs_without_their_mean():
+    X = 3 + torch.randn(2, 5, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    total = HessianSum()
+    for part in X.split(11, dim=2):
+        total.add(part)
+    torch.testing.assert_close(total.input_mean(), X.mean(2), rtol=0, atol=1e-9)
+    apart = X - X.mean(2, keepdim=True)
+    expected = 2 / 40 * apart @ apart.mT
+    found = centred(total.hessian(), total.input_mean())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)

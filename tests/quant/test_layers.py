@@ -329,3 +329,33 @@ def test_a_layer_whose_weight_is_also_used_another_way_is_skipped(use):
 
     found, skipped = find(nn.Sequential(Also(4, 4)).eval(), torch.randn(2, 4))
     assert found == {} and [x.name for x in skipped] == ["0.weight"]
+
+
+class Normed(nn.Module):
+    """Which outputs are normalised as they are, by a BatchNorm of their own?"""
+
+    def __init__(self):
+        super().__init__()
+        self.direct, self.after_relu, self.twice, self.a, self.b = (
+            nn.Conv2d(4, 4, 1) for _ in range(5)
+        )
+        self.norm, self.late, self.first, self.second, self.shared = (
+            nn.BatchNorm2d(4) for _ in range(5)
+        )
+        self.still = nn.BatchNorm2d(4, track_running_stats=False)
+        self.own, self.line, self.flat = nn.Conv2d(4, 4, 1), nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        x = self.norm(self.direct(x))
+        x = self.late(self.after_relu(x).relu())
+        y = self.twice(x)
+        x = self.first(y) + self.second(y)
+        x = self.shared(self.a(x)) + self.shared(self.b(x))
+        return self.flat(self.line(self.still(self.own(x)).mean((2, 3))))
+
+
+def test_the_batchnorm_behind_a_layer_is_named_where_both_have_only_each_other():
+    layers, _ = find(Normed().eval(), torch.randn(2, 4, 3, 3))
+    norms = {name: layer.norm for name, layer in layers.items()}
+    expected = {"direct": "norm.running_mean", "line": "flat.running_mean"}
+    assert norms == {**dict.fromkeys(norms, ""), **expected}
