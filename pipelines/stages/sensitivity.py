@@ -24,11 +24,13 @@ class Sensitivity:
         fit_grid: (W [g, r, c], bits) -> Grid.
         damping: fraction of the mean Hessian diagonal added to that diagonal.
         predict_bits: bits at which the loss of every layer is predicted.
+        inputs: those that the layers will be solved on, see `QuantizeLayers`.
     """
 
     fit_grid: Callable[[Tensor, int], Grid]
     damping: float
     predict_bits: Sequence[int]
+    inputs: str
 
     def run(
         self, network: Network, calibration: Artifact, bits: Keyed[Mapping[str, int]]
@@ -36,7 +38,8 @@ class Sensitivity:
         """Tensors: "columns/<layer>" [g, c] and "heatmap/<layer>". Record: figures by layer."""
         tensors: dict[str, Tensor] = {}
         record = {}
-        for name, given in float_inputs(network, calibration).items():
+        around_mean = self.inputs == "centred"
+        for name, given in float_inputs(network, calibration, around_mean=around_mean).items():
             raw = given.problem()
             try:
                 problem = raw.prepared(self.damping)

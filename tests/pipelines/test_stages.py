@@ -208,7 +208,7 @@ def test_other_corrections_run(obliq, outcome, chain, mode):
 def test_sequential_inputs_run_and_differ_from_float_ones(obliq, outcome, chain):
     found = obliq(*chain["words"], "quantize.inputs=sequential", "method=rtn", "baseline.budget=0")
     assert found.status == 0, found.text
-    plain = obliq(*chain["words"], "method=rtn", "baseline.budget=0")
+    plain = obliq(*chain["words"], "quantize.inputs=float", "method=rtn", "baseline.budget=0")
     losses = [{x["name"]: x["loss"] for x in each.results["layers"]} for each in (found, plain)]
     assert losses[0]["stem.0"] == pytest.approx(losses[1]["stem.0"], rel=1e-3)
     assert losses[0]["classifier"] != pytest.approx(losses[1]["classifier"], rel=1e-3)
