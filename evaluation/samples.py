@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -48,7 +49,7 @@ class Samples:
 
     Attributes:
         ids: unique and readable: a relative path, or "test_batch#17".
-        labels: class index of each image.
+        labels: of each image what its task knows of it: a class index, boxes, the name of a mask.
         blob: id -> encoded bytes; picklable, so that loader processes can have it.
         decode: encoded bytes -> RGB image.
         sizes: bytes of each blob, cheap to know.
@@ -56,7 +57,7 @@ class Samples:
     """
 
     ids: tuple[str, ...]
-    labels: tuple[int, ...]
+    labels: tuple[Any, ...]
     blob: Callable[[str], bytes]
     decode: Callable[[bytes], Image.Image]
     sizes: tuple[int, ...]
@@ -153,4 +154,10 @@ def spread(samples: Samples, count: int | None) -> Samples:
     """At most `count` images, evenly spaced: the first ones could all be of one class."""
     if count is None or count >= len(samples):
         return samples
-    return samples.take(i * len(samples) // count for i in range(count))
+    return samples.take(evenly(count, len(samples)))
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """At most `count` of the numbers 0 ... total - 1, evenly spaced."""
+    count = min(count, total)
+    return [i * total // count for i in range(count)]

@@ -27,6 +27,7 @@ from pipelines.stages.baseline import Baseline
 from pipelines.stages.batchnorm import CorrectStatistics, corrected
 from pipelines.stages.calibrate import Calibrate, layers_of
 from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.pictures import Pictures
 from pipelines.stages.quantize import QuantizeLayers
 from pipelines.stages.report import Findings, Report
 from pipelines.stages.sensitivity import Sensitivity
@@ -58,6 +59,7 @@ class Chain:
     baseline: Baseline
     batchnorm: CorrectStatistics
     evaluate: Evaluate
+    pictures: Pictures
     report: Report
 
 
@@ -209,6 +211,8 @@ def _stages(
         all(found.cached for found in (float_outputs, uncorrected, outputs)),
     )
 
+    pictures = store.run(chain.pictures, reference, best, evaluation, machine)
+
     found = Findings(
         network=network,
         data=chain.data,
@@ -220,10 +224,12 @@ def _stages(
         float_outputs=float_outputs,
         uncorrected_outputs=uncorrected,
         outputs=outputs,
+        pictures=pictures,
     )
     begin = {
         **about.about,
         "seed": about.seed,
+        "inputs": chain.quantize.inputs,
         "model": network.name,
         "machine": machine.describe(),
         "seconds": {**log.seconds, "total": time.perf_counter() - start},
@@ -232,7 +238,8 @@ def _stages(
     }
     results = chain.report.run(found, begin, about.folder)
     tracker.layers(results["layers"])
-    tracker.plots({p.stem: p for p in sorted((about.folder / "plots").glob("*.png"))})
+    drawn = [p for kind in ("plots/*.png", "pictures/*.jpg") for p in about.folder.glob(kind)]
+    tracker.plots({p.stem: p for p in sorted(drawn)})
     tracker.weights(
         about.folder / "weights.safetensors", about.name, {"bits": results["weight_bits"]}
     )

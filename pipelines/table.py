@@ -20,7 +20,7 @@ from rich.text import Text
 from pipelines.reporting import wording
 from pipelines.reporting.wording import Results
 
-WORDS = 3  # leading columns that hold words or the bit width; the rest are numbers
+WORDS = 4  # leading columns that hold words or the bit width; the rest are numbers
 
 
 class BrokenResultsError(ValueError):
@@ -75,6 +75,7 @@ def row(results: Results) -> dict[str, str]:
     return {
         "model": str(results.get("model") or wording.MISSING),
         "method": str(results.get("method") or wording.MISSING),
+        "inputs": str(results.get("inputs") or wording.MISSING),
         "bits": f"{'mixed' if weight is None else weight}"
         + (f"/{activation}" if activation is not None else ""),
         "float": number(get(results, "float", key)),

@@ -10,7 +10,7 @@ Letters: g groups, r output rows per group, c input columns per group, n positio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,14 +110,72 @@ class Call:
             X = columns.reshape(b, self.groups, -1, positions).permute(1, 2, 0, 3)
             yield X.reshape(self.groups, -1, b * positions)
 
-    def _columns(self, x: Tensor) -> Tensor:
-        """What the kernel sees at every position: [b, in * taps, positions]."""
-        kernel, dilation = tuple(self.weight.shape[2:]), _pair(self.dilation)
+    def sampled(self, count: int, seeds: Sequence[int]) -> Iterator[Tensor]:
+        """`pieces` at `count` positions of every image, all of them where there are no more.
+
+        Positions are drawn from `count` equal parts of the image, one from each.
+
+        Args:
+            count: positions of an image, at least 1.
+            seeds: one for each image; the choice depends on nothing else.
+        """
+        x = self.x.detach()
+        x = x[None] if self.weight.dim() == 4 and x.dim() == 3 else x
+        total, width = self._positions(x)
+        if total <= count:
+            yield from self.pieces()
+            return
+        at = torch.stack([_spread(count, total, seed) for seed in seeds]).to(x.device)  # [b, count]
+        image = torch.arange(len(x), device=x.device)
+        if self.weight.dim() == 2:
+            yield x.flatten(1, -2)[image[:, None], at].flatten(0, 1).T[None]
+            return
+        x, padding = self._padded(x)
+        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+        rows, columns = (
+            (start * step)[..., None] + torch.arange(k, device=x.device) * gap
+            for start, step, k, gap in zip(
+                (at // width, at % width),
+                _pair(self.stride),
+                self.weight.shape[2:],
+                _pair(self.dilation),
+                strict=True,
+            )
+        )  # [b, count, taps down], [b, count, taps right]
+        seen = x[image[:, None, None, None], :, rows[..., None], columns[:, :, None]]
+        yield seen.permute(4, 2, 3, 0, 1).reshape(self.groups, -1, at.numel())
+
+    def _positions(self, x: Tensor) -> tuple[int, int]:
+        """Positions of an image, and how many of them make a row of the output."""
+        if self.weight.dim() == 2:
+            return (1 if x.dim() == 2 else int(torch.Size(x.shape[1:-1]).numel())), 1
+        x, padding = self._padded(x[:1])
+        down, right = (
+            (size + 2 * pad - gap * (k - 1) - 1) // step + 1
+            for size, pad, gap, k, step in zip(
+                x.shape[2:],
+                padding,
+                _pair(self.dilation),
+                self.weight.shape[2:],
+                _pair(self.stride),
+                strict=True,
+            )
+        )
+        return down * right, right
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """x, padded already where the padding is "same", and the padding still to come."""
         if self.padding == "same":
+            kernel, dilation = tuple(self.weight.shape[2:]), _pair(self.dilation)
             total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
             (top, left) = (t // 2 for t in total)
             x = F.pad(x, (left, total[1] - left, top, total[0] - top))
-        padding = _pair(0 if isinstance(self.padding, str) else self.padding)
+        return x, _pair(0 if isinstance(self.padding, str) else self.padding)
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """What the kernel sees at every position: [b, in * taps, positions]."""
+        kernel, dilation = tuple(self.weight.shape[2:]), _pair(self.dilation)
+        x, padding = self._padded(x)
         if kernel == (1, 1) and padding == (0, 0):
             down, right = _pair(self.stride)
             return x[:, :, ::down, ::right].flatten(2)
@@ -128,6 +186,12 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
     """The values, and those inside lists and tuples among them."""
     for value in values:
         yield from value if isinstance(value, list | tuple) else (value,)
+
+
+def _spread(count: int, total: int, seed: int) -> Tensor:
+    """`count` of `total` positions, one drawn from each of `count` equal parts."""
+    draw = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return ((torch.arange(count) + draw) * (total / count)).long().clamp(max=total - 1)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from pipelines.reporting import canvas, plots, wording
 from pipelines.reporting.wording import Results
 
 
-def render(results: Results, heatmaps: Mapping[str, Any], path: Path) -> None:
+def render(
+    results: Results, drawn: Mapping[str, Figure], gallery: Mapping[str, Path], path: Path
+) -> None:
     """Write the report.
 
     Args:
         results: see `results.json`; values that are missing read "–".
-        heatmaps: [rows, columns] sensitivity of every weight of a few layers, numpy or torch.
+        drawn: of `plots.figures`.
+        gallery: JPEG files by the name of the evaluation image that they show.
         path: file to write; its folder exists.
     """
     environment = Environment(
@@ -28,7 +33,6 @@ def render(results: Results, heatmaps: Mapping[str, Any], path: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawn = plots.figures(results, heatmaps)
     base = wording.baseline_name(results)
     page = environment.get_template("report.html.j2").render(
         results=results,
@@ -37,10 +41,17 @@ def render(results: Results, heatmaps: Mapping[str, Any], path: Path) -> None:
         headline=_headline(results),
         summary=_summary(results),
         figures={name: Markup(canvas.inline_svg(figure, name)) for name, figure in drawn.items()},
+        gallery={name: _embedded(file) for name, file in gallery.items()},
+        details=results.get("details") or {},
         layers=[_layer(layer, base) for layer in results.get("layers", ())],
         provenance=_provenance(results),
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _embedded(file: Path) -> str:
+    """A picture as an address that holds it."""
+    return f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def _headline(results: Results) -> list[tuple[str, str, str]]:

@@ -30,11 +30,11 @@ def figures(results: Results, heatmaps: Mapping[str, Any]) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def save_all(results: Results, heatmaps: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+def save_all(drawn: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
     """Write every figure as a PNG file into `folder` (made if needed) and say where."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
-    for name, figure in figures(results, heatmaps).items():
+    for name, figure in drawn.items():
         paths[name] = folder / f"{name}.png"
         canvas.save_png(figure, paths[name])
     return paths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,15 +29,21 @@ class Calibrate:
     Attributes:
         images: calibration images, chosen without replacement.
         batch_size: images at a time.
+        positions: of an image that a layer's Hessian is summed over, drawn from all over it; null:
+            all of them. Matters where feature maps are large.
+        seed: of the positions.
     """
 
     images: int
     batch_size: int
+    positions: int | None
+    seed: int
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"calibrate.{name}={getattr(self, name)} must be at least 1")
+        for name in ("images", "batch_size", "positions"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"calibrate.{name}={value} must be at least 1")
 
     def run(
         self,
@@ -59,7 +66,7 @@ class Calibrate:
         if not layers:
             raise ValueError(f"model {network.name} has no Linear or Conv2d weight to quantize")
         unfinished = Checkpoint(scratch, "sums")
-        collect = CollectHessians(network.module, layers, self.batch_size, unfinished)
+        collect = CollectHessians(network.module, layers, self, unfinished)
         collect.resume()
         loader = images.calibration_loader(start=collect.images)
         if len(loader):
@@ -97,13 +104,13 @@ class CollectHessians(LightningModule):
         self,
         network: nn.Module,
         layers: dict[str, Layer],
-        batch_size: int,
+        settings: Calibrate,
         unfinished: Checkpoint,
     ) -> None:
         super().__init__()
         self.network = network
         self.layers = layers
-        self.batch_size = batch_size
+        self.settings = settings
         self.unfinished = unfinished
         self.sums = {name: HessianSum() for name in layers}
         self.images = 0
@@ -119,9 +126,12 @@ class CollectHessians(LightningModule):
             self.save()
 
     def _receive(self, name: str, operation: str, call: Call | None) -> None:
-        if call is not None:
-            for X in call.pieces():
-                self.sums[name].add(X.float())
+        if call is None:
+            return
+        count, first = self.settings.positions, self.settings.seed + zlib.crc32(name.encode())
+        seeds = range(first + self.images, first + self.images + len(call.x))
+        for X in call.pieces() if count is None else call.sampled(count, seeds):
+            self.sums[name].add(X.float())
 
     def save(self) -> None:
         """Write sums and counts, all or nothing."""

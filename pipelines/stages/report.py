@@ -37,6 +37,7 @@ class Findings:
     float_outputs: Artifact
     uncorrected_outputs: Artifact
     outputs: Artifact
+    pictures: Artifact
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,19 @@ class Report:
                 "output_dir": str(folder),
             }
         )
-        pictures = self._pictures(found)
-        plots.save_all(results, pictures, folder / "plots")
+        heatmaps = self._heatmaps(found)
+        drawn = plots.figures(results, heatmaps)
+        plots.save_all(drawn, folder / "plots")
+        gallery = save_pictures(found.pictures, folder / "pictures")
         layers_csv.write(results, folder / "layers.csv")
-        html.render(results, pictures, folder / "report.html")
+        html.render(results, drawn, gallery, folder / "report.html")
         save_weights(found.weights, found.statistics, folder / "weights.safetensors")
         draft = folder / "results.json.new"
         draft.write_text(json.dumps(results, indent=1) + "\n")
         draft.replace(folder / "results.json")
         return results
 
-    def _pictures(self, found: Findings) -> dict[str, Tensor]:
+    def _heatmaps(self, found: Findings) -> dict[str, Tensor]:
         record = found.sensitivity.record
         ranked = sorted(record, key=lambda name: -float(record[name]["sensitivity"]))
         chosen = set(ranked[: self.heatmaps])
@@ -163,6 +166,16 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def save_pictures(pictures: Artifact, folder: Path) -> dict[str, Path]:
+    """Write the JPEGs; {evaluation image: file}."""
+    paths = {}
+    for number, name in pictures.record["images"].items():
+        folder.mkdir(parents=True, exist_ok=True)
+        paths[name] = folder / f"{number}.jpg"
+        paths[name].write_bytes(pictures.tensors[number].numpy().tobytes())
+    return paths
 
 
 def save_weights(weights: QuantizedWeights, statistics: Artifact, path: Path) -> None:

@@ -29,8 +29,8 @@ def images(network, count=96, seed=0, batch=16):
     return data
 
 
-def calibrated(root, network, data, batch=16):
-    stage = Calibrate(len(data.calibration), batch)
+def calibrated(root, network, data, batch=16, positions=None):
+    stage = Calibrate(len(data.calibration), batch, positions, 0)
     return Store(root).run(stage, network, Keyed(data, data.calibration_key), MACHINE)
 
 
@@ -244,7 +244,8 @@ def test_sums_are_replaced_all_or_nothing(digits, tmp_path, monkeypatch):
     network, data = digits
     layers = {"classifier": Layer("classifier", "classifier.weight", (10, 64), 1)}
     unfinished = Checkpoint(tmp_path, "sums")
-    collect = calibrate.CollectHessians(network.module, layers, 16, unfinished)
+    settings = Calibrate(96, 16, None, 0)
+    collect = calibrate.CollectHessians(network.module, layers, settings, unfinished)
     with torch.inference_mode():
         collect.predict_step(next(iter(data.calibration_loader())), 0)
     collect.save()
@@ -278,3 +279,24 @@ def test_damaged_sums_are_not_gone_on_from(digits, tmp_path, monkeypatch):
     saved.write_bytes(content)
     again = calibrated(tmp_path / "broken", network, data)
     torch.testing.assert_close(dict(again.tensors), dict(whole.tensors), rtol=0, atol=0)
+
+
+def test_sampled_positions_do_not_depend_on_the_batches_and_come_from_every_image(
+    digits, tmp_path, monkeypatch
+):
+    network, data = digits
+    some = calibrated(tmp_path, network, data, positions=5)
+    small = images(network, batch=7)
+    again = calibrated(tmp_path / "again", network, small, batch=7, positions=5)
+    assert some.record["positions"] == {n: 96 * (1 if n == "classifier" else 5) for n in LAYERS}
+    for name in LAYERS:
+        torch.testing.assert_close(again.tensors[name], some.tensors[name], rtol=1e-5, atol=1e-6)
+    whole = calibrated(tmp_path, network, data, positions=10_000)
+    plain = calibrated(tmp_path, network, data)
+    for name in LAYERS:
+        assert torch.equal(whole.tensors[name], plain.tensors[name])
+        if name != "classifier":
+            assert not torch.allclose(some.tensors[name], plain.tensors[name], rtol=1e-3)
+
+
+LAYERS = ("stem.0", "depthwise.0", "pointwise.0", "down.0", "last.0", "classifier")

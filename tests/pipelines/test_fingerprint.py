@@ -112,7 +112,9 @@ def test_the_code_of_the_method_counts_and_that_of_other_methods_does_not():
     assert "quant.methods.obq" not in closure
 
 
-@pytest.mark.parametrize("stage", [solver(), Calibrate(2, 1), TrainDigits(1, 1, 1.0, 1.0, 0, {})])
+@pytest.mark.parametrize(
+    "stage", [solver(), Calibrate(2, 1, None, 0), TrainDigits(1, 1, 1.0, 1.0, 0, {})]
+)
 def test_screen_machine_store_and_tracking_are_outside_the_key(stage):
     closure = set(fingerprint.closure(fingerprint.modules(stage)))
     assert closure and not closure & set(fingerprint.OUTSIDE)

@@ -1,3 +1,4 @@
+import base64
 import copy
 import csv
 import json
@@ -57,7 +58,7 @@ class Page(HTMLParser):
 
 
 def render(results, heatmaps, tmp_path):
-    html.render(results, heatmaps, tmp_path / "report.html")
+    html.render(results, plots.figures(results, heatmaps), {}, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     return text, page, " ".join(" ".join(page.text).split())
@@ -193,7 +194,7 @@ def test_a_heatmap_with_zeros_and_a_wide_one_are_drawn(tmp_path):
 
 
 def test_plots_are_saved_as_png_files_on_white(results, heatmaps, tmp_path):
-    paths = plots.save_all(results, heatmaps, tmp_path / "plots")
+    paths = plots.save_all(plots.figures(results, heatmaps), tmp_path / "plots")
     assert set(paths) == {
         "loss_per_layer",
         "sensitivity",
@@ -210,7 +211,7 @@ def test_results_with_nothing_but_a_name_still_make_a_report(tmp_path):
     for results in ({}, {"model": "m", "float": {"top1": 80.0}, "quantized": {}}):
         _, _, text = render(results, {}, tmp_path)
         assert "–" in text
-        assert plots.save_all(results, {}, tmp_path / "plots") == {}
+        assert plots.save_all(plots.figures(results, {}), tmp_path / "plots") == {}
         summary.print_table(results, Console(width=80, quiet=True))
         layers_csv.write(results, tmp_path / "layers.csv")
 
@@ -280,3 +281,15 @@ def test_a_command_in_words_is_shown_as_typed_and_an_empty_one_not_at_all(result
 def test_the_main_metric_comes_first():
     assert wording.metrics({"float": {"top5": 99.0, "top1": 80.0}}) == ["top1", "top5"]
     assert wording.metrics({"float": {"mine": 1.0, "miou": 70.0}}) == ["miou", "mine"]
+
+
+def test_pictures_and_figures_by_class_are_in_the_page_itself(results, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "00.jpg")
+    found = {**results, "details": {"AP by class": {"cat": 12.34, "<dog>": 50.0}}}
+    html.render(found, {}, {"images/a<b>.jpg": tmp_path / "00.jpg"}, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    coded = base64.b64encode((tmp_path / "00.jpg").read_bytes()).decode()
+    assert f'src="data:image/jpeg;base64,{coded}"' in text
+    assert "images/a&lt;b&gt;.jpg" in text and "&lt;dog&gt;" in text and "12.3" in text

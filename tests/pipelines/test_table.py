@@ -27,7 +27,7 @@ def test_every_run_below_the_folders_is_one_row_in_order_of_model_bits_and_metho
         for line in capsys.readouterr().out.splitlines()
     ]
     assert set("".join(rule)) == {"-", ":"}
-    assert [row[:3] for row in rows] == [
+    assert [[*row[:2], row[3]] for row in rows] == [
         ["a", "obq", "2"],
         ["a", "obq", "10"],
         ["b", "gptq", "3"],

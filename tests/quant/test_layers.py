@@ -88,6 +88,48 @@ def test_the_unfolded_input_is_what_the_kernel_sees_position_by_position(kernel,
 
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel lengths")
+@pytest.mark.parametrize("kernel", [1, 3, (2, 3)])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("padding", [0, (2, 1), "same"])
+@pytest.mark.parametrize("stride", [1, (1, 2), 3])
+def test_sampled_positions_are_columns_of_the_unfolded_input(kernel, groups, padding, stride):
+    if padding == "same" and stride != 1:
+        pytest.skip("torch has no strided same padding")
+    conv = nn.Conv2d(4, 4, kernel, stride, padding, 2, groups).double()
+    ((_, call),), _ = calls_of(conv, draw(3, 4, 11, 9))
+    X = call.unfold()
+    per_image, count = X.shape[2] // 3, 4
+    (some,) = call.sampled(count, [7, 8, 9])
+    assert some.shape == (groups, X.shape[1], 3 * count)
+    for image in range(3):
+        own = X[..., image * per_image : (image + 1) * per_image]
+        found = [
+            [n for n in range(per_image) if torch.equal(own[..., n], some[..., image * count + k])]
+            for k in range(count)
+        ]
+        for k, places in enumerate(found):  # from the k-th of `count` equal parts
+            low, high = k * per_image / count, (k + 1) * per_image / count
+            assert any(low - 1 < n < high for n in places), (image, k, places)
+    (again,) = call.sampled(count, [1, 8, 2])
+    assert torch.equal(again[..., count : 2 * count], some[..., count : 2 * count])
+    assert not torch.equal(again, some)
+    assert torch.equal(torch.cat(list(call.sampled(per_image, [1, 2, 3])), 2), X)
+
+
+def test_sampled_positions_of_a_linear_layer_are_tokens():
+    linear = nn.Linear(5, 2).double()
+    x = draw(3, 4, 6, 5)
+    ((_, call),), _ = calls_of(linear, x)
+    (some,) = call.sampled(7, [1, 2, 3])
+    tokens = [{tuple(t) for t in image.reshape(-1, 5).tolist()} for image in x]
+    assert some.shape == (1, 5, 21)
+    for n, column in enumerate(some[0].T.tolist()):
+        assert tuple(column) in tokens[n // 7]
+    ((_, flat),), _ = calls_of(linear, x[0, 0])
+    assert torch.equal(torch.cat(list(flat.sampled(7, range(4))), 2), flat.unfold())
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel lengths")
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, (3, 1), (2, 5)])
 @pytest.mark.parametrize("dilation", [1, 2, (3, 1)])
 @pytest.mark.parametrize("groups", [1, 4])

@@ -1,0 +1,160 @@
+"""COCO's `instances_*.json`: images, categories and annotations in one file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.boxes import Box, BoxFolder, Objects, clip
+from evaluation.samples import Files, Samples, decode_file
+
+Entry = Mapping[str, Any]
+
+
+def read(path: Path, places: Sequence[Path]) -> BoxFolder:
+    """All images of a JSON with their boxes.
+
+    A class's index is the place of its id among the sorted ids. Boxes are clipped to the width and
+    height that the JSON gives; those outside of it or without area are dropped and counted.
+    `iscrowd` may be left out (0), and `area` (that of the box). Files it does not list are ignored.
+
+    Args:
+        path: the JSON. Needed: `images` with id, file_name, width, height; `categories` with id,
+            name; `annotations` with image_id, category_id, bbox (x, y, width, height in pixels).
+        places: folders the images may lie in; the first that holds any is taken.
+
+    Raises:
+        ValueError: no such file, no JSON, something needed is missing or cannot be right, or
+            images are not there.
+    """
+    content = _load(path)
+    categories = _by_id(path, content, "categories")
+    images = _by_id(path, content, "images")
+    if not images:
+        raise ValueError(f"{path} lists no images")
+    indices = {identity: index for index, identity in enumerate(sorted(categories))}
+    objects: dict[int, list[Box]] = {identity: [] for identity in images}
+    dropped = 0
+    for number, entry in enumerate(_entries(path, content, "annotations")):
+        where = f"{path} annotations[{number}]"
+        image = _known(where, entry, "image_id", images)
+        index = indices[_known(where, entry, "category_id", categories)]
+        box = _box(where, entry, index, _size(path, images[image]))
+        if box:
+            objects[image].append(box)
+        else:
+            dropped += 1
+    named = _by_name(path, images, objects)
+    names = tuple(str(_value(path, categories[identity], "name")) for identity in indices)
+    return BoxFolder(_samples(path, places, named), names, dropped)
+
+
+def _samples(path: Path, places: Sequence[Path], objects: Mapping[str, Objects]) -> Samples:
+    ids = sorted(objects)
+    folders = [place for place in places if place.is_dir()]
+    folder = next((f for f in folders if any((f / name).is_file() for name in ids)), None)
+    absent = [name for name in ids if folder is None or not (folder / name).is_file()]
+    if folder is None or absent:
+        looked = folder or ", ".join(map(str, places))
+        raise ValueError(
+            f"{path} lists {len(absent)} of {len(ids)} images that are not in {looked}: "
+            f"{', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}. "
+            "Add them, or list only those that are there"
+        )
+    return Samples(
+        ids=tuple(ids),
+        labels=tuple(objects[name] for name in ids),
+        blob=Files(folder),
+        decode=decode_file,
+        sizes=tuple((folder / name).stat().st_size for name in ids),
+    )
+
+
+def _load(path: Path) -> Entry:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}. Is the file complete?") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}: expected an object")
+    return content
+
+
+def _entries(path: Path, content: Entry, key: str) -> list[Entry]:
+    entries = _value(path, content, key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{path} `{key}` must be a list of objects")
+    return entries
+
+
+def _by_id(path: Path, content: Entry, key: str) -> dict[int, Entry]:
+    found: dict[int, Entry] = {}
+    for number, entry in enumerate(_entries(path, content, key)):
+        identity = _value(f"{path} {key}[{number}]", entry, "id")
+        if type(identity) is not int or identity in found:
+            raise ValueError(
+                f"{path} {key}[{number}] has the id {identity!r}: ids must be different integers"
+            )
+        found[identity] = entry
+    return found
+
+
+def _by_name(
+    path: Path, images: Mapping[int, Entry], objects: Mapping[int, list[Box]]
+) -> dict[str, Objects]:
+    found: dict[str, Objects] = {}
+    for identity, entry in images.items():
+        name = str(_value(f"{path} image {identity}", entry, "file_name"))
+        if name in found:
+            raise ValueError(f"{path} lists {name} a second time")
+        found[name] = tuple(objects[identity])
+    return found
+
+
+def _value(where: object, entry: Entry, key: str) -> Any:
+    if key not in entry:
+        raise ValueError(f"{where} has no `{key}`: is this a COCO file of instances?")
+    return entry[key]
+
+
+def _known(where: str, entry: Entry, key: str, known: Mapping[int, Entry]) -> int:
+    identity = _value(where, entry, key)
+    if type(identity) is not int or identity not in known:
+        raise ValueError(f"{where} has the {key} {identity!r}, which the file does not list")
+    return identity
+
+
+def _size(path: Path, image: Entry) -> tuple[float, float]:
+    where = f"{path} image {image['id']}"
+    size = _number(where, image, "width"), _number(where, image, "height")
+    if min(size) <= 0:
+        raise ValueError(f"{where} is {size[0]:g} x {size[1]:g} pixels: both must be positive")
+    return size
+
+
+def _number(where: str, entry: Entry, key: str) -> float:
+    value = _value(where, entry, key)
+    if not _is_number(value):
+        raise ValueError(f"{where} has {key}={value!r}: expected a number")
+    return float(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _box(where: str, entry: Entry, index: int, size: tuple[float, float]) -> Box | None:
+    bbox = _value(where, entry, "bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+        raise ValueError(f"{where} has bbox={bbox!r}: expected x, y, width, height in pixels")
+    x, y, width, height = map(float, bbox)
+    crowd = entry.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise ValueError(f"{where} has iscrowd={crowd!r}: expected 0 or 1")
+    area = None if entry.get("area") is None else _number(where, entry, "area")
+    return clip(index, (x, y, x + width, y + height), size, int(crowd), area)

@@ -1,0 +1,206 @@
+"""Object detection: mean average precision of boxes, as COCO defines it.
+
+A network gives raw maps (a sequence of tensors); its method `decode(maps)` turns them into
+[b, 4 + classes, n]: boxes (x, y of the centre, width, height, in input pixels) and a probability
+per class. Decoding and non-maximum suppression stay in floating point, outside what is quantized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from evaluation.average_precision import average_precision, map_without_groups
+from evaluation.fidelity import Distance, Drop
+from evaluation.images import Batch, ImageData, Outputs, View
+from evaluation.jackknife import jackknife
+from evaluation.letterbox import Letterbox, to_image
+from evaluation.samples import Samples
+
+SURE = 0.25  # probability from which a detection counts as a decision, and is drawn
+GROUPS = 10  # of images, for the interval of the drop
+
+
+class DetectionData(ImageData):
+    """The label of an image is a tuple of rows, see evaluation/boxes.py.
+
+    Attributes:
+        confidence: detections below this probability are dropped.
+        iou: of two boxes of one class that overlap more, the better one stays.
+        detections: at most so many an image.
+        names: of the classes.
+    """
+
+    metric = "map50_95"
+    names: Sequence[str]
+
+    def __init__(
+        self,
+        root: str | None,
+        calibration_root: str | None,
+        batch_size: int,
+        workers: int,
+        skip_bad: bool,
+        images: int | None,
+        confidence: float,
+        iou: float,
+        detections: int,
+    ) -> None:
+        super().__init__(root, calibration_root, batch_size, workers, skip_bad, images)
+        for name, value in (("confidence", confidence), ("iou", iou)):
+            if not 0 < value < 1:
+                raise ValueError(f"data.{name}={value} must lie between 0 and 1")
+        if detections < 1:
+            raise ValueError(f"data.detections={detections} must be at least 1")
+        self.confidence, self.iou, self.detections = confidence, iou, detections
+
+    @property
+    def classes(self) -> int:  # type: ignore[override]
+        """Number of classes."""
+        return len(self.names)
+
+    def view(self, data_config: Mapping[str, Any]) -> View:
+        if data_config["crop_mode"] != "letterbox":
+            raise ValueError(
+                f"the model's data_config.crop_mode={data_config['crop_mode']} is not letterbox: "
+                "this data set needs a detector (model=yolov5n, model=yolov5s, model=yolo, ...)"
+            )
+        _, height, width = data_config["input_size"]
+        return Letterbox(height, width)
+
+    def check_labels(self, samples: Samples, use: str) -> None:
+        """Labels were checked when they were read."""
+
+    def check_network(self, network: nn.Module, name: str, example: Tensor) -> None:
+        decode = getattr(network, "decode", None)
+        if decode is None:
+            raise ValueError(f"model {name} is no detector: it has no method `decode`")
+        shape = decode(network(example)).shape
+        if len(shape) != 3 or shape[1] != 4 + self.classes:
+            raise ValueError(
+                f"model {name} gives {list(shape[1:])} numbers an image, [4 + classes, boxes], but "
+                f"the data set has {self.classes} classes. Choose a model trained on this data set"
+            )
+
+    def outputs(
+        self, network: nn.Module, reference: nn.Module | None, batch: Batch
+    ) -> dict[str, Tensor]:
+        """detections [b, k, 6]: x1 y1 x2 y2 in image pixels, probability, class; 0 where none.
+
+        With a reference also distance [b, 6], the fields of `Distance`.
+        """
+        images, places = batch
+        maps = network(images)
+        decoded = network.decode(maps)  # type: ignore[operator]
+        kept = {"detections": self.suppress(decoded, places)}
+        if reference is not None:
+            expected = reference(images)
+            wanted = reference.decode(expected)  # type: ignore[operator]
+            kept["distance"] = distances(wanted, decoded, expected, maps)
+        return kept
+
+    def suppress(self, decoded: Tensor, places: Tensor) -> Tensor:
+        """Non-maximum suppression of [b, 4 + classes, n], boxes brought back to the images."""
+        from ultralytics.utils.nms import non_max_suppression
+
+        found = non_max_suppression(
+            decoded.float(),
+            self.confidence,
+            self.iou,
+            multi_label=True,
+            max_det=self.detections,
+            nc=self.classes,
+            max_time_img=1e9,  # never give up: results must not depend on the machine's speed
+        )
+        kept = torch.zeros(len(found), self.detections, 6)
+        for row, boxes, place in zip(kept, found, places.tolist(), strict=True):
+            row[: len(boxes)] = boxes.cpu()
+            row[: len(boxes), :4] = to_image(boxes[:, :4].cpu(), place)
+        return kept
+
+    def metrics(self, outputs: Outputs) -> dict[str, float]:
+        found = self._precision(outputs)
+        return {"map50_95": found["map50_95"], "map50": found["map50"]}
+
+    def details(self, outputs: Outputs) -> dict[str, Any]:
+        by_class = self._precision(outputs)["per_class"]
+        named = {self.names[c]: value for c, value in by_class.items() if value is not None}
+        return {"AP 50-95 by class": named}
+
+    def _precision(self, outputs: Outputs) -> dict[str, Any]:
+        found = rows(outputs["detections"])
+        return average_precision(found, self.evaluation.labels, self.classes)
+
+    def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
+        """With a 95 % interval by leaving out groups of images in turn."""
+        whole = self.metrics(reference)["map50_95"] - self.metrics(outputs)["map50_95"]
+        truths = self.evaluation.labels
+        groups = min(GROUPS, len(truths))
+        shown = [any(not box.crowd for box in label) for label in truths]
+        if len({i % groups for i, some in enumerate(shown) if some}) < 2:
+            return jackknife(whole, [whole])  # too few objects to leave some out
+        parts = [
+            map_without_groups(rows(o["detections"]), truths, self.classes, groups)
+            for o in (reference, outputs)
+        ]
+        return jackknife(whole, [a - b for a, b in zip(*parts, strict=True)])
+
+    def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
+        return Distance(*outputs["distance"].double().sum(0).tolist()).figures()
+
+    def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
+        wanted, decoded = (network.decode(maps) for maps in (reference, outputs))  # type: ignore[operator]
+        return Distance(*distances(wanted, decoded, reference, outputs).sum(0).tolist())
+
+    def picture(self, networks: Mapping[str, nn.Module], index: int) -> Image.Image | None:
+        from evaluation.pictures import side_by_side, with_boxes
+
+        samples = self.evaluation
+        image = samples.decode(samples.blob(samples.ids[index]))
+        x, place = self._view(image, samples.labels[index], index)
+        panels = {}
+        for name, network in networks.items():
+            device = next(network.parameters()).device
+            decoded = network.decode(network(x[None].to(device)))  # type: ignore[operator]
+            (found,) = rows(self.suppress(decoded, place[None]))
+            panels[name] = with_boxes(image, found[found[:, 4] >= SURE].tolist(), self.names)
+        return side_by_side(panels)
+
+
+def rows(detections: Tensor) -> list[Tensor]:
+    """[n, k, 6] padded with zeros -> one [found, 6] an image."""
+    return [found[found[:, 4] > 0] for found in detections]
+
+
+def distances(
+    wanted: Tensor, decoded: Tensor, expected: Sequence[Tensor], maps: Sequence[Tensor]
+) -> Tensor:
+    """The fields of `Distance`, image by image: [b, 6], float64.
+
+    - A decision is a place (cell and anchor) where either network is SURE of a class; they agree
+      where both are, and of the same one.
+    - KL is that of independent yes/no probabilities, one per place and class, summed over an image.
+    - Signal and noise are of the raw maps.
+    """
+    p, q = wanted[:, 4:].double(), decoded[:, 4:].double()
+    (best_p, class_p), (best_q, class_q) = p.max(1), q.max(1)
+    sure_p, sure_q = best_p >= SURE, best_q >= SURE
+    tiny = 1e-12
+    p, q = p.clamp(tiny, 1 - tiny), q.clamp(tiny, 1 - tiny)
+    kl = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    pairs = [
+        (a.double().flatten(1), b.double().flatten(1)) for a, b in zip(expected, maps, strict=True)
+    ]
+    columns = (
+        (sure_p & sure_q & (class_p == class_q)).sum(1),
+        (sure_p | sure_q).sum(1),
+        kl.flatten(1).sum(1),
+        torch.ones(len(p)),
+        torch.stack([a.square().sum(1) for a, _ in pairs]).sum(0),
+        torch.stack([(a - b).square().sum(1) for a, b in pairs]).sum(0),
+    )
+    return torch.stack([c.to(p.device, torch.float64) for c in columns], dim=1)

@@ -1,0 +1,133 @@
+"""Detectors that `ultralytics.YOLO(...)` loads, without their decoding and suppression."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.models.checkpoint import existing
+from pipelines.models.network import Network
+
+
+class RawDetector(nn.Module):
+    """An ultralytics detection network up to its last convolutions.
+
+    Its head stays in training mode, in which it gives raw maps; BatchNorms do as they are told.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.train(False)
+
+    @property
+    def head(self) -> Any:
+        """The last module: ultralytics' Detect."""
+        return self.model.model[-1]  # type: ignore[index]
+
+    def train(self, mode: bool = True) -> RawDetector:
+        """Set the mode of all modules, but of the head itself."""
+        super().train(mode)
+        self.head.training = True
+        return self
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """[b, 3, h, w] RGB / 255 -> raw maps [b, 4 * bins + classes, h_i, w_i], one a level."""
+        raw = self.model(x)
+        raw = raw.get("one2many", raw)
+        sizes = [level.shape[2:] for level in raw["feats"]]
+        both = torch.cat((raw["boxes"], raw["scores"]), 1)
+        parts = torch.split(both, [h * w for h, w in sizes], dim=2)
+        return [
+            part.reshape(*part.shape[:2], *size) for part, size in zip(parts, sizes, strict=True)
+        ]
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        """Raw maps -> [b, 4 + classes, n], as the head itself does it."""
+        both = torch.cat([level.flatten(2) for level in maps], dim=2)
+        widths = [both.shape[1] - self.head.nc, self.head.nc]
+        boxes, scores = torch.split(both, widths, dim=1)
+        decoded: Tensor = self.head._inference({"boxes": boxes, "scores": scores, "feats": maps})
+        return decoded
+
+
+@dataclass(frozen=True)
+class YoloModel:
+    """A detector by ultralytics' name or file, "yolov8n.pt", "yolov5su.pt", "yolo11s.yaml", ...
+
+    A file is unpickled by ultralytics, which runs code in it: use only files that you trust.
+
+    Attributes:
+        name: for people, and what ultralytics looks for (and downloads) if `checkpoint` is null.
+        checkpoint: local file; null: by name.
+        size: height and width of the input, a multiple of 32.
+    """
+
+    name: str
+    checkpoint: str | None
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 32 or self.size % 32:
+            raise ValueError(f"model.size={self.size} must be a multiple of 32")
+
+    def check(self) -> None:
+        """Raise if the file is not there."""
+        if self.checkpoint is not None:
+            existing(self.checkpoint)
+
+    def load(self, store: object) -> Network:
+        """The network in float32. `store` is not used: nothing is computed here.
+
+        Raises:
+            ValueError: ultralytics cannot load it, or it is no detector.
+        """
+        source = str(existing(self.checkpoint)) if self.checkpoint is not None else self.name
+        model = _loaded(source)
+        task = getattr(model, "task", None)
+        head = getattr(model.model, "model", [None])[-1]
+        if task != "detect" or not hasattr(head, "_inference"):
+            raise ValueError(
+                f"model {source} is made for the task {task!r} with the head "
+                f"{type(head).__name__}: only detectors with a Detect head can be evaluated here"
+            )
+        if head.end2end:
+            if head.cv2 is None:
+                raise ValueError(
+                    f"model {source} has only an end-to-end head, whose boxes need no suppression: "
+                    "it cannot be evaluated here. Load the checkpoint before it was fused"
+                )
+            head.end2end = False  # the one-to-many head, with the usual suppression
+        config = {
+            "input_size": [3, self.size, self.size],
+            "interpolation": "bilinear",
+            "mean": [0.0, 0.0, 0.0],
+            "std": [1.0, 1.0, 1.0],
+            "crop_pct": 1.0,
+            "crop_mode": "letterbox",
+        }
+        return Network.of(RawDetector(model.model.float()), Path(self.name).stem, config)
+
+
+def _loaded(source: str) -> Any:
+    """ultralytics.YOLO(source), quietly."""
+    logging.getLogger("ultralytics").setLevel(logging.ERROR)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            from ultralytics import YOLO
+
+            return YOLO(source)
+    except Exception as err:  # whatever unpickling or downloading leads to
+        raise ValueError(
+            f"ultralytics cannot load {source}: {str(err).strip() or type(err).__name__}. Give "
+            "model.checkpoint=FILE of a detector that ultralytics.YOLO(FILE) loads"
+        ) from err

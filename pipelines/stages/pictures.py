@@ -1,0 +1,55 @@
+"""Stage: what the float and the quantized network answer on a few evaluation images."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from evaluation.images import ImageData
+from evaluation.samples import evenly
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine import Machine
+
+QUALITY = 85  # of the JPEGs
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Side by side, for tasks whose answers can be drawn (boxes, masks).
+
+    Attributes:
+        count: evenly spaced evaluation images; 0 for none.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ValueError(f"pictures.count={self.count} must be at least 0")
+
+    def run(
+        self,
+        reference: Keyed[nn.Module],
+        quantized: Keyed[nn.Module],
+        data: Keyed[ImageData],
+        machine: Machine,
+    ) -> Artifact:
+        """Tensors: bytes of a JPEG, uint8 [n], by the number of the picture."""
+        task = data.value
+        networks = {"float": reference.value, "quantized": quantized.value}
+        chosen = evenly(self.count, len(task.evaluation))
+        drawn: dict[str, Tensor] = {}
+        with torch.inference_mode(), machine.screen.bar("pictures", len(chosen)) as advance:
+            for number, index in enumerate(chosen):
+                picture = task.picture(networks, index)
+                if picture is None:  # a task without pictures
+                    break
+                jpeg = io.BytesIO()
+                picture.save(jpeg, "JPEG", quality=QUALITY)
+                drawn[f"{number:02d}"] = torch.frombuffer(jpeg.getbuffer(), dtype=torch.uint8)
+                advance(1)
+        names = [task.evaluation.ids[i] for i in chosen]
+        return Artifact(drawn, {"images": dict(zip(drawn, names, strict=False))})
