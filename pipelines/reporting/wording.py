@@ -14,6 +14,8 @@ METRICS = {
     "map50_95": "mAP 50-95",
     "map50": "mAP 50",
     "miou": "mIoU",
+    "miou_subset": "mIoU, chosen classes",
+    "pixel_accuracy": "pixel accuracy",
     "accuracy": "accuracy",
 }
 

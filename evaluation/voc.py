@@ -1,0 +1,202 @@
+"""Pascal VOC: Everingham et al., The Pascal Visual Object Classes Challenge, IJCV 111(1), 2015."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evaluation.imagenet import SUFFIXES
+from evaluation.samples import Files, Samples, decode_file
+from evaluation.segmentation import SegmentationData
+
+NAMES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
+    *("chair", "cow", "dining table", "dog", "horse", "motorbike", "person", "potted plant"),
+    *("sheep", "sofa", "train", "tv/monitor"),
+)
+IMAGES, LISTS = "JPEGImages", Path("ImageSets", "Segmentation")
+
+# Names under which the parts of the data set usually lie inside one folder.
+EVALUATION_FOLDERS = ("voc_val200", "VOCdevkit/VOC2012", "VOC2012")
+CALIBRATION_FOLDERS = ("voc_calib64",)
+
+
+def colour(index: int) -> tuple[int, int, int]:
+    """Of a class: its lowest three bits are the highest bits of R, G and B, and so on.
+
+    >>> colour(15)
+    (192, 128, 128)
+    """
+    channels = [0, 0, 0]
+    for place in range(8):
+        for channel in range(3):
+            channels[channel] |= (index >> 3 * place + channel & 1) << 7 - place
+    return channels[0], channels[1], channels[2]
+
+
+class Voc(SegmentationData):
+    """Photographs in `JPEGImages/`, masks of the same name in `SegmentationClass*/*.png`.
+
+    `root` is such a folder or holds it under one of the usual names. Calibration images, which
+    need no masks, are looked for in `calibration_root`, or in `root` if that is null: a folder
+    `voc_calib64` there; the `train` list of a folder like `root`, or all its photographs where it
+    has no such list; else any folder of images.
+
+    Attributes:
+        mask_folder: the folder of masks, below the root; null: the only one there.
+        split: evaluate on the images that `ImageSets/Segmentation/<split>.txt` lists; null: on
+            all that have a mask.
+    """
+
+    names = NAMES
+    palette = tuple(colour(i) for i in range(len(NAMES)))
+
+    def __init__(
+        self,
+        root: str | None,
+        calibration_root: str | None,
+        batch_size: int,
+        workers: int,
+        skip_bad: bool,
+        images: int | None,
+        report_classes: Sequence[int] | None,
+        masks: str | None,
+        split: str | None,
+    ) -> None:
+        super().__init__(
+            root, calibration_root, batch_size, workers, skip_bad, images, report_classes
+        )
+        self.mask_folder, self.split = masks, split
+
+    def pools(self) -> tuple[Samples, Samples]:
+        if not self.root:
+            raise ValueError(
+                "data.root is not set: give the folder that holds JPEGImages and the masks, "
+                "data.root=/path/to/VOC2012 (or set the environment variable OBLIQ_DATA)"
+            )
+        root = Path(self.root).expanduser()
+        folder = _part(root, EVALUATION_FOLDERS)
+        self.mask_files = Files(folder)
+        evaluation = masked(folder, _mask_folder(folder, self.mask_folder), self.split)
+        calibration = Path(self.calibration_root or root).expanduser()
+        return unmasked(_part(calibration, CALIBRATION_FOLDERS + EVALUATION_FOLDERS)), evaluation
+
+
+def masked(folder: Path, masks: str, split: str | None) -> Samples:
+    """Photographs with their masks, none opened; see `Voc`.
+
+    Raises:
+        ValueError: a listed image or its mask is not there, or no image has a mask.
+    """
+    photos = _scan(folder / IMAGES)
+    labels = {Path(name).stem: name for name in _scan(folder / masks, (".png",)).values()}
+    if split is None:
+        stems = sorted(photos.keys() & labels.keys())
+        if not stems:
+            raise ValueError(
+                f"{folder}: none of the {len(photos)} images in {IMAGES} has a mask of the same "
+                f"name among the {len(labels)} .png files in {masks}"
+            )
+    else:
+        stems = _listed(folder, split)
+        _all_there(stems, photos, folder, split, IMAGES)
+        _all_there(stems, labels, folder, split, masks)
+    return _samples(folder, f"{IMAGES}/", photos, {s: f"{masks}/{labels[s]}" for s in stems})
+
+
+def unmasked(folder: Path) -> Samples:
+    """Photographs to calibrate on; see `Voc`.
+
+    Raises:
+        ValueError: no such folder, no image in it, or a listed image is not there.
+    """
+    inside = (folder / IMAGES).is_dir()
+    photos = _scan(folder / IMAGES if inside else folder)
+    stems = sorted(photos)
+    if (folder / LISTS / "train.txt").is_file():
+        stems = _listed(folder, "train")
+        _all_there(stems, photos, folder, "train", IMAGES)
+    return _samples(folder, f"{IMAGES}/" if inside else "", photos, dict.fromkeys(stems, ""))
+
+
+def _samples(
+    folder: Path, prefix: str, photos: Mapping[str, str], labels: Mapping[str, str]
+) -> Samples:
+    ids = tuple(prefix + photos[stem] for stem in labels)
+    return Samples(
+        ids=ids,
+        labels=tuple(labels.values()),
+        blob=Files(folder),
+        decode=decode_file,
+        sizes=tuple((folder / name).stat().st_size for name in ids),
+    )
+
+
+def _part(root: Path, names: tuple[str, ...]) -> Path:
+    """The first sub-folder of `root` with one of the names, or `root` itself."""
+    return next((root / name for name in names if (root / name).is_dir()), root)
+
+
+def _scan(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, str]:
+    """{name without suffix: name} of the image files in a folder."""
+    if not folder.is_dir():
+        hint = f": data.root needs {IMAGES} and masks" if folder.name == IMAGES else ""
+        raise ValueError(f"{folder} is not a folder{hint}. Give one that holds images")
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if not e.name.startswith(".")]
+    found = {Path(name).stem: name for name in names if name.lower().endswith(suffixes)}
+    if not found:
+        raise ValueError(f"{folder} holds no images ({' '.join(suffixes)})")
+    return found
+
+
+def _mask_folder(folder: Path, chosen: str | None) -> str:
+    """The name of the folder of masks.
+
+    Raises:
+        ValueError: the chosen one is not there; or none was chosen and there is not exactly one.
+    """
+    there = sorted(p.name for p in folder.glob("SegmentationClass*") if p.is_dir())
+    if chosen is not None:
+        if not (folder / chosen).is_dir():
+            named = f": choose one of {', '.join(there)}" if there else ", nor any other"
+            raise ValueError(f"data.masks={chosen}: {folder} has no such folder of masks{named}")
+        return chosen
+    if not there:
+        raise ValueError(
+            f"{folder} has no folder SegmentationClass* of masks: data.root must be a folder with "
+            f"{IMAGES} and SegmentationClass; for masks in another folder set data.masks"
+        )
+    if len(there) > 1:
+        raise ValueError(
+            f"{folder} has several folders of masks, {', '.join(there)}, which give different "
+            f"figures: choose one, data.masks={there[0]}"
+        )
+    return there[0]
+
+
+def _listed(folder: Path, split: str) -> list[str]:
+    """Names of the images in a list: the first column, with or without folder and suffix."""
+    path = folder / LISTS / f"{split}.txt"
+    if not path.is_file():
+        there = sorted(p.stem for p in (folder / LISTS).glob("*.txt"))
+        raise ValueError(
+            f"data.split={split}: there is no list {path}. Lists there: "
+            f"{', '.join(there) or 'none'}. Use null for all images that have a mask"
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    stems = list(dict.fromkeys(Path(line.split()[0]).stem for line in lines if line.strip()))
+    if not stems:
+        raise ValueError(f"{path} lists no images")
+    return stems
+
+
+def _all_there(
+    stems: Sequence[str], files: Mapping[str, str], folder: Path, split: str, where: str
+) -> None:
+    absent = [stem for stem in stems if stem not in files]
+    if absent:
+        raise ValueError(
+            f"{folder / LISTS / split}.txt lists {len(absent)} images that are not in "
+            f"{folder / where}: {', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}. "
+            "Fetch them or take them off the list"
+        )
