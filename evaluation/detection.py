@@ -149,9 +149,6 @@ class DetectionData(ImageData):
         ]
         return jackknife(whole, [a - b for a, b in zip(*parts, strict=True)])
 
-    def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
-        return Distance(*outputs["distance"].double().sum(0).tolist()).figures()
-
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
         wanted, decoded = (network.decode(maps) for maps in (reference, outputs))  # type: ignore[operator]
         return Distance(*distances(wanted, decoded, reference, outputs).sum(0).tolist())

@@ -120,9 +120,12 @@ class ImageData(LightningDataModule, ABC):
     def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
         """Loss of the main metric from the float to the quantized network."""
 
-    @abstractmethod
     def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
-        """agreement (percent), kl (nats) and sqnr_db to the float network."""
+        """agreement (percent), kl (nats) and sqnr_db to the float network.
+
+        From `outputs["distance"]` [n, 6], the fields of `Distance` of every image.
+        """
+        return Distance(*outputs["distance"].double().sum(0).tolist()).figures()
 
     @abstractmethod
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:

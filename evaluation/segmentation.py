@@ -6,137 +6,25 @@ float network is measured on the network's own pixels; padding never counts.
 """
 
 import hashlib
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
-from timm.data.transforms import str_to_pil_interp
+from PIL import Image
 from torch import Tensor, nn
 
 from evaluation.fidelity import Distance, Drop, logits_distance
 from evaluation.images import Batch, ImageData, Outputs, View
 from evaluation.jackknife import jackknife
+from evaluation.mask_pictures import panels
+from evaluation.masks import IGNORE, PADDING, Geometry, Masked, Masks, size_of
 from evaluation.samples import Files, Progress, Samples
 
-IGNORE = 255  # in a mask: this pixel counts for no metric
-PADDING = -1  # in a batch of masks: beyond the image
 PIECE = 2**14  # pixels whose logits are compared at once
-
-WIDTH, PANEL, GAP, LINE = 1200, 400, 8, 22  # of a picture and its parts, at most; pixels
-IGNORE_COLOUR = (224, 224, 192)  # of VOC's masks
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How an image of any size becomes an input of `side` (height, width).
-
-    pad: at its own size, at the top left, with zeros (after the normalisation) below and right;
-    a larger image is first shrunk to fit, its shape kept. squash: resized, its shape not kept.
-    """
-
-    side: tuple[int, int]
-    pad: bool
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, data_config: Mapping[str, Any]) -> "Geometry":
-        """From a model's data config.
-
-        Raises:
-            ValueError: crop_mode or crop_pct would cut off a part of the image.
-        """
-        mode, share = data_config["crop_mode"], data_config["crop_pct"]
-        if mode not in ("pad", "squash") or share != 1:
-            raise ValueError(
-                f"data_config has crop_mode={mode!r} and crop_pct={share}: in segmentation every "
-                "pixel needs an answer, so set crop_mode to pad or squash, and crop_pct to 1.0"
-            )
-        return cls(
-            side=(data_config["input_size"][1], data_config["input_size"][2]),
-            pad=mode == "pad",
-            interpolation=data_config["interpolation"],
-            mean=tuple(data_config["mean"]),
-            std=tuple(data_config["std"]),
-        )
-
-    def area(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that such an image takes up in the input, from the top left."""
-        if not self.pad:
-            return self.side
-        share = min(1.0, self.side[0] / height, self.side[1] / width)
-        return max(round(share * height), 1), max(round(share * width), 1)
-
-    def input(self, image: Image.Image) -> Tensor:
-        """[3, *side] float32."""
-        height, width = self.area(image.height, image.width)
-        if (width, height) != image.size:
-            image = image.resize((width, height), str_to_pil_interp(self.interpolation))
-        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-        mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (self.mean, self.std))
-        return F.pad((x - mean) / std, (0, self.side[1] - width, 0, self.side[0] - height))
-
-
-@dataclass(frozen=True)
-class Masks:
-    """(path of a mask below the files' root, (width, height) of its image) -> classes [h, w]."""
-
-    files: Files
-    classes: int
-
-    def __call__(self, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Read one mask.
-
-        Raises:
-            ValueError: of another size or kind, or with values that are no class.
-            OSError: no such file, or damaged.
-        """
-        path = self.files.root / name
-        image = Image.open(io.BytesIO(self.files(name)))
-        if image.mode not in ("P", "L"):
-            raise ValueError(
-                f"mask {path} is of mode {image.mode}: a mask holds class indices, so it must be "
-                "an 8-bit palette or greyscale PNG. Convert colours to indices first"
-            )
-        if image.size != size:
-            raise ValueError(
-                f"mask {path} is {image.width}x{image.height} but its image is "
-                f"{size[0]}x{size[1]}: they must be equal. Is it the mask of another image?"
-            )
-        mask: NDArray[np.uint8] = np.array(image)
-        wrong = [int(v) for v in np.unique(mask) if v >= self.classes and v != IGNORE]
-        if wrong:
-            raise ValueError(
-                f"mask {path} has the values {wrong[:5]}: only 0..{self.classes - 1} and {IGNORE} "
-                "(ignore) are allowed. Was it saved in colour, or for other classes?"
-            )
-        return mask
-
-
-@dataclass(frozen=True)
-class Masked:
-    """(x [3, *side], mask [*canvas] int64, PADDING beyond the image; [0] without a mask)."""
-
-    geometry: Geometry
-    masks: Masks
-    canvas: tuple[int, int]
-
-    def __call__(self, image: Image.Image, label: str, index: int) -> tuple[Tensor, Tensor]:
-        x = self.geometry.input(image)
-        if not label:
-            return x, torch.zeros(0, dtype=torch.int64)
-        y = torch.full(self.canvas, PADDING)
-        y[: image.height, : image.width] = torch.from_numpy(self.masks(label, image.size))
-        return x, y
 
 
 class SegmentationData(ImageData):
@@ -198,7 +86,7 @@ class SegmentationData(ImageData):
         width = height = 0
         for label in self.evaluation.labels:
             with suppress(OSError):  # a damaged one: `check` decides what becomes of it
-                w, h = _size(self.mask_files(label))
+                w, h = size_of(self.mask_files(label))
                 width, height = max(width, w), max(height, h)
         return Masked(Geometry.of(data_config), self.masks, (height, width))
 
@@ -227,7 +115,7 @@ class SegmentationData(ImageData):
         samples, bad = self.evaluation, dict[str, str]()
         for name, label in zip(samples.ids, samples.labels, strict=True):
             try:
-                self.masks(label, _size(samples.blob(name)))
+                self.masks(label, size_of(samples.blob(name)))
             except (OSError, ValueError, SyntaxError) as error:  # Pillow's: a damaged PNG
                 bad[name] = str(error)
         if bad and (not self.skip_bad or len(bad) == len(samples)):
@@ -304,18 +192,15 @@ class SegmentationData(ImageData):
         left = [100 * iou(c.sum(0) - c[counted]).nanmean(1) for c in (before, after)]
         return jackknife(float(points[0] - points[1]), (left[0] - left[1]).tolist())
 
-    def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
-        return Distance(*outputs["distance"].sum(0).tolist()).figures()
-
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
         """Over all pixels, padding too: calibration batches do not say what is padding."""
         return _sum([_apart(f, q) for f, q in zip(reference, outputs, strict=True)])
 
     def details(self, outputs: Outputs) -> dict[str, Any]:
-        """iou_per_class: {name: percent, None where the class does not occur}."""
+        """IoU by class: {name: percent} of the classes that occur."""
         ratios = (100 * iou(outputs["confusion"].sum(0))).tolist()
         named = zip(self.names, ratios, strict=True)
-        return {"iou_per_class": {n: None if math.isnan(r) else r for n, r in named}}
+        return {"IoU by class": {n: r for n, r in named if not math.isnan(r)}}
 
     def picture(self, networks: Mapping[str, nn.Module], index: int) -> Image.Image:
         """Photo, truth, and one panel a network; below, the colours of the classes in it."""
@@ -331,7 +216,7 @@ class SegmentationData(ImageData):
                 logits = network(x.to(next(network.parameters()).device))
             answer = _nearest(logits[0, :, :h, :w].argmax(0), truth.shape)
             answers[name] = answer.cpu().numpy().astype(np.uint8)
-        return _panels(photo, answers, self.names, self.palette)
+        return panels(photo, answers, self.names, self.palette)
 
     def _areas(self, masks: Tensor) -> Iterator[tuple[Tensor, int, int]]:
         """Each mask without its padding, and height and width of its image in the input."""
@@ -388,51 +273,3 @@ def _finite(logits: Tensor) -> Tensor:
             "look at the weights, or at precision=16 overflowing (use 32 or bf16)"
         )
     return logits
-
-
-def _size(blob: bytes) -> tuple[int, int]:
-    """(width, height), without decoding the pixels."""
-    return Image.open(io.BytesIO(blob)).size
-
-
-def _panels(
-    photo: Image.Image,
-    answers: Mapping[str, NDArray[np.uint8]],
-    names: Sequence[str],
-    palette: Sequence[tuple[int, int, int]],
-) -> Image.Image:
-    """The photo and class maps of its size side by side, captions above, classes below."""
-    panels = {"photo": photo} | {k: _blend(photo, a, palette) for k, a in answers.items()}
-    width = min((WIDTH - GAP) // len(panels) - GAP, PANEL)
-    height = round(photo.height * width / photo.width)
-    font = ImageFont.load_default(size=15)
-    shown = sorted({int(v) for a in answers.values() for v in np.unique(a)} - {0, IGNORE})
-    entries = [(names[c], palette[c]) for c in shown] + [("ignored", IGNORE_COLOUR)]
-    places, x, row, whole = [], GAP, 0, len(panels) * (width + GAP) + GAP
-    for name, _ in entries:
-        need = LINE + round(font.getlength(name)) + 2 * GAP
-        if x > GAP and x + need > whole:
-            x, row = GAP, row + 1
-        places.append((x, 2 * GAP + LINE + height + row * LINE))
-        x += need
-    canvas = Image.new("RGB", (whole, places[-1][1] + LINE + GAP), "white")
-    draw = ImageDraw.Draw(canvas)
-    for i, (name, panel) in enumerate(panels.items()):
-        left = GAP + i * (width + GAP)
-        draw.text((left, GAP // 2), name, "black", font)
-        canvas.paste(panel.resize((width, height), Image.Resampling.BILINEAR), (left, GAP + LINE))
-    for (name, colour), (left, top) in zip(entries, places, strict=True):
-        draw.rectangle((left, top + 3, left + 15, top + 18), colour, "black")
-        draw.text((left + LINE, top), name, "black", font)
-    return canvas
-
-
-def _blend(
-    photo: Image.Image, answer: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]
-) -> Image.Image:
-    """The photo, tinted where the class is not 0."""
-    colours = np.zeros((IGNORE + 1, 3))
-    colours[: len(palette)], colours[IGNORE] = palette, IGNORE_COLOUR
-    share = np.where(answer == 0, 0.0, 0.6)[..., None]
-    mixed = (1 - share) * np.array(photo) + share * colours[answer]
-    return Image.fromarray(mixed.round().astype(np.uint8))

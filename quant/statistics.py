@@ -5,10 +5,11 @@
 - `match`: correct only what quantization moved. On the same images, with batch means m and
   variances v before a BatchNorm in the float network (f) and in the quantized one (q),
 
-      mean += average of (m_q - m_f),    var *= exp(average of log(v_q / v_f))
+      mean = mean_f + average of (m_q - m_f),    var = var_f * exp(average of log(v_q / v_f))
 
-  so calibration images that differ a little from the training images do no harm. Every layer is
-  corrected batch by batch while the images pass, so later layers see corrected inputs.
+  with the float network's running statistics on the right, so calibration images that differ a
+  little from the training images do no harm. Every layer is corrected batch by batch while the
+  images pass, so later layers see corrected inputs.
   A LayerNorm has no statistics: there, mean and standard deviation of each output channel
   are matched to the float network's through its affine parameters (OBC's "statistics correction").
 """
@@ -78,7 +79,7 @@ class Matcher:
             move = _move(seen[name].popleft(), _moments(norm, x))
             self.moves[name] = self.moves[name] + move if name in self.moves else move
             self.runs[name] += 1
-            state = _corrected(norm, move)
+            state = _corrected(self.reference.get_submodule(name), move)
             before[name] = {key: getattr(norm, key).clone() for key in state}
             _set(norm, state)
 
@@ -98,9 +99,8 @@ class Matcher:
             raise ValueError("no calibration batch was seen: nothing to match statistics on")
         changed = {}
         for name, move in self.moves.items():
-            norm = self.quantized.get_submodule(name)
-            state = _corrected(norm, move / self.runs[name])
-            _set(norm, state)
+            state = _corrected(self.reference.get_submodule(name), move / self.runs[name])
+            _set(self.quantized.get_submodule(name), state)
             changed.update({f"{name}.{key}": value for key, value in state.items()})
         return changed
 
@@ -178,7 +178,7 @@ def _move(reference: tuple[Tensor, Tensor], quantized: tuple[Tensor, Tensor]) ->
 
 
 def _corrected(norm: nn.Module, move: Move) -> dict[str, Tensor]:
-    """The tensors of `norm` that undo `move`."""
+    """The float network's tensors of `norm`, changed so that they undo `move`."""
     if isinstance(norm, nn.LayerNorm):  # y' = (y - mean_q) std_f / std_q + mean_f
         a = (-move.log_ratio / 2).exp()
         bias = (norm.bias.double() - move.mean_q) * a + move.mean_f

@@ -151,7 +151,7 @@ def test_confusions_and_metrics_equal_counting_pixel_by_pixel(root, mode):
     assert metrics["pixel_accuracy"] == pytest.approx(100 * right / total, abs=1e-9)
     percent = [v if v is None else pytest.approx(100 * v, abs=1e-9) for v in ious(table)]
     named = dict(zip(Shapes.names, percent, strict=True))
-    assert data.details(found) == {"iou_per_class": named}
+    assert data.details(found) == {"IoU by class": named}
 
 
 @MODES
@@ -221,7 +221,7 @@ def test_classes_that_do_not_occur_count_for_nothing(root):
     table = torch.zeros(1, C, C, dtype=torch.int64)
     table[0, 0, 0], table[0, 0, 1] = 3, 1
     assert data.metrics({"confusion": table}) == {"miou": 37.5, "pixel_accuracy": 75.0}
-    per_class = data.details({"confusion": table})["iou_per_class"]
+    per_class = data.details({"confusion": table})["IoU by class"]
     assert per_class == {"ground": 75.0, "red": 0.0, "green": None, "blue": None}
     with pytest.raises(ValueError, match="no pixel has a class: all 1 masks ignore"):
         data.metrics({"confusion": 0 * table})

@@ -319,3 +319,20 @@ def test_running_statistics_are_copies():
     kept = running_statistics(net)["bn1.running_mean"]
     kept += 1
     assert not torch.equal(kept, net.bn1.running_mean)
+
+
+def test_what_the_quantized_network_has_for_statistics_before_does_not_count():
+    images = draw(40, 3, 6, 6, seed=5)
+    reference = network(calibrated_on=images)
+    found = []
+    for offset in (0.0, 3.0):
+        quantized = copy.deepcopy(reference)
+        for source, norm in zip(SOURCES, NORMS, strict=True):
+            quantized.get_submodule(source).weight.data.mul_(1.1)
+            quantized.get_submodule(norm).running_mean.add_(offset)
+        matcher = Matcher(reference, quantized)
+        for part in images.split(20):
+            matcher.step(part)
+        found.append(matcher.finish())
+    for name, value in found[0].items():
+        close(found[1][name], value)
