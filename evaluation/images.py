@@ -211,9 +211,12 @@ class ImageData(LightningDataModule, ABC):
         """sha256 of the evaluation images and their transform."""
         return self._key(self.evaluation)
 
-    def calibration_loader(self, start: int = 0) -> Batches:
-        """Chosen images from number `start` on: (x [b, 3, h, w] float32, the task's y [b, ...])."""
-        rest = self.calibration.take(range(start, len(self.calibration)))
+    def calibration_loader(self, start: int = 0, first: int | None = None) -> Batches:
+        """Chosen images from number `start` on: (x [b, 3, h, w] float32, the task's y [b, ...]).
+
+        With `first`, only so many of all, at most.
+        """
+        rest = self.calibration.take(range(len(self.calibration))[start:first])
         return self._loader(rest, self._calibration_batch_size)
 
     def predict_dataloader(self) -> Batches:

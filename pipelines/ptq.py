@@ -18,10 +18,11 @@ from torch import nn
 
 from evaluation.images import ImageData
 from pipelines import fingerprint, preflight
-from pipelines.artifacts import Keyed
+from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine, interruptible
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
+from pipelines.stages.activations import QuantizeActivations, with_activations
 from pipelines.stages.allocate import Uniform
 from pipelines.stages.baseline import Baseline
 from pipelines.stages.batchnorm import CorrectStatistics, corrected
@@ -58,6 +59,7 @@ class Chain:
     quantize: QuantizeLayers
     baseline: Baseline
     batchnorm: CorrectStatistics
+    activations: QuantizeActivations
     evaluate: Evaluate
     pictures: Pictures
     report: Report
@@ -163,7 +165,7 @@ def _stages(
     evaluation = Keyed(chain.data, chain.data.evaluation_key)
 
     calibration = store.run(chain.calibrate, network, images, machine)
-    layers = list(layers_of(calibration))
+    layers = layers_of(calibration)
     log.stage("calibrate", calibration.seconds, calibration.cached, f"{len(layers)} layers")
 
     bits = chain.precision.run(layers)
@@ -195,8 +197,23 @@ def _stages(
     log.stage("batchnorm", statistics.seconds, statistics.cached, f"{chain.batchnorm.mode}, {kept}")
 
     final = Keyed(corrected(quantized.value, statistics), f"{quantized.key} {statistics.key}")
-    reference: Keyed[nn.Module | None] = Keyed(network.module, network.key)
     best = final if statistics.record["kept"] else quantized
+
+    activations = None
+    if chain.activations.bits is not None:
+        activations = store.run(
+            chain.activations, best, Keyed(layers, calibration.key), images, machine
+        )
+        log.stage("activations", activations.seconds, activations.cached, _ends(activations))
+        best, quantized = (
+            Keyed(
+                with_activations(weights_only.value, layers, activations),
+                f"{weights_only.key} {activations.key}",
+            )
+            for weights_only in (best, quantized)
+        )
+
+    reference: Keyed[nn.Module | None] = Keyed(network.module, network.key)
     float_outputs, uncorrected, outputs = (
         store.run(chain.evaluate, module, other, evaluation, machine)
         for module, other in (
@@ -225,6 +242,7 @@ def _stages(
         uncorrected_outputs=uncorrected,
         outputs=outputs,
         pictures=pictures,
+        activations=activations,
     )
     begin = {
         **about.about,
@@ -245,6 +263,10 @@ def _stages(
     )
     tracker.summary(results)
     return results
+
+
+def _ends(activations: Artifact) -> str:
+    return _range(activations.record["bits"])
 
 
 def _range(bits: Mapping[str, int]) -> str:

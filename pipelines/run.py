@@ -74,11 +74,6 @@ def job(cfg: DictConfig) -> float | None:
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     """Build everything from the configuration, then run the chain."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    if settings["act_bits"] is not None:
-        raise ValueError(
-            f"act_bits={settings['act_bits']}: activations cannot be quantized by these methods; "
-            "leave act_bits=null"
-        )
     screen.line(_name(settings), mark="[bold]obliq[/]  ")
     with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
         from pipelines import ptq, typecheck
@@ -99,8 +94,14 @@ def _name(settings: dict[str, Any]) -> str:
     title = choices.get("experiment") or "-".join(
         dict.fromkeys([choices["model"], choices["data"]])
     )
-    name = f"{title}-{choices['method']}-w{settings['bits']}"
+    name = f"{title}-{choices['method']}-{_width(settings)}"
     return f"{name}-s{settings['seed']}" if settings["seed"] else name
+
+
+def _width(settings: dict[str, Any]) -> str:
+    """w4, or w4a8."""
+    activations = f"a{settings['act_bits']}" if settings["act_bits"] is not None else ""
+    return f"w{settings['bits']}{activations}"
 
 
 def _about(settings: dict[str, Any], folder: Path) -> Run:
@@ -126,7 +127,7 @@ def _about(settings: dict[str, Any], folder: Path) -> Run:
         config=settings,
         name=_name(settings),
         group=sweep,
-        tags=[*tags, choices["method"], choices["data"], f"w{settings['bits']}"],
+        tags=[*tags, choices["method"], choices["data"], _width(settings)],
         seed=settings["seed"],
     )
 

@@ -31,8 +31,8 @@ def check(settings: Mapping[str, Any]) -> None:
     for path, value, kinds in declared:  # method.block before quantize.solve.method.block
         if not any(_fits(value, kind) for kind in kinds):
             key = path.rsplit(".", 1)[-1]
-            alone = key in settings and not isinstance(settings[key], Mapping)
-            name = key if alone else path  # bits, not precision.bits
+            given = (w for w, v in settings.items() if w.endswith(key) and v == value)
+            name = next(given, path)  # bits, not precision.bits; act_bits, not activations.bits
             wanted = " or ".join(WORDS[kind] for kind in kinds)
             raise ValueError(f"{name}={value!r} must be {wanted}")
 

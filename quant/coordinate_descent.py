@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.grid import Grid, nearest
+from quant.grid import Grid, snapped
 from quant.problem import LayerProblem
 
 
@@ -30,29 +30,26 @@ def descend(problem: LayerProblem, grid: Grid, Q: Tensor, sweeps: int, block: in
     W, H = problem.W, problem.H.to(Q.dtype)
     c = W.shape[2]
     Q = Q.clone()
+    R = (W - Q) @ H
     for _ in range(sweeps):
-        R = (W - Q) @ H  # anew every sweep: rounding errors do not add up
         before = Q.clone()
         for start in range(0, c, block):
             b = slice(start, min(start + block, c))
             part = torch.arange(b.start, b.stop, device=W.device).expand(len(W), -1)
-            step = _sweep_block(Q[..., b], R[..., b].clone(), H[:, b, b], grid.columns(part))
-            Q[..., b] += step
-            R -= step @ H[:, b]
-        Q = grid.round(Q)  # from "almost on the grid" to exactly on it
+            new = _sweep_block(Q[..., b], R[..., b], H[:, b, b], grid.columns(part))
+            R -= (new - Q[..., b]) @ H[:, b]
+            Q[..., b] = new
         if torch.equal(Q, before):
             break
     return Q
 
 
 def _sweep_block(Q: Tensor, R: Tensor, H: Tensor, grid: Grid) -> Tensor:
-    """The change of Q [g, r, B]; R = (W - Q) H [g, r, B] is overwritten, H [g, B, B]."""
-    new = Q.clone()
-    scale, zero = (t.expand(*Q.shape[:2], -1) for t in grid.spread(Q.shape[2]))
-    for j in range(Q.shape[2]):
-        k = j if grid.width else 0
-        s, z = scale[..., k], zero[..., k]
-        target = Q[..., j] + R[..., j] / H[:, j, j, None]
-        new[..., j] = nearest(target, s, z, grid.top)
-        R -= (new[..., j] - Q[..., j])[..., None] * H[:, None, j]
-    return new - Q
+    """Better Q [g, r, B], given R = (W - Q) H [g, r, B] and H [g, B, B]."""
+    _, r, B = Q.shape
+    Q, R = Q.mT.contiguous(), R.mT.contiguous()  # [g, B, r]: what is changed together lies together
+    for j, steps in zip(range(B), grid.by_column(r, B), strict=False):
+        q = snapped(torch.addcdiv(Q[:, j], R[:, j], H[:, j, j, None]), *steps)
+        R[:, j + 1 :].addcmul_(H[:, j, j + 1 :, None], (q - Q[:, j])[:, None], value=-1)
+        Q[:, j] = q
+    return Q.mT

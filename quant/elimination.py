@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from quant.grid import Grid, nearest
+from quant.grid import Grid, snapped
 from quant.problem import LayerProblem, inverse_root
 
 SolveBlock = Callable[[Tensor, Tensor, Grid], Tensor]
@@ -45,7 +45,7 @@ def eliminate(
         raise ValueError(f"block={block} must be at least 1 column")
     c = problem.W.shape[2]
     ordered, ordered_grid = problem.permuted(order), grid.columns(order)
-    U = inverse_root(ordered.H).to(ordered.W.dtype)
+    U = inverse_root(ordered.H, ordered.W.dtype)
     W = ordered.W.clone()
     Q = torch.empty_like(W)
     for start in range(0, c, block):
@@ -59,13 +59,12 @@ def eliminate(
 
 def in_order(W: Tensor, U: Tensor, grid: Grid) -> Tensor:
     """Fix the columns of a block from left to right, all rows at once (GPTQ)."""
-    W = W.clone()
-    scale, zero = (t.expand(*W.shape[:2], -1) for t in grid.spread(W.shape[2]))
+    _, r, B = W.shape
+    W = W.mT.contiguous()  # [g, B, r]: what is fixed together lies together
     Q = torch.empty_like(W)
-    for j in range(W.shape[2]):
-        k = j if grid.width else 0
-        s, z = scale[..., k], zero[..., k]
-        Q[..., j] = nearest(W[..., j], s, z, grid.top)
-        e = (W[..., j] - Q[..., j]) / U[:, j, j, None]
-        W[..., j:] -= e[..., None] * U[:, None, j, j:]
-    return Q
+    for j, steps in zip(range(B), grid.by_column(r, B), strict=False):
+        q = snapped(W[:, j], *steps)
+        e = (W[:, j] - q) / U[:, j, j, None]
+        W[:, j + 1 :].addcmul_(U[:, j, j + 1 :, None], e[:, None], value=-1)
+        Q[:, j] = q
+    return Q.mT

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -19,8 +20,12 @@ GRANULARITIES = ("row", "tensor", "columns")
 
 def nearest(W: Tensor, scale: Tensor, zero: Tensor, top: int) -> Tensor:
     """The nearest values to W on the grid of codes 0 ... top; all arguments broadcast."""
-    codes = (W / scale).round_().add_(zero).clamp_(0, top)
-    return codes.sub_(zero).mul_(scale)
+    return snapped(W, scale, -zero, top - zero)
+
+
+def snapped(W: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """`nearest` on the multiples low * scale ... high * scale: four operations, for inner loops."""
+    return (W / scale).round_().clamp_(low, high).mul_(scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +75,13 @@ class Grid:
         if self.scale.shape[1] == 1:
             return self
         return replace(self, scale=self.scale[:, index], zero=self.zero[:, index])
+
+    def by_column(self, rows: int, c: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Scale, low and high of `snapped` for each of c columns, [g, rows] each."""
+        scale, zero = (t.expand(-1, rows, -1) for t in self.spread(c))
+        low, high = -zero, self.top - zero
+        parts = zip(*(t.unbind(2) for t in (scale, low, high)), strict=True)
+        return cycle(parts) if self.width is None else parts
 
     def spread(self, c: int) -> tuple[Tensor, Tensor]:
         """Step sizes and zeros of c columns, both broadcastable to [g, r, c]."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+LEAF = 64  # columns of a triangular inverse that is not split further
+
 
 @dataclass(frozen=True, eq=False)
 class LayerProblem:
@@ -80,11 +82,11 @@ class LayerProblem:
         return ((E @ self.H.double()) * E).sum(-1)
 
 
-def inverse_root(H: Tensor) -> Tensor:
-    """U, upper triangular, with H^-1 = U^T U. H [g, c, c] positive definite; result float64.
+def inverse_root(H: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """U, upper triangular, with H^-1 = U^T U. H [g, c, c] positive definite.
 
-    With J the reversal of the columns and J H J = L L^T, U = J L^-1 J: one Cholesky factorization
-    and one triangular inverse, and H^-1 itself is never formed.
+    With J the reversal of the columns and J H J = L L^T, U = J L^-1 J: one Cholesky factorization,
+    in float64, one triangular inverse, in `dtype`, and H^-1 itself is never formed.
 
     Raises:
         ValueError: H is not positive definite.
@@ -95,6 +97,19 @@ def inverse_root(H: Tensor) -> Tensor:
             "Cholesky failed: the Hessian is not positive definite. Raise the damping "
             "(damping=0.05, say) or calibrate on more images"
         )
-    eye = torch.eye(H.shape[-1], dtype=L.dtype, device=L.device).expand_as(L)
-    inverse: Tensor = torch.linalg.solve_triangular(L, eye, upper=False)
-    return inverse.flip(1, 2)
+    return _triangular_inverse(L.to(dtype)).flip(1, 2)
+
+
+def _triangular_inverse(L: Tensor) -> Tensor:
+    """L^-1 of lower triangular L [g, c, c] by halves: two thirds of the work is matrix products."""
+    c = L.shape[-1]
+    if c <= LEAF:
+        eye = torch.eye(c, dtype=L.dtype, device=L.device).expand_as(L)
+        inverse: Tensor = torch.linalg.solve_triangular(L, eye, upper=False)
+        return inverse
+    a, b = slice(0, c // 2), slice(c // 2, c)
+    inverse = torch.zeros_like(L)
+    inverse[:, a, a] = _triangular_inverse(L[:, a, a])
+    inverse[:, b, b] = _triangular_inverse(L[:, b, b])
+    inverse[:, b, a] = -inverse[:, b, b] @ (L[:, b, a] @ inverse[:, a, a])
+    return inverse

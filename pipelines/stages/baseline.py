@@ -111,8 +111,8 @@ class TimeInverse:
         """Record: seconds of one H^-1."""
         problem = layer.value.problem()
         start = time.perf_counter()
-        U = inverse_root(problem.prepared(self.damping).H)
-        (U.mT @ U).to(torch.float32)
+        U = inverse_root(problem.prepared(self.damping).H, problem.W.dtype)
+        U.mT @ U
         return Artifact({}, {"seconds": time.perf_counter() - start})
 
 

@@ -68,16 +68,18 @@ def put(module: nn.Module, layer: Layer, solution: Artifact) -> None:
         module.get_parameter(layer.weight).copy_(as_weight(solution, layer))
 
 
-def shifted_mean(module: nn.Module, layer: Layer, solution: Artifact, mean: Tensor) -> Tensor:
+def shifted_mean(
+    module: nn.Module, layer: Layer, solution: Artifact, mean: Tensor, float_mean: Tensor
+) -> Tensor:
     """The running mean behind a layer, moved by what quantization adds to the layer's mean output.
 
-    That is (Q - W) m for inputs of mean m [g, c].
+    That is Q m~ - W m for inputs of mean m [g, c] in the float network, m~ in the quantized one.
     """
-    weight = module.get_parameter(layer.weight).detach()
-    change = weights_of(solution) - to_matrix(weight, layer.groups)
-    shift = (change.double() @ mean.double()[:, :, None]).flatten()
+    W = to_matrix(module.get_parameter(layer.weight).detach(), layer.groups).double()
+    Q = weights_of(solution).double()
+    shift = Q @ mean.double()[:, :, None] - W @ float_mean.double()[:, :, None]
     before = module.get_buffer(layer.norm)
-    return (before + shift).to(before.dtype)
+    return (before + shift.flatten()).to(before.dtype)
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,13 @@ class QuantizeLayers:
             matter. "centred": of the same inputs without their mean, where a BatchNorm takes the
             output; what that adds to the mean output goes into the BatchNorm's running mean.
             "sequential": of the inputs that the already quantized layers give, with the weights
-            moved first so that the float network's output is matched.
+            moved first so that the float network's output is matched; centred likewise.
+        positions: of an image that sequential sums run over; None: all.
     """
 
     solve: SolveLayer
     inputs: str
+    positions: int | None
 
     def __post_init__(self) -> None:
         if self.inputs not in INPUTS:
@@ -118,22 +122,25 @@ class QuantizeLayers:
         quantized = deepcopy(network.module)
         with machine.screen.bar("quantize", len(inputs)) as advance:
             for name, given in inputs.items():
+                mean = float_mean = calibration.tensors[f"mean/{name}"]
                 if self.inputs == "sequential":
-                    stage = SequentialInputs(self.solve.damping)
+                    stage = SequentialInputs(self.solve.damping, self.positions)
                     so_far = Keyed(quantized, ",".join(s.key for s in solutions.values()))
                     moved = store.run(
                         stage, network, so_far, data, Keyed(given.layer, name), machine
                     )
                     inputs[name] = given = stage.layer_input(given.layer, moved)
                     collecting += moved.seconds
+                    mean, float_mean = (moved.tensors[k] for k in ("mean", "float_mean"))
                 solutions[name] = store.run(
                     self.solve, Keyed(given, given.key), Keyed(bits[name], str(bits[name]))
                 )
                 put(quantized, given.layer, solutions[name])
-                if around_mean and given.layer.norm:
-                    mean = calibration.tensors[f"mean/{name}"]
-                    means[given.layer.norm] = shifted_mean(
-                        network.module, given.layer, solutions[name], mean
+                norm = given.layer.norm
+                if norm and self.inputs != "float":
+                    means[norm] = shifted_mean(
+                        network.module, given.layer, solutions[name], mean, float_mean
                     )
+                    quantized.get_buffer(norm).copy_(means[norm])
                 advance(1)
         return QuantizedWeights(solutions, inputs, means, collecting)

@@ -38,6 +38,7 @@ class Findings:
     uncorrected_outputs: Artifact
     outputs: Artifact
     pictures: Artifact
+    activations: Artifact | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class Report:
                 **costs(found),
                 "layers": [{**row, "method": about["method"]} for row in layer_rows(found)],
                 "not_quantized": found.calibration.record["skipped"],
+                "inputs_not_quantized": found.activations.record["left_out"]
+                if found.activations
+                else {},
                 "output_dir": str(folder),
             }
         )
@@ -68,7 +72,7 @@ class Report:
         gallery = save_pictures(found.pictures, folder / "pictures")
         layers_csv.write(results, folder / "layers.csv")
         html.render(results, drawn, gallery, folder / "report.html")
-        save_weights(found.weights, found.statistics, folder / "weights.safetensors")
+        save_weights(found, folder / "weights.safetensors")
         draft = folder / "results.json.new"
         draft.write_text(json.dumps(results, indent=1) + "\n")
         draft.replace(folder / "results.json")
@@ -151,6 +155,7 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
                 "shape": list(layer.shape),
                 "groups": layer.groups,
                 "bits": solution.record["bits"],
+                "act_bits": act_bits(found).get(name),
                 "loss": float(solution.tensors["loss"].sum()),
                 "loss_rtn": float(solution.tensors["loss_rtn"].sum()),
                 "seconds": solution.record["seconds"],
@@ -178,8 +183,9 @@ def save_pictures(pictures: Artifact, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def save_weights(weights: QuantizedWeights, statistics: Artifact, path: Path) -> None:
-    """Packed codes, scales and zeros of every layer, and corrected statistics, as one file."""
+def save_weights(found: Findings, path: Path) -> None:
+    """One file: packed codes and grids of every layer, corrected statistics, grids of inputs."""
+    weights = found.weights
     tensors = {
         f"{name}.{part}": solution.tensors[part]
         for name, solution in weights.solutions.items()
@@ -188,10 +194,18 @@ def save_weights(weights: QuantizedWeights, statistics: Artifact, path: Path) ->
     layout = {
         name: {k: solution.record[k] for k in ("bits", "shape", "width")}
         | {"weight": weights.inputs[name].layer.weight, "of": weights.inputs[name].layer.shape}
+        | {"act_bits": act_bits(found).get(name)}
         for name, solution in weights.solutions.items()
     }
-    changed = {**weights.means, **statistics.tensors}
-    save_file({**tensors, **changed}, path, metadata={"layout": json.dumps(layout)})
+    changed = {**weights.means, **found.statistics.tensors}
+    inputs = dict(found.activations.tensors) if found.activations else {}
+    meta = {"layout": json.dumps(layout)}
+    save_file({**tensors, **changed, **inputs}, path, metadata=meta)
+
+
+def act_bits(found: Findings) -> dict[str, int]:
+    """Bits of the layers' inputs, where these are quantized."""
+    return dict(found.activations.record["bits"]) if found.activations else {}
 
 
 def _finite(value: Any) -> Any:

@@ -5,7 +5,9 @@ With X the layer's input in the float network and X~ in the quantized one, minim
     H = (2/n) X~ X~^T,    W* = W + W (C - H) (H + damping)^-1,    C = (2/n) X X~^T
 
 and quantize W* with H. Without damping W* = W C H^-1, the least squares solution; where X~ = X it
-is W. The idea is that of GPTAQ (arXiv 2504.02692) and Qronos (arXiv 2505.11695).
+is W. Where a BatchNorm takes the output, both inputs are taken without their means m and m~, and
+its running mean moves by Q m~ - W m. The idea is that of GPTAQ (arXiv 2504.02692) and Qronos
+(arXiv 2505.11695).
 """
 
 from __future__ import annotations
@@ -22,16 +24,22 @@ from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.solve import LayerInput
-from quant.hessian import HessianSum
+from quant.hessian import HessianSum, centred
 from quant.layers import Call, Calls, Layer, to_matrix
 from quant.problem import LayerProblem
 
 
 @dataclass(frozen=True)
 class SequentialInputs:
-    """H and the moved weights W* of one layer. `damping` as in the solve that follows."""
+    """H and the moved weights W* of one layer.
+
+    Attributes:
+        damping: as in the solve that follows.
+        positions: of an image that the sums run over; None: all.
+    """
 
     damping: float
+    positions: int | None
 
     def run(
         self,
@@ -41,13 +49,18 @@ class SequentialInputs:
         layer: Keyed[Layer],
         machine: Machine,
     ) -> Artifact:
-        """Tensors: W* [g, r, c] and H [g, c, c]."""
-        collect = CollectPair(network.module, quantized.value, layer.value)
+        """Tensors: W* [g, r, c], H [g, c, c]; mean inputs [g, c] "mean" (m~), "float_mean" (m)."""
+        collect = CollectPair(network.module, quantized.value, layer.value, self.positions)
         machine.predict(f"inputs of {layer.value.name}", collect, data.value.calibration_loader())
-        H = collect.same.hessian()
+        H, C = collect.same.hessian(), collect.cross.mean()
+        m, m_q = collect.cross.input_mean(), collect.same.input_mean()
+        if layer.value.norm:
+            H = centred(H, m_q)
+            C = C - 2 * m[:, :, None] * m_q[:, None, :]
         weight = network.module.get_parameter(layer.value.weight).detach().cpu()
-        W = moved(to_matrix(weight, layer.value.groups), H, collect.cross.mean(), self.damping)
-        return Artifact({"W": W, "H": H.float()}, {"n": collect.same.n})
+        W = moved(to_matrix(weight, layer.value.groups), H, C, self.damping)
+        tensors = {"W": W, "H": H.float(), "mean": m_q.float(), "float_mean": m.float()}
+        return Artifact(tensors, {"n": collect.same.n})
 
     @staticmethod
     def layer_input(layer: Layer, moved: Artifact) -> LayerInput:
@@ -71,17 +84,27 @@ class _Reached(Exception):  # noqa: N818  (not an error: nothing behind the laye
 class CollectPair(LightningModule):
     """Sums X~ X~^T and X X~^T of one layer; both networks run no further than that layer."""
 
-    def __init__(self, network: nn.Module, quantized: nn.Module, layer: Layer) -> None:
+    def __init__(
+        self, network: nn.Module, quantized: nn.Module, layer: Layer, positions: int | None
+    ) -> None:
         super().__init__()
         self.network, self.quantized, self.layer = network, quantized, layer
+        self.positions = positions
         self.same, self.cross = HessianSum(), HessianSum()
+        self.images = 0
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
         """One batch through both networks."""
-        calls = (self._call(net, batch[0]) for net in (self.network, self.quantized))
-        for X, X_quantized in zip(*(call.pieces() for call in calls), strict=True):
+        calls = [self._call(net, batch[0]) for net in (self.network, self.quantized)]
+        if self.positions is None:
+            pieces = [call.pieces() for call in calls]
+        else:  # the same ones of both
+            seeds = range(self.images, self.images + len(calls[0].x))
+            pieces = [call.sampled(self.positions, seeds) for call in calls]
+        for X, X_quantized in zip(*pieces, strict=True):
             self.same.add(X_quantized.float())
             self.cross.add(X.float(), X_quantized.float())
+        self.images += len(batch[0])
 
     def _call(self, network: nn.Module, images: Tensor) -> Call:
         found: list[Call] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.grid import Grid, nearest
+from quant.grid import Grid, snapped
 from quant.problem import LayerProblem, inverse_root
 
 CLIPPED = 0.5 * (1 + 1e-5)  # in steps: a weight inside its grid's range is nearer than this
@@ -30,8 +30,8 @@ def quantize(problem: LayerProblem, grid: Grid, *, max_bytes: int = 2**26) -> Te
     Returns:
         Q [g, r, c] on the grid.
     """
-    U = inverse_root(problem.H)
-    return greedy(problem.W, (U.mT @ U).to(problem.W.dtype), grid, max_bytes=max_bytes)
+    U = inverse_root(problem.H, problem.W.dtype)
+    return greedy(problem.W, U.mT @ U, grid, max_bytes=max_bytes)
 
 
 def greedy(W: Tensor, Hinv: Tensor, grid: Grid, *, max_bytes: int) -> Tensor:
@@ -55,16 +55,17 @@ def _solve_rows(W: Tensor, Hinv: Tensor, scale: Tensor, zero: Tensor, top: int) 
     column = torch.arange(c, device=W.device).repeat(n, 1)  # where the free columns came from
     W, d = W.clone(), Hinv.diagonal(dim1=1, dim2=2).clone()  # d is kept up to date beside H^-1
     free = [W, d, column]  # [n, m], m columns are free
+    low, high, half = -zero, top - zero, CLIPPED * scale
     if scale.shape[1] > 1:
-        scale, zero = scale.clone(), zero.clone()
-        free += [scale, zero]
+        scale, low, high, half = (t.clone() for t in (scale, low, high, half))
+        free += [scale, low, high, half]
     Q = torch.empty_like(W)
     for last in range(c - 1, -1, -1):
-        q = nearest(W, scale, zero, top)
+        q = snapped(W, scale, low, high)
         error = W - q
         size = error.abs()
         # a clipped weight goes first, the largest error first; then the least error^2 / d
-        cost = torch.where(size > CLIPPED * scale, -size, error.square_().div_(d))
+        cost = torch.where(size > half, -size, error.square_().div_(d))
         p = cost.argmin(1, keepdim=True)
         fixed = q.gather(1, p)
         Q.scatter_(1, column.gather(1, p), fixed)
@@ -78,7 +79,7 @@ def _solve_rows(W: Tensor, Hinv: Tensor, scale: Tensor, zero: Tensor, top: int) 
         Hinv[rows, p[:, 0]] = Hinv[:, last].clone()
         Hinv.mT[rows, p[:, 0]] = Hinv[:, :, last].clone()
         W, d, column, *grid = free = [t[:, :last] for t in free]
-        scale, zero = grid or (scale, zero)
+        scale, low, high, half = grid or (scale, low, high, half)
         Hinv = Hinv[:, :last, :last]
         if last <= SHRINK * Hinv.stride(1):
             Hinv = Hinv.contiguous()

@@ -208,7 +208,7 @@ def test_other_corrections_run(obliq, outcome, chain, mode):
 def test_sequential_inputs_run_and_differ_from_float_ones(obliq, outcome, chain):
     found = obliq(*chain["words"], "quantize.inputs=sequential", "method=rtn", "baseline.budget=0")
     assert found.status == 0, found.text
-    plain = obliq(*chain["words"], "quantize.inputs=float", "method=rtn", "baseline.budget=0")
+    plain = obliq(*chain["words"], "method=rtn", "baseline.budget=0")
     losses = [{x["name"]: x["loss"] for x in each.results["layers"]} for each in (found, plain)]
     assert losses[0]["stem.0"] == pytest.approx(losses[1]["stem.0"], rel=1e-3)
     assert losses[0]["classifier"] != pytest.approx(losses[1]["classifier"], rel=1e-3)
@@ -216,8 +216,33 @@ def test_sequential_inputs_run_and_differ_from_float_ones(obliq, outcome, chain)
     assert all(again.results["cached"].values())
 
 
-def test_centred_inputs_leave_the_mean_outputs_where_they_were(obliq, chain, outcome, digits):
-    words = (*chain["words"], "quantize.inputs=centred", "batchnorm=none")
+def test_quantized_activations_cost_accuracy_the_fewer_bits_they_have(obliq, chain, outcome):
+    words = (*chain["words"], "baseline.budget=0")
+    found = {bits: obliq(*words, f"act_bits={bits}") for bits in (8, 2)}
+    for bits, run in found.items():
+        assert run.status == 0, run.text
+        results = run.results
+        assert results["act_bits"] == bits and results["inputs_not_quantized"] == {}
+        ends = {layer["name"]: layer["act_bits"] for layer in results["layers"]}
+        assert ends.pop("stem.0") == ends.pop("classifier") == 8
+        assert set(ends.values()) == {bits}
+        assert f"w3a{bits}" in run.text and results["cached"]["quantize"]
+    plain = outcome.results["fidelity"]["kl"]
+    assert abs(found[8].results["fidelity"]["kl"] - plain) < 0.2 * plain
+    assert found[2].results["fidelity"]["kl"] > 2 * plain
+    tensors = load_file(found[8].folder / "weights.safetensors")
+    assert tensors["down.0.act_scale"] > 0 and "classifier.act_zero" in tensors
+    again = obliq(*words, "act_bits=2")
+    assert all(again.results["cached"].values())
+    overridden = obliq(*words, "act_bits=2", "+activations.overrides={nothing: 4}")
+    assert overridden.status == 1 and "names 'nothing'" in overridden.text
+
+
+@pytest.mark.parametrize("inputs", ["centred", "sequential"])
+def test_inputs_without_their_mean_leave_mean_outputs_where_they_were(
+    obliq, chain, outcome, digits, inputs
+):
+    words = (*chain["words"], f"quantize.inputs={inputs}", "batchnorm=none")
     found = obliq(*words, "bits=2", "method=rtn")
     assert found.status == 0, found.text
     reference, data = digits[0].module, deepcopy(digits[1])

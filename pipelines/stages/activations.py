@@ -1,0 +1,123 @@
+"""Stage: grids for the inputs of layers, from the values that they take on calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from evaluation.images import ImageData
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine import Machine
+from quant.activations import inserted, reachable, watching
+from quant.layers import Layer
+from quant.ranges import SEARCHES, TensorGrid, fit
+
+
+@dataclass(frozen=True)
+class QuantizeActivations:
+    """One grid a layer input, fitted after the weights are quantized and statistics corrected.
+
+    Attributes:
+        bits: of the inputs of all layers; None leaves activations in floating point.
+        ends_bits: of the inputs of the first and the last layer, in their order of use.
+        overrides: bits of single layers by name.
+        symmetric: 0 in the middle of the codes.
+        search: "minmax", "percentile" or "mse".
+        percentile: of the values that "percentile" keeps on either side.
+        images: calibration images to look at, at most.
+    """
+
+    bits: int | None
+    ends_bits: int
+    overrides: Mapping[str, int] = field(hash=False)
+    symmetric: bool
+    search: str
+    percentile: float
+    images: int
+
+    def __post_init__(self) -> None:
+        named = {"act_bits": self.bits, "activations.ends_bits": self.ends_bits, **self.overrides}
+        for name, bits in named.items():
+            whole = isinstance(bits, int) and not isinstance(bits, bool)
+            if not (whole and 1 <= bits <= 16) and not (name == "act_bits" and bits is None):  # type: ignore[operator]
+                raise ValueError(f"{name}={bits} must be a whole number from 1 to 16")
+        if self.search not in SEARCHES:
+            raise ValueError(f"activations.search={self.search} must be one of {SEARCHES}")
+        if not 50 < self.percentile <= 100:
+            raise ValueError(f"activations.percentile={self.percentile} must lie in (50, 100]")
+        if self.images < 1:
+            raise ValueError(f"activations.images={self.images} must be at least 1")
+
+    def run(
+        self,
+        quantized: Keyed[nn.Module],
+        layers: Keyed[Mapping[str, Layer]],
+        data: Keyed[ImageData],
+        machine: Machine,
+    ) -> Artifact:
+        """Tensors: scale and zero of every layer's input. Record: bits, and what was left out."""
+        module, named = quantized.value, layers.value
+        loader = data.value.calibration_loader(first=self.images)
+        example, _ = next(iter(loader))
+        left_out = reachable(module, named, example[:2])
+        bits = self.bits_of([name for name in named if name not in left_out])
+        with watching(module, {name: named[name] for name in bits}) as seen:
+            machine.predict("activation ranges", _Forward(module), loader)
+        tensors: dict[str, Tensor] = {}
+        for name, b in bits.items():
+            grid = fit(
+                seen[name],
+                b,
+                symmetric=self.symmetric,
+                search=self.search,
+                percentile=self.percentile,
+            )
+            tensors |= {f"{name}.act_scale": grid.scale, f"{name}.act_zero": grid.zero}
+        return Artifact(tensors, {"bits": bits, "left_out": left_out})
+
+    def bits_of(self, names: list[str]) -> dict[str, int]:
+        """Bits of each of the layers, which are in their order of use.
+
+        Raises:
+            ValueError: an override names none of them.
+        """
+        assert self.bits is not None  # the chain does not run this stage without
+        unknown = [name for name in self.overrides if name not in names]
+        if unknown:
+            raise ValueError(
+                f"activations.overrides names {unknown[0]!r}, whose input cannot be quantized or "
+                f"which is no layer of this network. Its layers: {', '.join(names[:5])}, ..."
+            )
+        ends = dict.fromkeys((names[0], names[-1]), self.ends_bits) if names else {}
+        return {**dict.fromkeys(names, self.bits), **ends, **self.overrides}
+
+
+def with_activations(
+    module: nn.Module, layers: Mapping[str, Layer], activations: Artifact
+) -> nn.Module:
+    """A copy of `module` whose layers' inputs are quantized."""
+    grids = {
+        name: TensorGrid(
+            activations.tensors[f"{name}.act_scale"], activations.tensors[f"{name}.act_zero"], bits
+        )
+        for name, bits in activations.record["bits"].items()
+    }
+    copy: nn.Module = inserted(module, layers, grids)
+    return copy
+
+
+class _Forward(LightningModule):
+    """Runs the network for the hooks in it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        with torch.no_grad():
+            self.network(batch[0])

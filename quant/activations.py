@@ -1,0 +1,122 @@
+"""Quantizing the inputs of layers, without a change to the network's code.
+
+A quantizer sits at the door of the module that owns a layer's weight. The other values of the
+graph, residual sums for instance, stay in floating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.grid import nearest
+from quant.layers import Call, Calls, Layer
+from quant.ranges import Histogram, TensorGrid
+
+NAME = "input_quantizer"  # of the module that a layer's owner gets
+
+
+class FakeQuantize(nn.Module):
+    """x -> the nearest values on a `TensorGrid`, in x's precision."""
+
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, grid: TensorGrid) -> None:
+        super().__init__()
+        self.bits = grid.bits
+        self.register_buffer("scale", grid.scale.float())
+        self.register_buffer("zero", grid.zero.float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; the shape stays."""
+        return nearest(x, self.scale.to(x.dtype), self.zero.to(x.dtype), 2**self.bits - 1)
+
+    def extra_repr(self) -> str:
+        """Shown in the printed network."""
+        return f"bits={self.bits}"
+
+
+def inserted(model: nn.Module, layers: Mapping[str, Layer], grids: Mapping[str, TensorGrid]) -> Any:
+    """A copy of `model` in which the inputs of the layers named in `grids` are quantized."""
+    copy = deepcopy(model)
+    for name, grid in grids.items():
+        owner = copy.get_submodule(layers[name].weight.rpartition(".")[0])
+        owner.add_module(NAME, FakeQuantize(grid))
+        owner.register_forward_pre_hook(_quantize_first)
+    return copy
+
+
+def _quantize_first(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    quantizer: Callable[[Tensor], Tensor] = getattr(module, NAME)
+    return quantizer(args[0]), *args[1:]
+
+
+@contextmanager
+def watching(model: nn.Module, layers: Mapping[str, Layer]) -> Iterator[dict[str, Histogram]]:
+    """While active, count the values that enter the modules that own the layers' weights."""
+    seen = {name: Histogram() for name in layers}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda module, args: seen[name].add(args[0])
+
+    handles = [
+        model.get_submodule(layer.weight.rpartition(".")[0]).register_forward_pre_hook(watch(name))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def reachable(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) -> dict[str, str]:
+    """{layer: reason} of those whose input cannot be quantized at their module's door.
+
+    That is so where the tensor that meets the weight is not the module's first argument, as in
+    attention modules that project three inputs by one weight. Padding in between is allowed.
+    """
+    entered: dict[str, list[Tensor]] = {name: [] for name in layers}
+    met: dict[str, list[Tensor]] = {name: [] for name in layers}
+    weights = {name: model.get_parameter(layer.weight) for name, layer in layers.items()}
+    handles = []
+    for name, layer in layers.items():
+        owner = model.get_submodule(layer.weight.rpartition(".")[0])
+
+        def note(module: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
+            entered[name].append(args[0] if args else torch.zeros(0))
+
+        handles.append(owner.register_forward_pre_hook(note))
+
+    def receive(name: str, operation: str, call: Call | None) -> None:
+        if call is not None:
+            met[name].append(call.x)
+
+    try:
+        with torch.no_grad(), Calls(weights, receive):
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {
+        name: "its input is not the first argument of the module that owns the weight"
+        for name in layers
+        if len(entered[name]) != len(met[name])
+        or not all(_same(a, b) for a, b in zip(entered[name], met[name], strict=True))
+    }
+
+
+def _same(entered: Tensor, met: Tensor) -> bool:
+    """Equal, or equal but for padding: the same sum of magnitudes over no fewer numbers."""
+    if entered.shape == met.shape:
+        return torch.equal(entered, met)
+    total = entered.double().abs().sum()
+    return met.numel() > entered.numel() and bool(
+        torch.isclose(met.double().abs().sum(), total, rtol=1e-9)
+    )

@@ -1,0 +1,153 @@
+"""Ranges of activations: the values of a tensor, in bounded memory, and the best grid for them.
+
+A histogram over -R ... R, R a power of two that doubles when a value lies beyond, collects any
+number of batches in any order with the same result. Sources of the fits: Nagel et al., *A White
+Paper on Neural Network Quantization*, arXiv 2106.08295, section 3.1 (min-max, mean squared error);
+NVIDIA, *8-bit Inference with TensorRT*, GTC 2017 (percentile).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from quant.grid import nearest
+
+SEARCHES = ("minmax", "percentile", "mse")
+BINS = 4096  # over the whole range; half of them for each sign
+STEPS = 100  # ranges tried on each side by "mse"
+
+
+@dataclass(eq=False)
+class Histogram:
+    """Counts of values, and their exact minimum and maximum."""
+
+    counts: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
+    reach: float = 0.0  # R; 0 before the first value that is not 0
+    low: float = 0.0
+    high: float = 0.0
+
+    def add(self, x: Tensor) -> None:
+        """Count all values of x.
+
+        Raises:
+            ValueError: x holds NaN or infinite values.
+        """
+        low, high = (float(v) for v in torch.aminmax(x.detach()))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(
+                "activations hold NaN or infinite values: look at the weights and the images, or "
+                "use machine.precision=32-true"
+            )
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._widen(max(-low, high))
+        reach = self.reach or 1.0
+        half = BINS // 2  # a power of two, as R is: which bin a value lies in is exact
+        index = (x.detach().flatten() * (half / reach)).floor_().clamp_(-half, half - 1)
+        self.counts += torch.bincount(index.long() + half, minlength=BINS).cpu()
+
+    def _widen(self, largest: float) -> None:
+        if largest == 0 or largest <= self.reach:
+            return
+        reach = 2.0 ** math.ceil(math.log2(largest))
+        if self.reach == 0:  # so far only zeros, which lie in the middle
+            self.reach = reach
+            return
+        while self.reach < reach:  # two bins become one, in the middle half
+            half = BINS // 4
+            merged = self.counts.reshape(-1, 2).sum(1)
+            self.counts = torch.nn.functional.pad(merged, (half, half))
+            self.reach *= 2
+
+    def centres(self) -> Tensor:
+        """The middle of every bin."""
+        reach = self.reach or 1.0
+        return (torch.arange(BINS, dtype=torch.float64) + 0.5) * (2 * reach / BINS) - reach
+
+    def quantile(self, q: float) -> float:
+        """The upper edge of the bin in which the fraction q of all values is reached."""
+        reached = self.counts.cumsum(0) >= q * self.counts.sum()
+        index = int(reached.to(torch.uint8).argmax())
+        return float(self.centres()[index]) + (self.reach or 1.0) / BINS
+
+
+@dataclass(frozen=True, eq=False)
+class TensorGrid:
+    """One step size for a whole tensor.
+
+    Attributes:
+        scale: step size, positive, a scalar tensor.
+        zero: the code of the value 0, a scalar tensor.
+        bits: codes are 0 ... 2**bits - 1.
+    """
+
+    scale: Tensor
+    zero: Tensor
+    bits: int
+
+    def round(self, x: Tensor) -> Tensor:
+        """The nearest values on the grid."""
+        return nearest(x, self.scale.to(x), self.zero.to(x), 2**self.bits - 1)
+
+
+def fit(
+    seen: Histogram, bits: int, *, symmetric: bool, search: str, percentile: float
+) -> TensorGrid:
+    """The grid for values like those seen. The value 0 is always on it, so padding stays exact.
+
+    Args:
+        seen: values.
+        bits: 1 ... 16.
+        symmetric: 0 in the middle of the codes.
+        search: "minmax": all values; "percentile": all but the outermost; "mse": the range with the
+            least squared error.
+        percentile: 50 ... 100, of the values that "percentile" keeps on either side.
+
+    Raises:
+        ValueError: an argument outside the values above.
+    """
+    if not 1 <= bits <= 16:
+        raise ValueError(f"act_bits={bits} must lie in 1 ... 16")
+    if search not in SEARCHES:
+        raise ValueError(f"activations.search={search!r} must be one of {', '.join(SEARCHES)}")
+    if not 50 < percentile <= 100:
+        raise ValueError(f"activations.percentile={percentile} must lie in (50, 100]")
+    low, high = seen.low, seen.high
+    if search == "percentile":
+        share = percentile / 100
+        low = max(low, min(0.0, seen.quantile(1 - share)))
+        high = min(high, max(0.0, seen.quantile(share)))
+    if symmetric:
+        low, high = -max(-low, high), max(-low, high)
+    if search == "mse":
+        low, high = _least_error(seen, low, high, bits, symmetric)
+    return _grid(low, high, bits, symmetric)
+
+
+def _least_error(
+    seen: Histogram, low: float, high: float, bits: int, symmetric: bool
+) -> tuple[float, float]:
+    """Shrink both ends together, then each on its own."""
+    values, counts = seen.centres()[seen.counts > 0], seen.counts[seen.counts > 0]
+
+    def error(ends: tuple[float, float]) -> float:
+        q = _grid(*ends, bits, symmetric).round(values)
+        return float(((q - values) ** 2 * counts).sum())
+
+    shares = [1 - i / STEPS for i in range(STEPS)]
+    best = min(((p * low, p * high) for p in shares), key=error)
+    if symmetric:
+        return best
+    best = min((best, *((best[0], p * high) for p in shares)), key=error)
+    return min((best, *((p * low, best[1]) for p in shares)), key=error)
+
+
+def _grid(low: float, high: float, bits: int, symmetric: bool) -> TensorGrid:
+    if high - low <= torch.finfo(torch.float32).tiny * 2**bits:  # only zeros were seen
+        low, high = (-1.0, 1.0) if symmetric else (0.0, 1.0)
+    scale = torch.tensor((high - low) / (2**bits - 1), dtype=torch.float64)
+    zero = torch.tensor(float(2 ** (bits - 1))) if symmetric else torch.round(-low / scale)
+    return TensorGrid(scale, zero.double(), bits)
