@@ -47,7 +47,7 @@ def descend(problem: LayerProblem, grid: Grid, Q: Tensor, sweeps: int, block: in
 def _sweep_block(Q: Tensor, R: Tensor, H: Tensor, grid: Grid) -> Tensor:
     """Better Q [g, r, B], given R = (W - Q) H [g, r, B] and H [g, B, B]."""
     _, r, B = Q.shape
-    Q, R = Q.mT.contiguous(), R.mT.contiguous()  # [g, B, r]: what is changed together lies together
+    Q, R = (t.mT.clone(memory_format=torch.contiguous_format) for t in (Q, R))  # [g, B, r]
     for j, steps in zip(range(B), grid.by_column(r, B), strict=False):
         q = snapped(torch.addcdiv(Q[:, j], R[:, j], H[:, j, j, None]), *steps)
         R[:, j + 1 :].addcmul_(H[:, j, j + 1 :, None], (q - Q[:, j])[:, None], value=-1)

@@ -60,7 +60,7 @@ def eliminate(
 def in_order(W: Tensor, U: Tensor, grid: Grid) -> Tensor:
     """Fix the columns of a block from left to right, all rows at once (GPTQ)."""
     _, r, B = W.shape
-    W = W.mT.contiguous()  # [g, B, r]: what is fixed together lies together
+    W = W.mT.clone(memory_format=torch.contiguous_format)  # [g, B, r]: rows lie together
     Q = torch.empty_like(W)
     for j, steps in zip(range(B), grid.by_column(r, B), strict=False):
         q = snapped(W[:, j], *steps)

@@ -44,7 +44,7 @@ NETWORKS = ("digits", "cifar10_resnet20", "cifar10_resnet56", "imagenet_mobilene
 BITS = (4, 3, 2)
 ROWS = 8  # of a layer, for the quality part
 WORK = 1e10  # r c^3 of the rows on which OBQ is timed, for each shape of ResNet-50
-UNTIMED = ("  block 256", "  10 sweeps")
+UNTIMED = ("  block 64", "  block 256", "  10 sweeps")  # 64 is the default
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def variants(setting: Setting) -> dict[str, Method]:
         "rtn": rtn.quantize,
         "gptq (diag)": partial(gptq.quantize, order="diag"),
         "row_parallel (default)": setting.method,
-        **{name: m for name, m in blocks.items() if name != f"  block {default['block']}"},
+        **blocks,
         "  no refinement": changed(refine=False),
         "  no coordinate descent": changed(sweeps=0),
         "  10 sweeps": changed(sweeps=10),

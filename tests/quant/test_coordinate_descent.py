@@ -32,8 +32,9 @@ def scattered(grid, W, seed):
 @pytest.mark.parametrize("kind", GRIDS)
 @pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("sweeps", [1, 3])
-def test_descent_equals_trying_every_value_of_every_weight(sweeps, bits, kind):
-    layer = problem(2, 3, 10, seed=bits)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_descent_equals_trying_every_value_of_every_weight(rows, sweeps, bits, kind):
+    layer = problem(2, rows, 10, seed=bits)
     grid = fit(layer.W, bits, **GRIDS[kind])
     start = scattered(grid, layer.W, seed=1)
     expected = reference.each_row(reference.descend, layer.W, layer.H, grid, start, sweeps)

@@ -85,8 +85,9 @@ def test_a_solver_gets_the_step_sizes_of_its_own_columns():
 
 
 @pytest.mark.parametrize("grid_options", [ROW, COLUMNS])
-def test_left_to_right_within_any_block_is_sequential_elimination_in_any_order(grid_options):
-    layer = problem(3, 4, 12, seed=5)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_left_to_right_within_any_block_is_sequential_elimination_in_any_order(rows, grid_options):
+    layer = problem(3, rows, 12, seed=5)
     grid = fit(layer.W, 3, **grid_options)
     order = shuffled(3, 12, seed=6)
     expected = reference.each_row(reference.gptq, layer.W, layer.H, grid, order)

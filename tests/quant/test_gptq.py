@@ -26,8 +26,9 @@ def problem(g, r, c, seed):
 @pytest.mark.parametrize("kind", GRIDS)
 @pytest.mark.parametrize("order", ["natural", "diag"])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
-def test_gptq_equals_sequential_elimination(bits, order, kind):
-    layer = problem(2, 3, 13, seed=bits)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_gptq_equals_sequential_elimination(rows, bits, order, kind):
+    layer = problem(2, rows, 13, seed=bits)
     grid = fit(layer.W, bits, **GRIDS[kind])
     columns = reference.order(layer.W, layer.H, grid, order)
     expected = reference.each_row(reference.gptq, layer.W, layer.H, grid, columns)
