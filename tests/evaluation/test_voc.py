@@ -232,7 +232,7 @@ def test_float_metrics_equal_those_of_an_independent_loop(name, data_root, monke
     assert found["miou_subset"] == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", README)
 def test_float_metrics_on_all_images_are_those_that_came_with_the_weights(
     name, data_root, monkeypatch
