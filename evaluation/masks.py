@@ -13,7 +13,7 @@ from PIL import Image
 from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 
-from evaluation.samples import Files
+from evaluation.samples import Files, open_image
 
 IGNORE = 255  # in a mask: this pixel counts for no metric
 PADDING = -1  # in a batch of masks: beyond the image
@@ -86,7 +86,7 @@ class Masks:
             OSError: no such file, or damaged.
         """
         path = self.files.root / name
-        image = Image.open(io.BytesIO(self.files(name)))
+        image = open_image(io.BytesIO(self.files(name)))
         if image.mode not in ("P", "L"):
             raise ValueError(
                 f"mask {path} is of mode {image.mode}: a mask holds class indices, so it must be "
@@ -126,4 +126,4 @@ class Masked:
 
 def size_of(blob: bytes) -> tuple[int, int]:
     """(width, height), without decoding the pixels."""
-    return Image.open(io.BytesIO(blob)).size
+    return open_image(io.BytesIO(blob)).size

@@ -17,6 +17,8 @@ from PIL import Image
 
 Progress = Callable[[int, int], None]
 
+open_image = Image.open  # Pillow's own: importing ultralytics puts another in its place
+
 # A damaged EXIF block (some ImageNet files have one) does not touch the pixels.
 warnings.filterwarnings("ignore", message="Corrupt EXIF data", module=r"PIL\.")
 
@@ -27,7 +29,7 @@ def decode_file(blob: bytes) -> Image.Image:
     Raises:
         OSError and others of Pillow's: the file is truncated, corrupt or no image.
     """
-    image = Image.open(io.BytesIO(blob))
+    image = open_image(io.BytesIO(blob))
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")

@@ -6,11 +6,9 @@ import math
 import os
 from pathlib import Path
 
-from PIL import Image
-
 from evaluation.boxes import Box, BoxFolder, Objects, clip
 from evaluation.imagenet import SUFFIXES
-from evaluation.samples import Files, Samples, decode_file
+from evaluation.samples import Files, Samples, decode_file, open_image
 
 TOLERANCE = 1e-3
 """How far beyond 0..1 a number may lie: files are written with few digits."""
@@ -113,7 +111,7 @@ def _line(where: str, line: str, classes: int) -> tuple[int, float, float, float
 def _pixels(image: Path) -> tuple[int, int] | None:
     """Width and height from the header; None if that cannot be read."""
     try:
-        with Image.open(image) as header:
+        with open_image(image) as header:
             return header.size
     except MemoryError:
         raise

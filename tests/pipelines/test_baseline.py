@@ -49,9 +49,9 @@ def clock(monkeypatch):
     monkeypatch.setattr(solve, "time", clock)
     monkeypatch.setattr(baseline, "time", clock)
 
-    def inverted(H):
+    def inverted(*args):
         clock.now += INVERSE
-        return invert(H)
+        return invert(*args)
 
     monkeypatch.setattr(baseline, "inverse_root", inverted)
     return clock
@@ -68,7 +68,7 @@ def run(tmp_path, clock):
     def run(budget, rows=8):
         store = Store(tmp_path)
         solution = store.run(SolveLayer(rtn.quantize, GRID, 0.01), Keyed(LAYER, LAYER.key), BITS)
-        weights = QuantizedWeights({"one": solution}, {"one": LAYER})
+        weights = QuantizedWeights({"one": solution}, {"one": LAYER}, {}, 0.0)
         stage = Baseline(SolveLayer(timed, GRID, 0.01), budget, rows)
         machine = Machine("cpu", 1, "32-true", None)
         return stage.run(store, weights, {"one": 3}, machine)["one"], solution
