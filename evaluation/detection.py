@@ -7,6 +7,7 @@ per class. Decoding and non-maximum suppression stay in floating point, outside 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ class DetectionData(ImageData):
         if detections < 1:
             raise ValueError(f"data.detections={detections} must be at least 1")
         self.confidence, self.iou, self.detections = confidence, iou, detections
+        self._known: dict[Any, dict[str, Any]] = {}
 
     @property
     def classes(self) -> int:  # type: ignore[override]
@@ -132,8 +134,13 @@ class DetectionData(ImageData):
         return {"AP 50-95 by class": named}
 
     def _precision(self, outputs: Outputs) -> dict[str, Any]:
-        found = rows(outputs["detections"])
-        return average_precision(found, self.evaluation.labels, self.classes)
+        """Matched once for the same detections, which `metrics`, `drop` and `details` ask for."""
+        detections = outputs["detections"]
+        truths = tuple(self.evaluation.labels)
+        key = hashlib.sha256(detections.numpy().tobytes()).digest(), truths
+        if key not in self._known:
+            self._known[key] = average_precision(rows(detections), truths, self.classes)
+        return self._known[key]
 
     def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
         """With a 95 % interval by leaving out groups of images in turn."""

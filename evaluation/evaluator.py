@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from evaluation.images import Batch, ImageData
+from evaluation.images import Batch, ImageData, finite
 
 
 class CollectOutputs(LightningModule):
@@ -45,12 +45,8 @@ class CollectOutputs(LightningModule):
         if self.trainer.world_size > 1:
             joined = {name: self._from_ranks(part) for name, part in joined.items()}
         for name, values in joined.items():
-            broken = int((~values.isfinite()).flatten(1).any(1).sum()) if values.dim() > 1 else 0
-            if broken:
-                raise ValueError(
-                    f"the network's {name} are not finite for {broken} of {len(values)} images: "
-                    "look at the weights, or at precision=16 overflowing (use 32 or bf16)"
-                )
+            if values.dim() > 1:
+                finite(name, values)
         self.outputs, self._parts = joined, []
 
     def _from_ranks(self, part: Tensor) -> Tensor:

@@ -31,12 +31,12 @@ class Distance:
         signal, noise: sums of squares of the float outputs and of the difference.
     """
 
-    agreeing: float
-    asked: float
-    kl: float
-    distributions: float
-    signal: float
-    noise: float
+    agreeing: float = 0.0
+    asked: float = 0.0
+    kl: float = 0.0
+    distributions: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
 
     def __add__(self, other: Distance) -> Distance:
         return Distance(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from timm.data import ImageNetInfo
 
 from evaluation.classification import ClassificationData
-from evaluation.samples import Files, Samples, decode_file
+from evaluation.samples import Files, Samples, decode_file, part
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 
@@ -52,17 +52,12 @@ class ImageNet(ClassificationData):
             )
         root = Path(self.root).expanduser()
         calibration = Path(self.calibration_root or root).expanduser()
-        evaluation_folder = _part(root, EVALUATION_FOLDERS)
-        calibration_folder = _part(calibration, CALIBRATION_FOLDERS + EVALUATION_FOLDERS)
+        evaluation_folder = part(root, EVALUATION_FOLDERS)
+        calibration_folder = part(calibration, CALIBRATION_FOLDERS + EVALUATION_FOLDERS)
         evaluation = index(evaluation_folder, self.classes)
         if calibration_folder == evaluation_folder:
             return evaluation, evaluation
         return index(calibration_folder, self.classes), evaluation
-
-
-def _part(root: Path, names: tuple[str, ...]) -> Path:
-    """The first sub-folder of `root` with one of the names, or `root` itself."""
-    return next((root / name for name in names if (root / name).is_dir()), root)
 
 
 def index(folder: Path, classes: int) -> Samples:

@@ -238,6 +238,21 @@ class ImageData(LightningDataModule, ABC):
         return hashlib.sha256(f"{samples.key} {config}".encode()).hexdigest()
 
 
+def finite(what: str, values: Tensor) -> Tensor:
+    """The values [n, ...] of n images.
+
+    Raises:
+        ValueError: some are not finite: an arg-max of them would look like an answer.
+    """
+    broken = int((~values.isfinite()).flatten(1).any(1).sum())
+    if broken:
+        raise ValueError(
+            f"the network's {what} are not finite for {broken} of {len(values)} images: "
+            "look at the weights, or at precision=16 overflowing (use 32 or bf16)"
+        )
+    return values
+
+
 def _shifted(report: Progress | None, offset: int, total: int) -> Progress | None:
     return report and (lambda done, _: report(offset + done, total))
 

@@ -163,3 +163,8 @@ def evenly(count: int, total: int) -> list[int]:
     """At most `count` of the numbers 0 ... total - 1, evenly spaced."""
     count = min(count, total)
     return [i * total // count for i in range(count)]
+
+
+def part(root: Path, names: tuple[str, ...]) -> Path:
+    """The first sub-folder of `root` with one of the names, or `root` itself."""
+    return next((root / name for name in names if (root / name).is_dir()), root)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from evaluation.fidelity import Distance, Drop, logits_distance
-from evaluation.images import Batch, ImageData, Outputs, View
+from evaluation.images import Batch, ImageData, Outputs, View, finite
 from evaluation.jackknife import jackknife
 from evaluation.mask_pictures import panels
 from evaluation.masks import IGNORE, PADDING, Geometry, Masked, Masks, size_of
@@ -151,8 +151,8 @@ class SegmentationData(ImageData):
             ValueError: logits are not finite.
         """
         x, masks = batch
-        logits = _finite(network(x))
-        expected = None if reference is None else _finite(reference(x))
+        logits = finite("logits", network(x))
+        expected = None if reference is None else finite("logits", reference(x))
         confusions, distances = [], []
         for i, (mask, h, w) in enumerate(self._areas(masks)):
             answer = _nearest(logits[i, :, :h, :w].argmax(0), mask.shape)
@@ -258,18 +258,3 @@ def _apart(reference: Tensor, quantized: Tensor) -> Distance:
 
 def _sum(distances: Sequence[Distance]) -> Distance:
     return sum(distances[1:], start=distances[0])
-
-
-def _finite(logits: Tensor) -> Tensor:
-    """The logits.
-
-    Raises:
-        ValueError: some are not finite: their arg-max would look like an answer.
-    """
-    broken = int((~logits.isfinite()).flatten(1).any(1).sum())
-    if broken:
-        raise ValueError(
-            f"the network's logits are not finite for {broken} of {len(logits)} images: "
-            "look at the weights, or at precision=16 overflowing (use 32 or bf16)"
-        )
-    return logits

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.imagenet import SUFFIXES
-from evaluation.samples import Files, Samples, decode_file
+from evaluation.samples import Files, Samples, decode_file, part
 from evaluation.segmentation import SegmentationData
 
 NAMES = (
@@ -74,11 +74,11 @@ class Voc(SegmentationData):
                 "data.root=/path/to/VOC2012 (or set the environment variable OBLIQ_DATA)"
             )
         root = Path(self.root).expanduser()
-        folder = _part(root, EVALUATION_FOLDERS)
+        folder = part(root, EVALUATION_FOLDERS)
         self.mask_files = Files(folder)
         evaluation = masked(folder, _mask_folder(folder, self.mask_folder), self.split)
         calibration = Path(self.calibration_root or root).expanduser()
-        return unmasked(_part(calibration, CALIBRATION_FOLDERS + EVALUATION_FOLDERS)), evaluation
+        return unmasked(part(calibration, CALIBRATION_FOLDERS + EVALUATION_FOLDERS)), evaluation
 
 
 def masked(folder: Path, masks: str, split: str | None) -> Samples:
@@ -129,11 +129,6 @@ def _samples(
         decode=decode_file,
         sizes=tuple((folder / name).stat().st_size for name in ids),
     )
-
-
-def _part(root: Path, names: tuple[str, ...]) -> Path:
-    """The first sub-folder of `root` with one of the names, or `root` itself."""
-    return next((root / name for name in names if (root / name).is_dir()), root)
 
 
 def _scan(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, str]:

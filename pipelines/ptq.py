@@ -18,7 +18,7 @@ from torch import nn
 
 from evaluation.images import ImageData
 from pipelines import fingerprint, preflight
-from pipelines.artifacts import Artifact, Keyed
+from pipelines.artifacts import Keyed
 from pipelines.machine import Machine, interruptible
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
@@ -204,7 +204,12 @@ def _stages(
         activations = store.run(
             chain.activations, best, Keyed(layers, calibration.key), images, machine
         )
-        log.stage("activations", activations.seconds, activations.cached, _ends(activations))
+        log.stage(
+            "activations",
+            activations.seconds,
+            activations.cached,
+            _range(activations.record["bits"]),
+        )
         best, quantized = (
             Keyed(
                 with_activations(weights_only.value, layers, activations),
@@ -263,10 +268,6 @@ def _stages(
     )
     tracker.summary(results)
     return results
-
-
-def _ends(activations: Artifact) -> str:
-    return _range(activations.record["bits"])
 
 
 def _range(bits: Mapping[str, int]) -> str:

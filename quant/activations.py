@@ -42,7 +42,9 @@ class FakeQuantize(nn.Module):
         return f"bits={self.bits}"
 
 
-def inserted(model: nn.Module, layers: Mapping[str, Layer], grids: Mapping[str, TensorGrid]) -> Any:
+def inserted(
+    model: nn.Module, layers: Mapping[str, Layer], grids: Mapping[str, TensorGrid]
+) -> nn.Module:
     """A copy of `model` in which the inputs of the layers named in `grids` are quantized."""
     copy = deepcopy(model)
     for name, grid in grids.items():

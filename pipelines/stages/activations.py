@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
+from pipelines.stages.allocate import check_bits
+from pipelines.stages.forward import Forward
 from quant.activations import inserted, reachable, watching
 from quant.layers import Layer
 from quant.ranges import SEARCHES, TensorGrid, fit
@@ -41,11 +40,8 @@ class QuantizeActivations:
     images: int
 
     def __post_init__(self) -> None:
-        named = {"act_bits": self.bits, "activations.ends_bits": self.ends_bits, **self.overrides}
-        for name, bits in named.items():
-            whole = isinstance(bits, int) and not isinstance(bits, bool)
-            if not (whole and 1 <= bits <= 16) and not (name == "act_bits" and bits is None):  # type: ignore[operator]
-                raise ValueError(f"{name}={bits} must be a whole number from 1 to 16")
+        named = {"activations.ends_bits": self.ends_bits, **self.overrides}
+        check_bits(named if self.bits is None else {"act_bits": self.bits, **named})
         if self.search not in SEARCHES:
             raise ValueError(f"activations.search={self.search} must be one of {SEARCHES}")
         if not 50 < self.percentile <= 100:
@@ -67,7 +63,7 @@ class QuantizeActivations:
         left_out = reachable(module, named, example[:2])
         bits = self.bits_of([name for name in named if name not in left_out])
         with watching(module, {name: named[name] for name in bits}) as seen:
-            machine.predict("activation ranges", _Forward(module), loader)
+            machine.predict("activation ranges", Forward(module), loader)
         tensors: dict[str, Tensor] = {}
         for name, b in bits.items():
             grid = fit(
@@ -107,17 +103,4 @@ def with_activations(
         )
         for name, bits in activations.record["bits"].items()
     }
-    copy: nn.Module = inserted(module, layers, grids)
-    return copy
-
-
-class _Forward(LightningModule):
-    """Runs the network for the hooks in it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
-        with torch.no_grad():
-            self.network(batch[0])
+    return inserted(module, layers, grids)

@@ -19,9 +19,7 @@ class Uniform:
     overrides: Mapping[str, int]
 
     def __post_init__(self) -> None:
-        for name, bits in {"bits": self.bits, **self.overrides}.items():
-            if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
-                raise ValueError(f"{name}={bits} must be a whole number from 1 to 16")
+        check_bits({"bits": self.bits, **self.overrides})
 
     def run(self, layers: Iterable[str]) -> dict[str, int]:
         """Bits by layer name.
@@ -37,3 +35,10 @@ class Uniform:
                 f"Its layers: {', '.join(names[:5])}, ... ({len(names)} in all)"
             )
         return {name: self.overrides.get(name, self.bits) for name in names}
+
+
+def check_bits(named: Mapping[str, int]) -> None:
+    """Raise a ValueError for the first of the settings that is no number of bits."""
+    for name, bits in named.items():
+        if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
+            raise ValueError(f"{name}={bits} must be a whole number from 1 to 16")

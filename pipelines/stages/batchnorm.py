@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 from lightning import LightningModule
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
+from pipelines.stages.forward import Forward
 from quant.statistics import MODES, Matcher, reestimating, running_statistics
 
 
@@ -57,7 +57,7 @@ class CorrectStatistics:
             changed = matching.matcher.finish()
         else:
             with reestimating(corrected):
-                machine.predict("re-estimate statistics", _Forward(corrected), loader())
+                machine.predict("re-estimate statistics", Forward(corrected), loader())
             changed = running_statistics(corrected)
         compare = _Compare(data.value, network.module, quantized.value, corrected)
         last = max(0, len(data.value.calibration) - self.compare_images)
@@ -85,23 +85,6 @@ class _Match(LightningModule):
         self.matcher.step(batch[0])
 
 
-class _Forward(LightningModule):
-    """Runs the network in the modes that its modules already have."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.modes = {m: m.training for m in network.modules()}
-
-    def on_predict_start(self) -> None:
-        """Lightning has put everything into eval mode."""
-        for module, training in self.modes.items():
-            module.training = training
-
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
-        return self.network(batch[0])
-
-
 class _Compare(LightningModule):
     """Distances from the float network to some quantized ones."""
 
@@ -109,7 +92,7 @@ class _Compare(LightningModule):
         super().__init__()
         self.task = task
         self.reference, self.networks = reference, nn.ModuleList(networks)
-        self.totals = [Distance(0, 0, 0, 0, 0, 0) for _ in networks]
+        self.totals = [Distance() for _ in networks]
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         expected = self.reference(batch[0])

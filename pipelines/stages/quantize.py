@@ -117,8 +117,7 @@ class QuantizeLayers:
         solutions: dict[str, Artifact] = {}
         means: dict[str, Tensor] = {}
         collecting = 0.0
-        around_mean = self.inputs == "centred"
-        inputs = float_inputs(network, calibration, around_mean=around_mean)
+        inputs = float_inputs(network, calibration, self.inputs)
         quantized = deepcopy(network.module)
         with machine.screen.bar("quantize", len(inputs)) as advance:
             for name, given in inputs.items():

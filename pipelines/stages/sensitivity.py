@@ -38,8 +38,7 @@ class Sensitivity:
         """Tensors: "columns/<layer>" [g, c] and "heatmap/<layer>". Record: figures by layer."""
         tensors: dict[str, Tensor] = {}
         record = {}
-        around_mean = self.inputs == "centred"
-        for name, given in float_inputs(network, calibration, around_mean=around_mean).items():
+        for name, given in float_inputs(network, calibration, self.inputs).items():
             raw = given.problem()
             try:
                 problem = raw.prepared(self.damping)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evaluation import samples
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.models.network import Network
 from pipelines.stages.calibrate import layers_of
@@ -47,7 +48,7 @@ class LayerInput:
 
 def evenly(count: int, total: int) -> Tensor:
     """`count` of the rows 0 ... total - 1, evenly spaced."""
-    return torch.arange(min(count, total)) * total // min(count, total)
+    return torch.tensor(samples.evenly(count, total))
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,14 @@ def weights_of(solution: Artifact) -> Tensor:
 
 
 def float_inputs(
-    network: Network, calibration: Artifact, *, around_mean: bool = False
+    network: Network, calibration: Artifact, inputs: str = "float"
 ) -> dict[str, LayerInput]:
     """The layers with the Hessians of the float network's inputs.
 
-    With `around_mean`, of the inputs without their mean, wherever a BatchNorm takes the output.
+    With inputs "centred", of those without their mean, wherever a BatchNorm takes the output.
     """
+
+    around_mean = inputs == "centred"
 
     def problem(layer: Layer) -> LayerProblem:
         weight = network.module.get_parameter(layer.weight).detach()

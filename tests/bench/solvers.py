@@ -72,8 +72,7 @@ def configured(overrides: Iterable[str]) -> tuple[Setting, dict[str, LayerInput]
     network = network_of.load(store)
     data.prepare(network.data_config, calibrate.images, 0, calibrate.batch_size)
     calibration = store.run(calibrate, network, Keyed(data, data.calibration_key), machine)
-    around_mean = cfg.quantize.inputs == "centred"
-    return setting, float_inputs(network, calibration, around_mean=around_mean)
+    return setting, float_inputs(network, calibration, cfg.quantize.inputs)
 
 
 def variants(setting: Setting) -> dict[str, Method]:

@@ -17,15 +17,6 @@ ZOO = {  # conf/model file: (the same network in zoo.py, sides that it takes)
 }
 
 
-@pytest.fixture
-def zoo(data_root):
-    """The definitions that came with the weights, written independently of this project's."""
-    spec = importlib.util.spec_from_file_location("zoo", data_root / "zoo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("name", ZOO)
 def test_real_weights_give_the_output_of_the_definition_they_came_with(
     name, zoo, data_root, monkeypatch
