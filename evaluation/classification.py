@@ -8,7 +8,14 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor, nn
 
-from evaluation.fidelity import Distance, Drop, compare, logits_distance, paired_drop
+from evaluation.fidelity import (
+    Distance,
+    Drop,
+    compare,
+    logits_distance,
+    paired_drop,
+    softmax_divergence,
+)
 from evaluation.images import Batch, ImageData, Outputs, View
 from evaluation.samples import Samples
 
@@ -65,6 +72,9 @@ class ClassificationData(ImageData):
 
     def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
         return compare(reference["logits"], outputs["logits"])
+
+    def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
+        return softmax_divergence(reference, outputs)
 
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
         return logits_distance(reference, outputs)

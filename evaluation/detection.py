@@ -156,6 +156,16 @@ class DetectionData(ImageData):
         ]
         return jackknife(whole, [a - b for a, b in zip(*parts, strict=True)])
 
+    def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
+        """KL as in `distances`, and errors of boxes in parts of their size, by probability."""
+        wanted, decoded = (network.decode(maps) for maps in (reference, outputs))  # type: ignore[operator]
+        p, q = (t[:, 4:].float().clamp(1e-6, 1 - 1e-6) for t in (wanted, decoded))
+        kl = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+        size = wanted[:, 2:4].mean(1).clamp(min=1)
+        apart = (decoded[:, :4] - wanted[:, :4]).abs().mean(1) / size
+        total: Tensor = kl.flatten(1).sum(1) + (p.amax(1) * apart).sum(1)
+        return total
+
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
         wanted, decoded = (network.decode(maps) for maps in (reference, outputs))  # type: ignore[operator]
         return Distance(*distances(wanted, decoded, reference, outputs).sum(0).tolist())

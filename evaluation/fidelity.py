@@ -12,6 +12,7 @@ from statistics import NormalDist
 from typing import TypedDict
 
 from torch import Tensor
+from torch.nn.functional import kl_div
 
 
 class Drop(TypedDict):
@@ -123,3 +124,9 @@ def paired_drop(reference_correct: Tensor, quantized_correct: Tensor) -> Drop:
         "points": 100 * (b - c) / n,
         "ci95": [100 * max(p - r - half, -1.0), 100 * min(p - r + half, 1.0)],
     }
+
+
+def softmax_divergence(reference: Tensor, quantized: Tensor) -> Tensor:
+    """KL divergence between softmaxes over dimension 1: [b, classes, ...] -> [b, ...], in nats."""
+    p, q = (t.float().log_softmax(1) for t in (reference, quantized))
+    return kl_div(q, p, log_target=True, reduction="none").sum(1)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,19 @@ class Decoded(Dataset[Any]):
         samples = self.samples
         image = samples.decode(samples.blob(samples.ids[index]))
         return self.view(image, samples.labels[index], index)
+
+
+class Numbered(Dataset[tuple[Tensor, int]]):
+    """Images with their numbers instead of their labels."""
+
+    def __init__(self, images: Decoded) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index][0], index
 
 
 class ImageData(LightningDataModule, ABC):
@@ -131,6 +144,10 @@ class ImageData(LightningDataModule, ABC):
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
         """How far the raw outputs of one batch are from those of the float network."""
 
+    @abstractmethod
+    def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
+        """What `distance` counts as KL, for each image of a batch: [b], with gradients."""
+
     def details(self, outputs: Outputs) -> dict[str, Any]:
         """More figures for the report, by name: one a class, say."""
         return {}
@@ -218,6 +235,15 @@ class ImageData(LightningDataModule, ABC):
         """
         rest = self.calibration.take(range(len(self.calibration))[start:first])
         return self._loader(rest, self._calibration_batch_size)
+
+    def calibration_batches(self, batches: Sequence[Sequence[int]]) -> DataLoader[Any]:
+        """Chosen images by number, batch by batch: (x [b, 3, h, w] float32, their numbers [b])."""
+        return DataLoader(
+            Numbered(Decoded(self.calibration, self._view)),
+            batch_sampler=[list(batch) for batch in batches],
+            num_workers=min(self.workers, _cores()),
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def predict_dataloader(self) -> Batches:
         return self.calibration_loader()

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from evaluation.fidelity import Distance, Drop, logits_distance
+from evaluation.fidelity import Distance, Drop, logits_distance, softmax_divergence
 from evaluation.images import Batch, ImageData, Outputs, View, finite
 from evaluation.jackknife import jackknife
 from evaluation.mask_pictures import panels
@@ -191,6 +191,10 @@ class SegmentationData(ImageData):
         points = [100 * iou(c.sum(0)).nanmean() for c in (before, after)]
         left = [100 * iou(c.sum(0) - c[counted]).nanmean(1) for c in (before, after)]
         return jackknife(float(points[0] - points[1]), (left[0] - left[1]).tolist())
+
+    def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
+        """Mean over all pixels, padding too."""
+        return softmax_divergence(reference, outputs).flatten(1).mean(1)
 
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
         """Over all pixels, padding too: calibration batches do not say what is padding."""

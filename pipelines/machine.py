@@ -14,11 +14,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from pipelines.screen import Screen
@@ -92,16 +94,36 @@ class Machine:
         with self.screen.bar(name, len(loader)) as advance:
             self._trainer(advance).test(module, loader, verbose=False)
 
-    def _trainer(self, advance: Any) -> Trainer:
+    def fit(self, module: LightningModule, epochs: int, folder: Path) -> None:
+        """Train for so many epochs, with a checkpoint after each; go on from the last one.
+
+        Args:
+            module: gives its own loader, anew for every epoch.
+            epochs: in all, those before an interruption included.
+            folder: of the checkpoint.
+        """
+        last = ModelCheckpoint(folder, "last", every_n_epochs=1, enable_version_counter=False)
+        found = folder / "last.ckpt"
+        self._trainer(
+            lambda n: None,
+            last,
+            max_epochs=epochs,
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            enable_checkpointing=True,
+        ).fit(module, ckpt_path=found if _whole(found) else None, weights_only=True)
+
+    def _trainer(self, advance: Any, *callbacks: Callback, **more: Any) -> Trainer:
+        settings = {"enable_checkpointing": False, **more}
         return Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
             precision=self.precision,  # type: ignore[arg-type]
-            callbacks=[_Advance(advance)],
+            callbacks=[_Advance(advance), *callbacks],
             logger=False,
-            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            **settings,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -115,6 +137,15 @@ class Machine:
             "accelerator": self.accelerator,
             "precision": self.precision,
         }
+
+
+def _whole(checkpoint: Path) -> bool:
+    """It is there and can be read; a damaged one counts as absent."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:  # whatever the damage leads to
+        return False
+    return True
 
 
 @contextmanager

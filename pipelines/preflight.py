@@ -15,7 +15,7 @@ from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.allocate import Uniform
-from pipelines.stages.solve import SolveLayer
+from pipelines.stages.solve import SolveLayer, wants_importance
 from pipelines.store import is_full
 from quant.layers import find
 from quant.problem import LayerProblem
@@ -65,7 +65,8 @@ def settings_work(*solves: SolveLayer, bits: int) -> None:
     W = torch.linspace(-1, 1, 12).reshape(1, 3, 4)
     problem = LayerProblem(W, torch.eye(4)[None])
     for solve in solves:
-        solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits))
+        h = {"importance": W.square()} if wants_importance(solve.fit_grid) else {}
+        solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits, **h))
 
 
 def network_fits(network: Network, data: ImageData, precision: Uniform) -> int:

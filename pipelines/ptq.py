@@ -27,11 +27,14 @@ from pipelines.stages.allocate import Uniform
 from pipelines.stages.baseline import Baseline
 from pipelines.stages.batchnorm import CorrectStatistics, corrected
 from pipelines.stages.calibrate import Calibrate, layers_of
+from pipelines.stages.eptq import TrainRounding, trained_inputs, trained_statistics, trained_weights
 from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.label_free import LabelFreeHessian
 from pipelines.stages.pictures import Pictures
 from pipelines.stages.quantize import QuantizeLayers
 from pipelines.stages.report import Findings, Report
 from pipelines.stages.sensitivity import Sensitivity
+from pipelines.stages.solve import wants_importance
 from pipelines.store import Store
 from pipelines.tracking import Tracker
 
@@ -59,7 +62,9 @@ class Chain:
     quantize: QuantizeLayers
     baseline: Baseline
     batchnorm: CorrectStatistics
+    label_free: LabelFreeHessian
     activations: QuantizeActivations
+    rounding: TrainRounding | None
     evaluate: Evaluate
     pictures: Pictures
     report: Report
@@ -138,6 +143,8 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     preflight.writable(about.folder, "the output folder", "set hydra.run.dir to another one")
     preflight.writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
     preflight.settings_work(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
+    if chain.rounding is not None:
+        chain.rounding.check(chain.calibrate.images)
     chain.model.check()
     data, calibrate = chain.data, chain.calibrate
     with machine.screen.busy("loading the network"):
@@ -168,26 +175,25 @@ def _stages(
     layers = layers_of(calibration)
     log.stage("calibrate", calibration.seconds, calibration.cached, f"{len(layers)} layers")
 
+    known_layers = Keyed(layers, calibration.key)
+    weighing = wants_importance(chain.quantize.solve.fit_grid)
+    hessian = None
+    if weighing or chain.rounding is not None:
+        hessian = store.run(chain.label_free, network, known_layers, images, machine)
+        log.stage("label-free", hessian.seconds, hessian.cached, "Hessian of the outputs")
+    importance = hessian if weighing else None
+
     bits = chain.precision.run(layers)
     width = Keyed(bits, str(sorted(bits.items())))
-    known = store.has(chain.sensitivity, network, calibration, width)
+    given: tuple[Any, ...] = (network, calibration, width, *([importance] if importance else []))
+    known = store.has(chain.sensitivity, *given)
     log.stage("allocate", 0.0, known, _range(bits))
 
-    sensitivity = store.run(chain.sensitivity, network, calibration, width)
+    sensitivity = store.run(chain.sensitivity, *given)
     log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
 
-    weights = chain.quantize.run(store, network, images, calibration, bits, machine)
+    weights = chain.quantize.run(store, network, images, calibration, bits, machine, importance)
     log.stage("quantize", weights.seconds + weights.collecting, weights.cached)
-
-    baseline = chain.baseline.run(store, weights, bits, machine)
-    took = sum(layer.seconds for layer in baseline.values())
-    guessed = any(layer.estimated for layer in baseline.values())
-    log.stage(
-        "baseline",
-        took,
-        all(layer.cached for layer in baseline.values()),
-        "OBQ, an estimate from some rows" if guessed else "OBQ, all rows",
-    )
 
     quantized = Keyed(
         weights.applied_to(network.module), f"{network.key} {weights.key} {sorted(weights.means)}"
@@ -201,9 +207,7 @@ def _stages(
 
     activations = None
     if chain.activations.bits is not None:
-        activations = store.run(
-            chain.activations, best, Keyed(layers, calibration.key), images, machine
-        )
+        activations = store.run(chain.activations, best, known_layers, images, machine)
         log.stage(
             "activations",
             activations.seconds,
@@ -217,6 +221,31 @@ def _stages(
             )
             for weights_only in (best, quantized)
         )
+
+    trained = None
+    if chain.rounding is not None:
+        assert hessian is not None  # see above
+        trained = store.run(chain.rounding, network, best, weights, hessian, images, machine)
+        detail = f"{trained.record['flipped']:.1%} of the codes changed"
+        log.stage("rounding", trained.seconds, trained.cached, detail)
+        if trained.record["kept"]:
+            weights = trained_weights(weights, trained)
+            statistics = trained_statistics(statistics, trained)
+            changed = corrected(weights.applied_to(network.module), statistics)
+            if activations is not None:
+                activations = trained_inputs(activations, trained, layers)
+                changed = with_activations(changed, layers, activations)
+            best = Keyed(changed, f"{best.key} {trained.key}")
+
+    baseline = chain.baseline.run(store, weights, bits, machine)
+    took = sum(layer.seconds for layer in baseline.values())
+    guessed = any(layer.estimated for layer in baseline.values())
+    log.stage(
+        "baseline",
+        took,
+        all(layer.cached for layer in baseline.values()),
+        "OBQ, an estimate from some rows" if guessed else "OBQ, all rows",
+    )
 
     reference: Keyed[nn.Module | None] = Keyed(network.module, network.key)
     float_outputs, uncorrected, outputs = (
@@ -248,6 +277,7 @@ def _stages(
         outputs=outputs,
         pictures=pictures,
         activations=activations,
+        rounding=trained,
     )
     begin = {
         **about.about,

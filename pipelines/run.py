@@ -19,7 +19,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 from platformdirs import user_cache_path
 
 from pipelines import words
@@ -174,6 +178,10 @@ def _text(err: BaseException) -> str:
         parent = reason.parent_node
         known = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
         return words.unknown_setting(str(reason.full_key), known)
+    if isinstance(err, InterpolationKeyError) and isinstance(err.parent_node, DictConfig):
+        key = str(err).split("'")[1]
+        above = OmegaConf.select(err.parent_node._get_root(), key.rpartition(".")[0])
+        return words.unknown_setting(key, [str(k) for k in above or ()])
     if isinstance(err, OmegaConfBaseException):
         return str(err).splitlines()[0]
     if isinstance(err, OSError):

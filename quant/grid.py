@@ -101,6 +101,7 @@ def fit(
     width: int = 128,
     norm: float = 2.4,
     shrink: int = 80,
+    importance: Tensor | None = None,
 ) -> Grid:
     """Fit a grid to W [g, r, c].
 
@@ -110,8 +111,9 @@ def fit(
         granularity: "row", "tensor", or "columns" (every `width` neighbouring columns of a row).
         symmetric: 0 in the middle of the codes, range +-max |w|; else min ... max, 0 included.
         search: "minmax", or "mse": the best of `shrink` ranges 1.00, 0.99, ... of the full one
-            under sum |w - q|^norm (OBC's code).
+            under sum |w - q|^norm (OBC's code), or "hmse": under sum h (w - q)^2 (EPTQ).
         width: columns per step size; used by granularity "columns" only.
+        importance: h [g, r, c] of "hmse", not negative.
 
     Raises:
         ValueError: an argument outside the values above, or W not finite.
@@ -120,8 +122,10 @@ def fit(
         raise ValueError(f"bits={bits} must lie in 1 ... 16")
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity={granularity!r} must be one of {', '.join(GRANULARITIES)}")
-    if search not in ("minmax", "mse"):
-        raise ValueError(f"search={search!r} must be minmax or mse")
+    if search not in ("minmax", "mse", "hmse"):
+        raise ValueError(f"search={search!r} must be minmax, mse or hmse")
+    if search == "hmse" and importance is None:
+        raise ValueError("search='hmse' needs the importance of every weight")
     if not W.isfinite().all():
         raise ValueError("the weights hold NaN or infinite values: is the checkpoint damaged?")
     samples, shape = _samples(W, granularity, width)
@@ -133,12 +137,14 @@ def fit(
     empty = (high - low) / 2 ** (bits + 3) == 0  # no step size so small can be written
     low, high = torch.where(empty, -1.0, low), torch.where(empty, 1.0, high)
     scale, zero = _affine(low, high, bits, symmetric)
-    if search == "mse":
+    if search != "minmax":
+        weighting = _weighting(importance, search, granularity, width)
         best = torch.full_like(scale, torch.inf)
         for p in _fractions(shrink):
             s, z = _affine(p * low, p * high, bits, symmetric)
             q = nearest(samples, s[..., None], z[..., None], 2**bits - 1)
-            error = q.sub_(samples).abs_().pow_(norm).sum(-1)
+            error = q.sub_(samples).abs_().pow_(2.0 if search == "hmse" else norm)
+            error = (error if weighting is None else error.mul_(weighting)).sum(-1)
             better = error < best
             best = torch.where(better, error, best)
             scale, zero = torch.where(better, s, scale), torch.where(better, z, zero)
@@ -150,6 +156,16 @@ def fit(
 def _fractions(shrink: int) -> Iterator[float]:
     """1.00, 0.99, ... as OBC's code has them: `shrink` of a hundred."""
     return (1 - i / 100 for i in range(shrink))
+
+
+def _weighting(
+    importance: Tensor | None, search: str, granularity: str, width: int
+) -> Tensor | None:
+    """Of the samples. Where nothing of a step size matters, all of it matters alike."""
+    if search != "hmse" or importance is None:
+        return None
+    h, _ = _samples(importance, granularity, width)
+    return torch.where(h.sum(-1, keepdim=True) > 0, h, 1.0)
 
 
 def _samples(W: Tensor, granularity: str, width: int) -> tuple[Tensor, tuple[int, ...]]:

@@ -146,6 +146,7 @@ def _provenance(results: Results) -> list[tuple[str, str]]:
     )
     kept = "kept" if correction.get("kept") else "not kept"
     rows = [
+        ("rounding", _training(results)),
         ("command", _command(results.get("command"))),
         ("folder", results.get("output_dir")),
         ("experiment", results.get("experiment")),
@@ -158,6 +159,19 @@ def _provenance(results: Results) -> list[tuple[str, str]]:
         *(results.get("versions") or {}).items(),
     ]  # fmt: skip
     return [(str(name), str(value)) for name, value in rows if value is not None]
+
+
+def _training(results: Results) -> str | None:
+    """What was trained, from where, and what came of it."""
+    trained = results.get("rounding")
+    if not trained:
+        return None
+    kl = " → ".join(wording.scientific(trained[f"kl_{when}"]) for when in ("before", "after"))
+    return (
+        f"{trained['steps']:,} steps from {trained['init']}, scope {trained['scope']}, attention "
+        f"{trained['attention']}; {'kept' if trained['kept'] else 'not kept'} (KL {kl} on held-out "
+        f"calibration images), {trained['flipped']:.1%} of the codes changed"
+    )
 
 
 def _command(command: Any) -> str | None:

@@ -140,9 +140,10 @@ def shrink(results: Results) -> float | None:
 
 
 def solve_seconds(results: Results) -> float | None:
-    """Seconds of the method's own solve: the sum over layers, else the quantize stage."""
+    """Seconds of the method's own solve: the sum over layers, else the quantize stage; training."""
     layers = results.get("layers") or []
     if layers and all(layer.get("seconds") is not None for layer in layers):
-        return float(sum(layer["seconds"] for layer in layers))
+        training = get(results, "rounding", "seconds") or 0
+        return float(sum(layer["seconds"] for layer in layers) + training)
     stage = get(results, "seconds", "quantize")
     return None if stage is None else float(stage)

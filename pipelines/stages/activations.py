@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
-from pipelines.stages.allocate import check_bits
+from pipelines.stages.allocate import check_bits, spread
 from pipelines.stages.forward import Forward
 from quant.activations import inserted, reachable, watching
 from quant.layers import Layer
@@ -89,8 +89,7 @@ class QuantizeActivations:
                 f"activations.overrides names {unknown[0]!r}, whose input cannot be quantized or "
                 f"which is no layer of this network. Its layers: {', '.join(names[:5])}, ..."
             )
-        ends = dict.fromkeys((names[0], names[-1]), self.ends_bits) if names else {}
-        return {**dict.fromkeys(names, self.bits), **ends, **self.overrides}
+        return spread(names, self.bits, self.ends_bits, self.overrides)
 
 
 def with_activations(

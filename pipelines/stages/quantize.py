@@ -30,6 +30,7 @@ class QuantizedWeights:
         inputs: what each solution was computed from.
         means: running means that changed with the weights, by state-dict name.
         collecting: seconds that it took to collect inputs between the solves.
+        training: seconds that it took to train the rounding.
         key: of all solutions together.
     """
 
@@ -37,6 +38,7 @@ class QuantizedWeights:
     inputs: Mapping[str, LayerInput]
     means: Mapping[str, Tensor]
     collecting: float
+    training: float = 0.0
 
     @property
     def key(self) -> str:
@@ -50,8 +52,8 @@ class QuantizedWeights:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all solves, without reading and writing."""
-        return float(sum(s.record["seconds"] for s in self.solutions.values()))
+        """Seconds of all solves, without reading and writing, and of training."""
+        return float(sum(s.record["seconds"] for s in self.solutions.values())) + self.training
 
     def applied_to(self, module: nn.Module) -> nn.Module:
         """A copy of the float network with the quantized weights."""
@@ -112,12 +114,13 @@ class QuantizeLayers:
         calibration: Artifact,
         bits: Mapping[str, int],
         machine: Machine,
+        importance: Artifact | None = None,
     ) -> QuantizedWeights:
-        """Solve, or fetch from the store, every layer."""
+        """Solve, or fetch from the store, every layer; `importance` is of `LabelFreeHessian`."""
         solutions: dict[str, Artifact] = {}
         means: dict[str, Tensor] = {}
         collecting = 0.0
-        inputs = float_inputs(network, calibration, self.inputs)
+        inputs = float_inputs(network, calibration, self.inputs, importance)
         quantized = deepcopy(network.module)
         with machine.screen.bar("quantize", len(inputs)) as advance:
             for name, given in inputs.items():
@@ -128,7 +131,7 @@ class QuantizeLayers:
                     moved = store.run(
                         stage, network, so_far, data, Keyed(given.layer, name), machine
                     )
-                    inputs[name] = given = stage.layer_input(given.layer, moved)
+                    inputs[name] = given = stage.layer_input(given, moved)
                     collecting += moved.seconds
                     mean, float_mean = (moved.tensors[k] for k in ("mean", "float_mean"))
                 solutions[name] = store.run(

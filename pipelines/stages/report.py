@@ -39,6 +39,7 @@ class Findings:
     outputs: Artifact
     pictures: Artifact
     activations: Artifact | None = None
+    rounding: Artifact | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def scores(found: Findings) -> dict[str, Any]:
         "uncorrected_fidelity": task.fidelity(reference, uncorrected),
         "drop": task.drop(reference, quantized),
         "correction": found.statistics.record,
+        "rounding": found.rounding.record if found.rounding else None,
         "details": task.details(quantized),
     }
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.models.network import Network
-from pipelines.stages.solve import float_inputs
-from quant.grid import Grid
+from pipelines.stages.solve import FitGrid, float_inputs
 from quant.sensitivity import clustering, heatmap, sensitivity
 
 PICTURE = (128, 256)  # rows and columns of a stored heatmap, at most
@@ -27,28 +26,33 @@ class Sensitivity:
         inputs: those that the layers will be solved on, see `QuantizeLayers`.
     """
 
-    fit_grid: Callable[[Tensor, int], Grid]
+    fit_grid: FitGrid
     damping: float
     predict_bits: Sequence[int]
     inputs: str
 
     def run(
-        self, network: Network, calibration: Artifact, bits: Keyed[Mapping[str, int]]
+        self,
+        network: Network,
+        calibration: Artifact,
+        bits: Keyed[Mapping[str, int]],
+        importance: Artifact | None = None,
     ) -> Artifact:
         """Tensors: "columns/<layer>" [g, c] and "heatmap/<layer>". Record: figures by layer."""
         tensors: dict[str, Tensor] = {}
         record = {}
-        for name, given in float_inputs(network, calibration, self.inputs).items():
+        given_layers = float_inputs(network, calibration, self.inputs, importance)
+        for name, given in given_layers.items():
             raw = given.problem()
             try:
                 problem = raw.prepared(self.damping)
-                S = sensitivity(problem, self.fit_grid(problem.W, bits.value[name]))
+                S = sensitivity(problem, given.grid(self.fit_grid, problem.W, bits.value[name]))
             except Exception as err:
                 err.add_note(f"in layer {name}")
                 raise
             tensors[f"columns/{name}"] = S.sum(1)
             tensors[f"heatmap/{name}"] = heatmap(S, *PICTURE)
-            grids = {b: self.fit_grid(problem.W, b) for b in self.predict_bits}
+            grids = {b: given.grid(self.fit_grid, problem.W, b) for b in self.predict_bits}
             record[name] = {
                 "sensitivity": float(S.double().sum()),
                 "cluster": clustering(S),

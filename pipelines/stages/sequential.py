@@ -12,7 +12,7 @@ its running mean moves by Q m~ - W m. The idea is that of GPTAQ (arXiv 2504.0269
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,10 +63,12 @@ class SequentialInputs:
         return Artifact(tensors, {"n": collect.same.n})
 
     @staticmethod
-    def layer_input(layer: Layer, moved: Artifact) -> LayerInput:
+    def layer_input(given: LayerInput, moved: Artifact) -> LayerInput:
         """The layer as the solve takes it."""
-        return LayerInput(
-            layer, lambda: LayerProblem(moved.tensors["W"], moved.tensors["H"]), moved.key
+        return replace(
+            given,
+            problem=lambda: LayerProblem(moved.tensors["W"], moved.tensors["H"]),
+            key=f"{given.key}/{moved.key}",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,13 @@ from quant.methods import rtn
 from quant.packing import pack, unpack
 from quant.problem import LayerProblem
 
+FitGrid = Callable[..., Grid]
+
+
+def wants_importance(fit_grid: FitGrid) -> bool:
+    """Whether grids are fitted with the importance of the weights."""
+    return bool(getattr(fit_grid, "keywords", {}).get("search") == "hmse")
+
 
 @dataclass(frozen=True, eq=False)
 class LayerInput:
@@ -30,6 +37,7 @@ class LayerInput:
         layer: its name and shape.
         problem: makes W and H; only called when the solution is not stored yet.
         key: of everything that W and H depend on, and of `rows`.
+        importance: of every weight [g, r, c], for a grid that asks for it.
         rows: solve only these output rows of every group; None for all. The grid is fitted to all.
     """
 
@@ -37,13 +45,18 @@ class LayerInput:
     problem: Callable[[], LayerProblem]
     key: str
     rows: Tensor | None = None
+    importance: Callable[[], Tensor] | None = None
+
+    def grid(self, fit: FitGrid, W: Tensor, bits: int) -> Grid:
+        """The grid of W [g, r, c], all rows of this layer."""
+        return fit(W, bits, importance=self.importance()) if self.importance else fit(W, bits)
 
     def of_rows(self, count: int) -> LayerInput:
         """The same layer with `count` evenly spaced rows of every group."""
         if count >= self.layer.rows:
             return self
         index = evenly(count, self.layer.rows)
-        return LayerInput(self.layer, self.problem, f"{self.key}/rows={count}", index)
+        return replace(self, key=f"{self.key}/rows={count}", rows=index)
 
 
 def evenly(count: int, total: int) -> Tensor:
@@ -57,12 +70,12 @@ class SolveLayer:
 
     Attributes:
         method: (problem, grid) -> Q [g, r, c] on the grid.
-        fit_grid: (W [g, r, c], bits) -> Grid.
+        fit_grid: (W [g, r, c], bits) -> Grid, given `importance` [g, r, c] too where there is one.
         damping: fraction of the mean Hessian diagonal added to that diagonal.
     """
 
     method: Callable[[LayerProblem, Grid], Tensor]
-    fit_grid: Callable[[Tensor, int], Grid]
+    fit_grid: FitGrid
     damping: float
 
     def __post_init__(self) -> None:
@@ -79,7 +92,7 @@ class SolveLayer:
         """
         try:
             problem = layer.value.problem()
-            grid = self.fit_grid(problem.W, bits.value)
+            grid = layer.value.grid(self.fit_grid, problem.W, bits.value)
             if layer.value.rows is not None:
                 problem, grid = problem.take_rows(layer.value.rows), grid.rows(layer.value.rows)
             start = time.perf_counter()
@@ -121,7 +134,10 @@ def weights_of(solution: Artifact) -> Tensor:
 
 
 def float_inputs(
-    network: Network, calibration: Artifact, inputs: str = "float"
+    network: Network,
+    calibration: Artifact,
+    inputs: str = "float",
+    importance: Artifact | None = None,
 ) -> dict[str, LayerInput]:
     """The layers with the Hessians of the float network's inputs.
 
@@ -141,10 +157,21 @@ def float_inputs(
         name: LayerInput(
             layer,
             lambda layer=layer: problem(layer),  # type: ignore[misc]
-            f"{calibration.key}/{name}" + ("/centred" if around_mean and layer.norm else ""),
+            f"{calibration.key}/{name}"
+            + ("/centred" if around_mean and layer.norm else "")
+            + (f"/{importance.key}" if importance else ""),
+            importance=weighed(importance, name),
         )
         for name, layer in layers_of(calibration).items()
     }
+
+
+def weighed(importance: Artifact | None, name: str) -> Callable[[], Tensor] | None:
+    """The importance of one layer's weights, read when it is asked for."""
+    if importance is None:
+        return None
+    tensors = importance.tensors
+    return lambda: tensors[f"importance/{name}"]
 
 
 def as_weight(solution: Artifact, layer: Layer) -> Tensor:

@@ -220,3 +220,36 @@ def test_weights_that_are_not_finite_are_refused(value):
     W[1, 2, 3] = value
     with pytest.raises(ValueError, match=r"NaN or infinite.*checkpoint"):
         fit(W, 4, granularity="row", symmetric=False, search="minmax")
+
+
+def test_hmse_takes_the_range_with_the_least_weighed_error():
+    W = torch.randn(1, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    h = torch.rand(1, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) ** 4
+    settings = {"granularity": "row", "symmetric": False}
+    grid = fit(W, 2, search="hmse", importance=h, **settings)
+    found = (h * (grid.round(W) - W) ** 2).sum(2)
+    low, high = W.amin(2).clamp(max=0), W.amax(2).clamp(min=0)
+    tried = []
+    for i in range(80):
+        p = 1 - i / 100
+        scale = p * (high - low) / 3
+        zero = torch.round(-p * low / scale)
+        code = (W / scale[..., None] + zero[..., None]).round().clamp(0, 3)
+        q = (code - zero[..., None]) * scale[..., None]
+        tried.append((h * (q - W) ** 2).sum(2))
+    torch.testing.assert_close(found, torch.stack(tried).amin(0), rtol=1e-9, atol=1e-12)
+    plain = fit(W, 2, search="mse", **settings)
+    assert (found <= (h * (plain.round(W) - W) ** 2).sum(2) + 1e-12).all()
+
+
+def test_hmse_of_a_row_that_does_not_matter_is_that_of_equal_weights():
+    W = torch.randn(1, 2, 6, generator=torch.Generator().manual_seed(3))
+    settings = {"granularity": "row", "symmetric": False, "search": "hmse"}
+    nothing = fit(W, 3, importance=torch.zeros_like(W), **settings)
+    alike = fit(W, 3, importance=torch.ones_like(W), **settings)
+    assert torch.equal(nothing.scale, alike.scale)
+
+
+def test_hmse_without_the_importance_of_the_weights_is_refused():
+    with pytest.raises(ValueError, match="needs the importance"):
+        fit(torch.ones(1, 2, 3), 4, granularity="row", symmetric=False, search="hmse")

@@ -1,0 +1,346 @@
+"""Training of the rounding, of biases and of step sizes: one loop for EPTQ, BRECQ and AdaRound.
+
+With z_l the output of layer l in the float (f) and in the quantized network (q), x an image and
+w_l(x) its score (see quant/label_free.py), M = max_l mean_x w_l(x):
+
+    loss = (1/M) (sum_l mean_x w_l(x) |z_l^q - z_l^f|^2
+                  + lambda sum_l mean_x(w_l) sum_i 1 - |2 h_i - 1|^beta)
+
+|.|^2 is summed over channels and averaged over positions. That is the published loss (output
+"squared"). Ours (output "divergence") is
+
+    mean_x D(x) + gamma sum_l mean_x w_l(x) |z_l^q - z_l^f|^2
+
+where D is the task's own divergence of the outputs, |.|^2 a sum over positions too, so that every
+layer estimates the same change of the outputs, and the outputs themselves count in D alone. gamma
+makes the second term `features` times the first one at the start.
+
+Gradients pass through the whole network (scope "network", EPTQ, arXiv 2309.11531), or stop at the
+input of every block ("block", BRECQ, arXiv 2102.05426) or layer ("layer", AdaRound, arXiv
+2004.10568), all of which train at the same time, by the published loss.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from evaluation.fidelity import Distance
+from evaluation.images import ImageData
+from quant.label_free import tapped
+from quant.lsq import LearnedQuantize
+from quant.rounding import Rounding, beta_at
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: of the optimisers.
+        batch_size: images a step.
+        chunk: images at a time; gradients of a step add up over chunks, so it bounds memory.
+        rounding_lr: RAdam, on the rounding variables.
+        scale_lr: Adam, on the logarithms of the weights' step sizes.
+        bias_lr: Adam, on all biases.
+        activation_lr: Adam with cosine, on the logarithms of the inputs' step sizes.
+        regularisation: lambda.
+        beta: exponent of the regulariser, first and last.
+        warmup: fraction of the steps before the exponent moves.
+        gradual: fraction of the steps in which activations become quantized.
+        decay: all rates fall to 0 like a cosine, not that of the activations alone.
+    """
+
+    steps: int
+    batch_size: int
+    chunk: int
+    rounding_lr: float
+    scale_lr: float
+    bias_lr: float
+    activation_lr: float
+    regularisation: float
+    beta: Sequence[float]
+    warmup: float
+    gradual: float
+    decay: bool
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"schedule.{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"schedule.warmup={self.warmup} must lie in [0, 1)")
+        if not 0 <= self.gradual <= 1:
+            raise ValueError(f"schedule.gradual={self.gradual} must lie in [0, 1]")
+        if len(self.beta) != 2 or min(self.beta) < 1:
+            raise ValueError(f"schedule.beta={self.beta} must be two numbers, at least 1")
+
+
+@dataclass(eq=False)
+class Task:
+    """What is trained, and towards what.
+
+    Attributes:
+        reference: the float network.
+        quantized: with `Rounding` on its weights and `LearnedQuantize` on its inputs.
+        data: images, and what "close to the float network" means.
+        taps: modules whose outputs are compared.
+        scores: w_l(x) of every training image and tap, [n, L].
+        weights: of every `Rounding` in the regulariser, its layer's mean score.
+        activations: "gradual", "qdrop" or "direct".
+        features: with the task's divergence: what the layers' outputs count, relative to it at the
+            start; None: the published loss.
+        images: the first so many calibration images are trained on.
+        held_out: so many behind those are not; they tell how good the network is.
+        seed: of the order of the images.
+    """
+
+    reference: nn.Module
+    quantized: nn.Module
+    data: ImageData
+    taps: Sequence[str]
+    scores: Tensor
+    weights: Sequence[float]
+    activations: str
+    features: float | None
+    images: int
+    held_out: int
+    seed: int
+
+
+class RoundingTraining(LightningModule):
+    """Trained by `Trainer.fit`; an epoch is a fiftieth of the schedule, and ends with a checkpoint.
+
+    Attributes:
+        curve: a row for each epoch: steps done, loss of the last one, and KL of the network with
+            everything decided on the held-out images (every fifth epoch, else NaN).
+        start: that KL before the first step.
+        seconds: of all steps, those before an interruption included.
+    """
+
+    curve: Tensor
+    start: Tensor
+    done: Tensor
+    gamma: Tensor
+    seconds: Tensor
+
+    def __init__(self, task: Task, schedule: Schedule, advance: Callable[[int], None]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.quantized = task.quantized
+        self.schedule, self.advance = schedule, advance
+        self._task = (task,)  # in a tuple: the float network is no part of what is saved
+        self.epoch_steps = max(1, schedule.steps // 50)
+        self.epochs = math.ceil(schedule.steps / self.epoch_steps)
+        self.roundings = [m for m in self.quantized.modules() if isinstance(m, Rounding)]
+        self.quantizers = [m for m in self.quantized.modules() if isinstance(m, LearnedQuantize)]
+        self.register_buffer("done", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seconds", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("start", torch.tensor(torch.nan))
+        self.register_buffer("curve", torch.full((self.epochs, 3), torch.nan))
+        self.register_buffer("gamma", torch.ones(()))
+        self.largest = float(task.scores.mean(0).max()) if task.features is None else 1.0
+
+    @property
+    def task(self) -> Task:
+        """Networks and images."""
+        return self._task[0]
+
+    def train(self, mode: bool = True) -> RoundingTraining:
+        """Normalisations and dropout stay as they are in use."""
+        super().train(False)
+        return self
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """RAdam for what is decided, Adam for what is tuned."""
+        s = self.schedule
+        tuned: list[dict[str, Any]] = [
+            {"params": [r.log_scale for r in self.roundings], "lr": s.scale_lr, "cosine": False},
+            {"params": list(biases_of(self.quantized).values()), "lr": s.bias_lr, "cosine": False},
+            {
+                "params": [q.log_scale for q in self.quantizers],
+                "lr": s.activation_lr,
+                "cosine": True,
+            },
+        ]
+        tuned = [group for group in tuned if group["params"] and group["lr"] > 0]
+        rounding = [r.a for r in self.roundings]
+        self.quantized.requires_grad_(False)
+        for parameter in chain(rounding, *(group["params"] for group in tuned)):
+            parameter.requires_grad_(True)
+        first = torch.optim.RAdam(rounding, lr=s.rounding_lr)
+        return [first, torch.optim.Adam(tuned)] if tuned else [first]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The batches of one epoch, this process's share of them; the same whenever it is asked."""
+        task, s = self.task, self.schedule
+        first = self.trainer.current_epoch * self.epoch_steps
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return task.data.calibration_batches(
+            [
+                batch_of(step, task.images, s.batch_size, task.seed)[rank::world]
+                for step in range(first, min(first + self.epoch_steps, s.steps))
+            ]
+        )
+
+    def on_fit_start(self) -> None:
+        """Lightning moves what it knows of; and where does the training start from?"""
+        self.task.reference.to(self.device)
+        if not int(self.done):
+            self.start.fill_(self.held_out_kl())
+            self._balance()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Gradients of all chunks, then one step of every optimiser."""
+        begin = time.perf_counter()
+        progress = int(self.done) / self.schedule.steps
+        self._quantize_inputs_at(progress)
+        optimizers: Any = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        x, numbers = batch
+        total = torch.zeros(())
+        if (regulariser := self.regulariser(progress)) is not None:
+            self.manual_backward(regulariser)
+            total = regulariser.detach()
+        size = self.schedule.chunk
+        chunks = zip(torch.split(x, size), torch.split(numbers.cpu(), size), strict=True)
+        for part, which in chunks:
+            outputs, layers = self.distances(part, which)
+            loss = (outputs + self.gamma * layers) * (len(part) / len(x))
+            self.manual_backward(loss)
+            total = total + loss.detach()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group.setdefault("first_lr", group["lr"])
+                if group.get("cosine") or self.schedule.decay:
+                    group["lr"] = group["first_lr"] * (1 + math.cos(math.pi * progress)) / 2
+            optimizer.step()
+        self.done += 1
+        self.curve[self.trainer.current_epoch, 0] = self.done
+        self.curve[self.trainer.current_epoch, 1] = total
+        self.seconds += time.perf_counter() - begin
+        self.advance(1)
+
+    def distances(self, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Divergence of the outputs (0 in the published loss), and the sum over layers.
+
+        Args:
+            x: images [b, 3, h, w].
+            numbers: theirs among the calibration images, [b].
+        """
+        task, sums = self.task, self.task.features is not None
+        with torch.no_grad(), tapped(task.reference, task.taps) as wanted:
+            expected = task.reference(x)
+        with tapped(self.quantized, task.taps) as found:
+            outputs = self.quantized(x)
+        scores = task.scores[numbers].to(x.device)
+        total = x.new_zeros((), dtype=torch.float32)
+        for column, name in enumerate(task.taps):
+            if name in wanted:
+                error = squared(found.pop(name).float() - wanted.pop(name).float(), sums)
+                total = total + (scores[:, column] * error).mean()
+        total = total / self.largest
+        if not sums:
+            return torch.zeros_like(total), total
+        return task.data.divergence(self.quantized, expected, outputs).mean(), total
+
+    @torch.no_grad()
+    def _balance(self) -> None:
+        """Set gamma from what both terms are on the first images."""
+        if self.task.features is None:
+            return
+        count = min(4 * self.schedule.batch_size, self.task.images)
+        numbers = list(range(count))
+        size = self.schedule.chunk
+        batches = [numbers[i : i + size] for i in range(0, count, size)]
+        total = torch.zeros(2)
+        for x, which in self.task.data.calibration_batches(batches):
+            terms = torch.stack(self.distances(x.to(self.device), which))
+            total = total + terms.cpu() * (len(x) / count)
+        outputs, layers = total.tolist()
+        self.gamma.fill_(self.task.features * outputs / layers if layers > 0 else 0.0)
+
+    def regulariser(self, progress: float) -> Tensor | None:
+        """The term that drives rounding to a decision, if its kind needs one."""
+        first, last = self.schedule.beta
+        beta = beta_at(progress, first, last, self.schedule.warmup)
+        pairs = zip(self.roundings, self.task.weights, strict=True)
+        terms = [(r.undecided(beta), weight) for r, weight in pairs]
+        found = [term * weight for term, weight in terms if term is not None]
+        if not found:
+            return None
+        return torch.stack(found).sum() * (self.schedule.regularisation / self.largest)
+
+    def on_train_epoch_end(self) -> None:
+        """How good is the network if everything is decided now?"""
+        epoch = self.trainer.current_epoch
+        if epoch % 5 == 4 or epoch == self.epochs - 1:
+            self.curve[epoch, 2] = self.held_out_kl()
+
+    @torch.no_grad()
+    def held_out_kl(self) -> float:
+        """KL of the decided network to the float one on the images that are not trained on."""
+        task, total = self.task, Distance()
+        for r in self.roundings:
+            r.hard = True
+        for q in self.quantizers:
+            q.keep = 0.0
+        end = task.images + task.held_out
+        for x, _ in task.data.calibration_loader(start=task.images, first=end):
+            images = x.to(self.device)
+            expected, outputs = task.reference(images), self.quantized(images)
+            total += task.data.distance(self.quantized, expected, outputs)
+        for r in self.roundings:
+            r.hard = False
+        return total.figures()["kl"]
+
+    def _quantize_inputs_at(self, progress: float) -> None:
+        """Let the quantization of activations set in."""
+        until = self.schedule.gradual
+        rest = max(0.0, 1 - progress / until) if until else 0.0
+        keep = {"gradual": rest, "qdrop": 0.5, "direct": 0.0}[self.task.activations]
+        for number, quantizer in enumerate(self.quantizers):
+            quantizer.keep, quantizer.drop = keep, self.task.activations == "qdrop"
+            quantizer.seed = (self.task.seed * 1_000_003 + int(self.done)) * 4099 + number
+
+
+def batch_of(step: int, images: int, size: int, seed: int) -> list[int]:
+    """Numbers of the images of one step: a new order for every pass, without replacement."""
+    size = min(size, images)
+    passes, place = divmod(step, images // size)
+    order: list[int] = np.random.default_rng([seed, passes]).permutation(images).tolist()
+    return order[place * size : (place + 1) * size]
+
+
+def biases_of(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Every bias, those of normalisations included, by state-dict name."""
+    return {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if name.rpartition(".")[2] == "bias" and parameter.dim() == 1
+    }
+
+
+def squared(difference: Tensor, positions: bool) -> Tensor:
+    """Sum over channels of the squares, mean over positions, or with `positions` their sum: [b].
+
+    Args:
+        difference: [b, channels, h, w], [b, tokens, channels] or [b, channels].
+        positions: sum over positions instead of their mean.
+    """
+    square = difference.square()
+    square = square.sum(2) if square.dim() == 3 else square.sum(1)
+    square = square.flatten(1) if square.dim() > 1 else square[:, None]
+    return square.sum(1) if positions else square.mean(1)

@@ -1,0 +1,90 @@
+"""Quantizers of activations whose step size is trained, and that set in little by little.
+
+    y = p x + (1 - p) s (clip(round(x / s) + z, 0, 2^b - 1) - z)
+
+Rounding passes gradients on as if it were not there; the step size gets the gradient of Esser et
+al., *Learned Step Size Quantization*, arXiv 1902.08153. p falls from 1 to 0 (EPTQ's gradual
+activation quantization), or every value stays in floating point by chance (QDrop, arXiv
+2203.05740).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.activations import NAME, FakeQuantize
+from quant.ranges import TensorGrid
+
+
+class LearnedQuantize(nn.Module):
+    """Takes the place of a `FakeQuantize` while its step size is trained.
+
+    Attributes:
+        keep: the fraction p of the float value that stays; or, with `drop`, the probability.
+        drop: draw anew for each value instead of mixing.
+    """
+
+    zero: Tensor
+
+    def __init__(self, start: FakeQuantize) -> None:
+        super().__init__()
+        self.bits, self.keep, self.drop = start.bits, 0.0, False
+        self.log_scale = nn.Parameter(start.scale.log())
+        self.register_buffer("zero", start.zero.clone())
+        self.seed = 0  # of the draws; set anew for every step
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; the shape stays."""
+        if self.keep == 1:
+            return x
+        scale = self.log_scale.exp().to(x.dtype)
+        keep: Any = self.keep
+        if self.drop and self.keep > 0:
+            generator = torch.Generator(x.device).manual_seed(self.seed)
+            drawn = torch.rand(x.shape, generator=generator, device=x.device)
+            keep = (drawn < self.keep).to(x)
+        y: Tensor = _Quantize.apply(x, scale, self.zero.to(x.dtype), 2**self.bits - 1, keep)
+        return y
+
+    def grid(self) -> TensorGrid:
+        """As trained so far."""
+        return TensorGrid(self.log_scale.detach().exp(), self.zero, self.bits)
+
+
+def learned(model: nn.Module) -> dict[str, LearnedQuantize]:
+    """Exchange all input quantizers of `model`, in place; {name of the module they serve: it}."""
+    owners = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, NAME, None), FakeQuantize)
+    }
+    for module in owners.values():
+        setattr(module, NAME, LearnedQuantize(getattr(module, NAME)))
+    return {name: getattr(module, NAME) for name, module in owners.items()}
+
+
+class _Quantize(torch.autograd.Function):
+    """Keeps nothing but its input for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor, top: int, keep: Any) -> Tensor:
+        mask = keep if isinstance(keep, Tensor) else None
+        ctx.save_for_backward(x, scale, zero, mask)
+        ctx.top, ctx.keep = top, 0.0 if mask is not None else keep
+        y = (x / scale).round_().clamp_(-zero, top - zero).mul_(scale)
+        return torch.lerp(y, x, mask if mask is not None else keep)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = grads
+        x, scale, zero, mask = ctx.saved_tensors
+        keep = mask if mask is not None else ctx.keep
+        u = x / scale
+        code = u.round().clamp_(-zero, ctx.top - zero)
+        inside = (u >= -zero - 0.5) & (u <= ctx.top - zero + 0.5)
+        quantized = g * (1 - keep)
+        to_scale = (quantized * torch.where(inside, code - u, code)).sum()
+        return g * keep + quantized * inside, to_scale, None, None, None

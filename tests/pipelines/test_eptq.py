@@ -1,0 +1,144 @@
+"""method=eptq on the digits: the whole chain, resuming, its variants, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from quant.grid import Grid
+from quant.packing import unpack
+
+SHORT = (
+    "method=eptq",
+    "schedule=cpu",
+    "cpu_steps=40",
+    "bits=2",
+    "calibrate.images=96",
+    "method.held_out=32",
+    "baseline.rows=1",
+    "baseline.budget=0",
+    "pictures.count=0",
+)
+
+
+def test_the_chain_trains_and_says_what_it_did(obliq):
+    outcome = obliq(*SHORT, "act_bits=8")
+    assert outcome.status == 0, outcome.text
+    assert "rounding" in outcome.text and "label-free" in outcome.text
+    results = outcome.results
+    trained = results["rounding"]
+    assert trained["init"] == "row_parallel" and trained["scope"] == "network"
+    assert trained["steps"] == 40 and trained["images"] == 64
+    assert len(trained["curve"]) == 40 and trained["curve"][-1][0] == 40
+    assert trained["kept"] == (trained["kl_after"] < trained["kl_before"])
+    bits = [row["bits"] for row in results["layers"]]
+    assert bits[0] == bits[-1] == 8 and set(bits[1:-1]) == {2}
+
+
+@pytest.mark.parametrize("words", [("act_bits=8",), ("grid.granularity=columns", "grid.width=4")])
+def test_every_stored_weight_lies_on_its_grid_and_its_code_fits_its_bits(obliq, words):
+    outcome = obliq(*SHORT, *words, "cpu_steps=60", "schedule.bias_lr=0.002")
+    assert outcome.status == 0, outcome.text
+    path = outcome.folder / "weights.safetensors"
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        layout = json.loads(file.metadata()["layout"])
+    assert layout
+    for name, told in layout.items():
+        codes = unpack(tensors[f"{name}.codes"], told["bits"], tuple(told["shape"]))
+        assert int(codes.min()) >= 0 and int(codes.max()) < 2 ** told["bits"]
+        scale, zero = tensors[f"{name}.scale"], tensors[f"{name}.zero"].float()
+        assert (scale > 0).all()
+        grid = Grid(scale, zero, told["bits"], told["width"])
+        W = grid.decode(codes.float())
+        torch.testing.assert_close(grid.round(W), W)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method.init=rtn",),
+        ("method.scope=layer", "method.attention=none"),
+        ("method.scope=block", "method.attention=none"),
+        ("method.attention=layer", "method.activations=qdrop", "act_bits=4"),
+        ("method.activations=direct", "act_bits=4", "grid.search=mse"),
+    ],
+)
+def test_the_variants_run_from_the_same_code(obliq, words):
+    outcome = obliq(*SHORT, *words)
+    assert outcome.status == 0, outcome.text
+    assert outcome.results["rounding"]["kl_after"] > 0
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("method.scope=all", "method.scope=all must be one of network, block, layer"),
+        ("method.scope=block", "add method.attention=none"),
+        ("method.attention=image", "method.attention=image must be one of"),
+        ("method.activations=slow", "method.activations=slow must be one of"),
+        ("method.confidence=1", "method.confidence=1 must lie in"),
+        ("method.held_out=96", "leaves none of 96 calibration images"),
+        ("method.init=adaround", "Settings of inits: gptq, obq, row_parallel, rtn"),
+        ("cpu_steps=0", "schedule.steps=0 must be at least 1"),
+        ("schedule.gradual=2", "schedule.gradual=2 must lie in"),
+        ("schedule.warmup=1", "schedule.warmup=1 must lie in"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_computed(obliq, tmp_path, word, says):
+    outcome = obliq(*SHORT, word, store=tmp_path / "store")
+    assert outcome.status != 0
+    assert says in re.sub(r"\s+", " ", outcome.text)
+    assert "calibrate  " not in outcome.text
+
+
+def test_killed_in_the_middle_of_training_it_ends_at_the_same_numbers(
+    obliq, shared_store, tmp_path
+):
+    words = (*SHORT, "act_bits=8", "cpu_steps=250", "seed=1")
+    unbroken = obliq(*words, store=tmp_path / "unbroken")
+    assert unbroken.status == 0, unbroken.text
+    store, folder = tmp_path / "killed", tmp_path / "run"
+    command = [sys.executable, "-m", "pipelines.run", *words, "tracking=none"]
+    process = subprocess.Popen(
+        [*command, f"hydra.run.dir={folder}"],
+        env={**os.environ, "OBLIQ_CACHE": str(store)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    found = None
+    for _ in range(6000):
+        found = next(store.glob("TrainRounding/*.partial/last.ckpt"), None)
+        if found is not None or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert found is not None, "no checkpoint was written before the run ended"
+    assert not (folder / "results.json").exists()
+    again = obliq(*words, store=store)
+    assert again.status == 0, again.text
+    a, b = unbroken.results, again.results
+    for results in (a, b):
+        assert results["rounding"].pop("seconds") > 0
+    for key in ("quantized", "fidelity", "rounding", "loss_ratio_vs_baseline"):
+        assert a[key] == b[key], key
+
+
+def test_a_damaged_checkpoint_counts_as_none(tmp_path):
+    from pipelines.machine import _whole
+
+    assert not _whole(tmp_path / "last.ckpt")
+    (tmp_path / "last.ckpt").write_bytes(b"PK\x03\x04 cut off")
+    assert not _whole(tmp_path / "last.ckpt")
+    torch.save({"a": torch.ones(3)}, tmp_path / "last.ckpt")
+    assert _whole(tmp_path / "last.ckpt")
