@@ -183,3 +183,13 @@ def test_the_same_images_in_two_pools_are_recognised_by_their_bytes():
     data = prepared(100)
     values = np.array([decode(encode(n)).getpixel((0, 0))[0] for n in data.evaluation.ids])
     assert values.min() == 100  # 50..99 lie in both pools, as train#i and val#i
+
+
+def test_the_divergence_that_is_trained_is_the_kl_that_is_reported():
+    from evaluation.fidelity import logits_distance, softmax_divergence
+
+    f, q = (torch.randn(6, 5, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    each = softmax_divergence(f, q)
+    assert float(each.mean()) == pytest.approx(logits_distance(f, q).figures()["kl"], rel=1e-5)
+    pixels = softmax_divergence(f.T[None, :, :, None], q.T[None, :, :, None])
+    torch.testing.assert_close(pixels.flatten(), each)

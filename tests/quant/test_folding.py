@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from pipelines.store import Store
-from pipelines.words import CONF
 from quant.folding import folded
 from quant.layers import find
 from quant.statistics import BatchNorm
@@ -70,11 +66,8 @@ def test_a_folded_network_gives_the_same_outputs_in_float64():
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_every_real_network_folds_to_within_1e_5(name, data_root, monkeypatch, tmp_path):
-    monkeypatch.setenv("OBLIQ_DATA", str(data_root))
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("run", [f"model={name}"])
-    network = instantiate(cfg.model, _convert_="all").load(Store(tmp_path))
+def test_every_real_network_folds_to_within_1e_5(name, real_network):
+    network = real_network(name)
     size = min(network.data_config["input_size"][1], 96)
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     layers, _ = find(network.module, images)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quant.grid import Grid, fit
-from quant.rounding import SoftRounding, beta_at, logit, undecided
+from quant.rounding import KINDS, SoftRounding, StraightRounding, beta_at, logit, undecided
 
 
 @pytest.fixture
@@ -82,3 +82,67 @@ def test_the_regulariser_vanishes_only_where_all_is_decided():
 
 def test_the_exponent_waits_and_then_falls_evenly():
     assert [beta_at(p, 20, 2, 0.2) for p in (0, 0.2, 0.6, 1)] == pytest.approx([20, 20, 11, 2])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("confidence", [0.0, 0.5, 0.9])
+def test_straight_rounding_starts_at_the_given_codes_too(weights, bits, confidence):
+    grid = fit(weights, bits, granularity="row", symmetric=False, search="mse")
+    any_codes = torch.randint(0, 2**bits, weights.shape, generator=torch.Generator().manual_seed(1))
+    for codes in (grid.codes(weights), any_codes.double()):
+        rounding = StraightRounding(weights, codes, grid, (10, 7), confidence)
+        assert torch.equal(rounding.codes(), codes)
+        assert float((rounding.a - codes).detach().abs().max()) <= (1 - confidence) / 2 + 1e-9
+
+
+def test_straight_rounding_trains_with_what_is_decided_and_passes_gradients(weights):
+    grid = fit(weights, 3, granularity="row", symmetric=False, search="mse")
+    rounding = StraightRounding(weights, grid.codes(weights), grid, (10, 7), 0.0)
+    W = rounding(torch.empty(0))
+    torch.testing.assert_close(W.reshape(weights.shape), grid.round(weights))
+    factors = torch.linspace(-1, 1, W.numel(), dtype=torch.float64).reshape(W.shape)
+    (W * factors).sum().backward()
+    wanted = (factors.reshape(weights.shape) * grid.scale).where(
+        (rounding.a >= 0) & (rounding.a <= 7), torch.tensor(0.0).double()
+    )
+    torch.testing.assert_close(rounding.a.grad, wanted)
+    with torch.no_grad():
+        rounding.a += 100
+    assert (rounding.codes() == 7).all() and rounding.undecided(2.0) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar10_resnet20",
+        "cifar10_resnet56",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "yolov5n",
+        "yolov5s",
+        "yolov8n",
+        "espnetv2",
+        "deeplabv3_mobilenet_v2",
+    ],
+)
+def test_wherever_training_goes_every_weight_of_every_network_ends_on_its_grid(name, real_network):
+    network = real_network(name)
+    generator = torch.Generator().manual_seed(0)
+    matrices = [p.detach() for p in network.module.parameters() if p.dim() in (2, 4)]
+    assert len(matrices) > 15
+    for number, weight in enumerate(matrices):
+        matrix, bits = weight.reshape(1, len(weight), -1), (2, 3, 4, 8)[number % 4]
+        grid = fit(matrix, bits, granularity="row", symmetric=False, search="minmax")
+        for kind in KINDS.values():
+            rounding = kind(matrix, grid.codes(matrix), grid, weight.shape, 0.2)
+            with torch.no_grad():
+                noise = torch.randn(rounding.a.shape, generator=generator)
+                rounding.a += noise
+                rounding.log_scale += 0.1 * torch.randn(grid.scale.shape, generator=generator)
+            codes = rounding.codes()
+            assert torch.equal(codes, codes.round())
+            assert codes.min() >= 0 and codes.max() < 2**bits
+            rounding.hard = True
+            found = rounding(weight).detach().reshape(matrix.shape)
+            assert torch.equal(found, rounding.grid().decode(codes).detach())
+            assert torch.equal(rounding.grid().codes(found).detach(), codes)

@@ -1,0 +1,162 @@
+"""The loss of the training, its batches, and what counts as an output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pipelines.stages.eptq import outputs_of
+from pipelines.stages.eptq_training import (
+    RoundingTraining,
+    Schedule,
+    Task,
+    batch_of,
+    biases_of,
+    squared,
+)
+
+SETTINGS = {
+    "steps": 10,
+    "batch_size": 4,
+    "chunk": 2,
+    "rounding_lr": 0.01,
+    "scale_lr": 0.001,
+    "bias_lr": 0.001,
+    "activation_lr": 0.001,
+    "regularisation": 0.01,
+    "beta": [20, 2],
+    "warmup": 0.2,
+    "gradual": 1.0,
+    "decay": False,
+}
+
+
+class Images:
+    """Two random images as calibration data of a task."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def calibration_batches(self, batches):
+        return [(self.x[b], torch.tensor(b)) for b in batches]
+
+    def divergence(self, network, reference, outputs):
+        return (reference - outputs).abs().sum(1)
+
+
+def networks():
+    torch.manual_seed(0)
+
+    def net():
+        return nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5)).double()
+
+    return net(), net()
+
+
+def training(features, scores):
+    reference, quantized = networks()
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    task = Task(
+        reference=reference,
+        quantized=quantized,
+        data=Images(x),
+        taps=["0", "3"],
+        scores=scores,
+        weights=[],
+        activations="direct",
+        features=features,
+        images=2,
+        held_out=1,
+        seed=0,
+    )
+    return RoundingTraining(task, Schedule(**SETTINGS), lambda n: None), x
+
+
+def test_the_published_loss_is_the_sum_over_layers_of_scored_errors_over_the_largest_mean():
+    scores = torch.tensor([[1.0, 3.0], [2.0, 5.0]])
+    module, x = training(None, scores)
+    reference, quantized = module.task.reference, module.task.quantized
+    with torch.no_grad():
+        z = [net[0](x) for net in (reference, quantized)]
+        f = [net(x) for net in (reference, quantized)]
+    wanted = 0.0
+    for i in range(2):
+        wanted += scores[i, 0] * ((z[1][i] - z[0][i]) ** 2).sum(0).mean() / 2
+        wanted += scores[i, 1] * ((f[1][i] - f[0][i]) ** 2).sum() / 2
+    outputs, layers = (t.detach() for t in module.distances(x, torch.tensor([0, 1])))
+    assert float(outputs) == 0
+    assert float(layers) == pytest.approx(float(wanted) / 4, rel=1e-5)  # 4: mean score of layer 2
+
+
+def test_our_loss_sums_over_positions_and_balances_against_the_divergence():
+    scores = torch.tensor([[1.0, 0.0], [2.0, 0.0]])
+    module, x = training(7.0, scores)
+    reference, quantized = module.task.reference, module.task.quantized
+    with torch.no_grad():
+        z = [net[0](x) for net in (reference, quantized)]
+        f = [net(x) for net in (reference, quantized)]
+    wanted = sum(float(scores[i, 0] * ((z[1][i] - z[0][i]) ** 2).sum()) / 2 for i in range(2))
+    outputs, layers = (t.detach() for t in module.distances(x, torch.tensor([0, 1])))
+    assert float(layers) == pytest.approx(wanted, rel=1e-5)
+    assert float(outputs) == pytest.approx(float((f[0] - f[1]).abs().sum(1).mean()), rel=1e-5)
+    module._balance()
+    assert float(module.gamma * layers) == pytest.approx(7 * float(outputs), rel=1e-5)
+
+
+def test_scores_go_with_their_images():
+    module, x = training(None, torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    one = module.distances(x[:1], torch.tensor([0]))[1].detach()
+    assert float(one) > 0
+    assert float(module.distances(x[:1], torch.tensor([1]))[1]) == 0
+
+
+def test_a_pass_shows_every_image_once_and_the_next_one_in_another_order():
+    steps = [batch_of(step, 10, 5, seed=3) for step in range(4)]
+    assert sorted(steps[0] + steps[1]) == sorted(steps[2] + steps[3]) == list(range(10))
+    assert steps[0] + steps[1] != steps[2] + steps[3]
+    assert batch_of(1, 10, 5, seed=3) == steps[1] != batch_of(1, 10, 5, seed=4)
+    assert sorted(batch_of(7, 3, 32, seed=0)) == [0, 1, 2]  # fewer images than a batch
+
+
+def test_tokens_and_maps_are_summed_over_their_channels():
+    maps = torch.arange(12.0).reshape(1, 3, 2, 2)
+    tokens = maps.flatten(2).transpose(1, 2)
+    for positions in (True, False):
+        assert torch.equal(squared(maps, positions), squared(tokens, positions))
+    assert float(squared(maps, True)) == float((maps**2).sum())
+    assert float(squared(maps, False)) == float((maps**2).sum()) / 4
+    assert float(squared(maps[:, :, 0, 0], True)) == float(squared(maps[:, :, 0, 0], False))
+
+
+def test_biases_of_all_kinds_of_modules_are_found():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Linear(2, 2, bias=False))
+    assert list(biases_of(net)) == ["0.bias", "1.bias"]
+
+
+def test_a_layer_whose_output_is_the_networks_own_is_recognised_behind_a_view():
+    class Maps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1)
+
+        def forward(self, x):
+            y = self.inner(x).relu()
+            return [self.head(y).view(len(x), 2, 3, *x.shape[2:]), y * 2]
+
+    assert outputs_of(Maps(), torch.randn(1, 3, 2, 2), ["inner", "head"]) == {"head"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps": 0}, "schedule.steps=0"),
+        ({"chunk": 0}, "schedule.chunk=0"),
+        ({"warmup": 1.0}, "schedule.warmup=1.0"),
+        ({"gradual": -0.1}, "schedule.gradual=-0.1"),
+        ({"beta": [20]}, "schedule.beta"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(change, says):
+    with pytest.raises(ValueError, match=says.replace(".", r"\.")):
+        Schedule(**{**SETTINGS, **change})

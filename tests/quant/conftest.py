@@ -1,0 +1,23 @@
+"""The real networks, by the names of their files in conf/model/."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from pipelines.store import Store
+from pipelines.words import CONF
+
+
+@pytest.fixture
+def real_network(data_root, monkeypatch, tmp_path):
+    """real_network("yolov5n") -> the float network with its released weights."""
+    monkeypatch.setenv("OBLIQ_DATA", str(data_root))
+
+    def load(name):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("run", [f"model={name}"])
+        return instantiate(cfg.model, _convert_="all").load(Store(tmp_path))
+
+    return load
