@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -228,6 +228,7 @@ def _stages(
         trained = store.run(chain.rounding, network, best, weights, hessian, images, machine)
         detail = f"{trained.record['flipped']:.1%} of the codes changed"
         log.stage("rounding", trained.seconds, trained.cached, detail)
+        weights = replace(weights, training=trained.record["seconds"])  # spent, kept or not
         if trained.record["kept"]:
             weights = trained_weights(weights, trained)
             statistics = trained_statistics(statistics, trained)

@@ -249,7 +249,7 @@ def trained_weights(weights: QuantizedWeights, trained: Artifact) -> QuantizedWe
         parts = {p: trained.tensors[f"{name}/{p}"] for p in ("codes", "scale", "zero", "loss")}
         loss_rtn = before.tensors["loss_rtn"]
         solutions[name] = replace(before, tensors={**parts, "loss_rtn": loss_rtn}, key=trained.key)
-    return replace(weights, solutions=solutions, training=trained.record["seconds"])
+    return replace(weights, solutions=solutions)
 
 
 def trained_statistics(statistics: Artifact, trained: Artifact) -> Artifact:

@@ -293,3 +293,29 @@ def test_pictures_and_figures_by_class_are_in_the_page_itself(results, tmp_path)
     coded = base64.b64encode((tmp_path / "00.jpg").read_bytes()).decode()
     assert f'src="data:image/jpeg;base64,{coded}"' in text
     assert "images/a&lt;b&gt;.jpg" in text and "&lt;dog&gt;" in text and "12.3" in text
+
+
+TRAINED = {
+    "init": "row_parallel",
+    "scope": "network",
+    "attention": "sample_layer",
+    "steps": 4000,
+    "kept": True,
+    "kl_before": 0.2,
+    "kl_after": 0.1,
+    "flipped": 0.0123,
+    "seconds": 60.0,
+    "curve": [[1000, 3.0, None], [2000, 2.0, 0.15], [4000, 1.0, 0.1]],
+}
+
+
+def test_a_trained_rounding_is_drawn_from_its_start_and_told_in_words(results, tmp_path):
+    trained = {**results, "rounding": TRAINED}
+    drawn = plots.figures(trained, {})
+    _, divergence = drawn["training"].axes
+    assert divergence.lines[0].get_xydata().tolist() == [[0, 0.2], [2000, 0.15], [4000, 0.1]]
+    html.render(trained, drawn, {}, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "4,000 steps from row_parallel" in page and "1.2% of the codes changed" in page
+    assert wording.solve_seconds(trained) == wording.solve_seconds(results) + 60
+    assert "training" not in plots.figures(results, {})
