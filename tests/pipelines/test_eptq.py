@@ -22,7 +22,7 @@ SHORT = (
     "schedule=cpu",
     "cpu_steps=40",
     "bits=2",
-    "calibrate.images=96",
+    "calibrate.images=100",
     "method.held_out=32",
     "baseline.rows=1",
     "baseline.budget=0",
@@ -37,7 +37,7 @@ def test_the_chain_trains_and_says_what_it_did(obliq):
     results = outcome.results
     trained = results["rounding"]
     assert trained["init"] == "row_parallel" and trained["scope"] == "network"
-    assert trained["steps"] == 40 and trained["images"] == 64
+    assert trained["steps"] == 40 and trained["images"] == 68
     assert len(trained["curve"]) == 40 and trained["curve"][-1][0] == 40
     assert trained["kept"] == (trained["kl_after"] < trained["kl_before"])
     bits = [row["bits"] for row in results["layers"]]
@@ -87,7 +87,7 @@ def test_the_variants_run_from_the_same_code(obliq, words):
         ("method.attention=image", "method.attention=image must be one of"),
         ("method.activations=slow", "method.activations=slow must be one of"),
         ("method.confidence=1", "method.confidence=1 must lie in"),
-        ("method.held_out=96", "leaves none of 96 calibration images"),
+        ("method.held_out=100", "leaves none of 100 calibration images"),
         ("method.init=adaround", "Settings of inits: gptq, obq, row_parallel, rtn"),
         ("cpu_steps=0", "schedule.steps=0 must be at least 1"),
         ("schedule.gradual=2", "schedule.gradual=2 must lie in"),

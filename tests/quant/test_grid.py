@@ -204,7 +204,7 @@ def test_the_top_code_follows_from_the_bits():
         ({"bits": 0}, "bits=0 must lie in 1 ... 16"),
         ({"bits": 17}, "bits=17 must lie in 1 ... 16"),
         ({"granularity": "channel"}, "granularity='channel' must be one of row, tensor, columns"),
-        ({"search": "best"}, "search='best' must be minmax or mse"),
+        ({"search": "best"}, "search='best' must be minmax, mse or hmse"),
         ({"granularity": "columns", "width": 0}, "width=0 must be at least 1 column"),
     ],
 )
