@@ -178,6 +178,7 @@ class TrainRounding:
             scores = scores.mean(0, keepdim=True).expand_as(scores)
         elif self.attention == "none":
             scores = torch.ones_like(scores)
+        weights = scores.mean(0).tolist()  # of the regulariser, which every layer needs
         taps, features = outputs, self.features if self.scope == "network" else None
         if features is not None:
             example, _ = next(iter(data.calibration_loader(first=1)))
@@ -193,7 +194,6 @@ class TrainRounding:
             stop_gradients(quantized, (x.weight.rpartition(".")[0] for x in alone))
         elif self.scope == "layer":
             stop_gradients(quantized, (x.weight.rpartition(".")[0] for x in layers.values()))
-        weights = [1.0] * len(layers) if self.scope == "block" else scores.mean(0).tolist()
         return Task(
             reference=out_of_place(network.module),
             quantized=quantized,

@@ -69,7 +69,7 @@ def test_every_stored_weight_lies_on_its_grid_and_its_code_fits_its_bits(obliq, 
         ("method.init=rtn",),
         ("method.scope=layer", "method.attention=none"),
         ("method.scope=block", "method.attention=none"),
-        ("method.attention=layer", "method.activations=qdrop", "act_bits=4"),
+        ("method.attention=layer", "method.activations=qdrop", "act_bits=4", "method.kind=soft"),
         ("method.activations=direct", "act_bits=4", "grid.search=mse"),
     ],
 )
