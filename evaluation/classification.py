@@ -74,7 +74,7 @@ class ClassificationData(ImageData):
         return compare(reference["logits"], outputs["logits"])
 
     def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
-        return softmax_divergence(reference, outputs)
+        return softmax_divergence(reference.float(), outputs.float())
 
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
         return logits_distance(reference, outputs)

@@ -23,6 +23,7 @@ from evaluation.letterbox import Letterbox, to_image
 from evaluation.samples import Samples
 
 SURE = 0.25  # probability from which a detection counts as a decision, and is drawn
+TINY = 1e-6  # training keeps probabilities so far from 0 and 1: gradients stay finite
 GROUPS = 10  # of images, for the interval of the drop
 
 
@@ -159,11 +160,11 @@ class DetectionData(ImageData):
     def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
         """KL as in `distances`, and errors of boxes in parts of their size, by probability."""
         wanted, decoded = (network.decode(maps) for maps in (reference, outputs))  # type: ignore[operator]
-        p, q = (t[:, 4:].float().clamp(1e-6, 1 - 1e-6) for t in (wanted, decoded))
-        kl = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+        p, q = wanted[:, 4:].float(), decoded[:, 4:].float()
         size = wanted[:, 2:4].mean(1).clamp(min=1)
         apart = (decoded[:, :4] - wanted[:, :4]).abs().mean(1) / size
-        total: Tensor = kl.flatten(1).sum(1) + (p.amax(1) * apart).sum(1)
+        sure = p.clamp(TINY, 1 - TINY).amax(1)
+        total: Tensor = yes_no_divergence(p, q, TINY) + (sure * apart).sum(1)
         return total
 
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
@@ -203,18 +204,22 @@ def distances(
     p, q = wanted[:, 4:].double(), decoded[:, 4:].double()
     (best_p, class_p), (best_q, class_q) = p.max(1), q.max(1)
     sure_p, sure_q = best_p >= SURE, best_q >= SURE
-    tiny = 1e-12
-    p, q = p.clamp(tiny, 1 - tiny), q.clamp(tiny, 1 - tiny)
-    kl = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     pairs = [
         (a.double().flatten(1), b.double().flatten(1)) for a, b in zip(expected, maps, strict=True)
     ]
     columns = (
         (sure_p & sure_q & (class_p == class_q)).sum(1),
         (sure_p | sure_q).sum(1),
-        kl.flatten(1).sum(1),
+        yes_no_divergence(p, q, 1e-12),
         torch.ones(len(p)),
         torch.stack([a.square().sum(1) for a, _ in pairs]).sum(0),
         torch.stack([(a - b).square().sum(1) for a, b in pairs]).sum(0),
     )
     return torch.stack([c.to(p.device, torch.float64) for c in columns], dim=1)
+
+
+def yes_no_divergence(p: Tensor, q: Tensor, tiny: float) -> Tensor:
+    """KL of independent yes/no probabilities [b, ...], kept `tiny` from 0 and 1, summed: [b]."""
+    p, q = p.clamp(tiny, 1 - tiny), q.clamp(tiny, 1 - tiny)
+    kl = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    return kl.flatten(1).sum(1)

@@ -67,11 +67,10 @@ def logits_distance(reference: Tensor, quantized: Tensor) -> Distance:
             "both must be [n, classes] of the same n > 0 images"
         )
     f, q = reference.double(), quantized.double()
-    log_p, log_q = f.log_softmax(1), q.log_softmax(1)
     return Distance(
         agreeing=float((f.argmax(1) == q.argmax(1)).sum()),
         asked=len(f),
-        kl=float((log_p.exp() * (log_p - log_q)).sum()),
+        kl=float(softmax_divergence(f, q).sum()),
         distributions=len(f),
         signal=float(f.square().sum()),
         noise=float((f - q).square().sum()),
@@ -128,5 +127,5 @@ def paired_drop(reference_correct: Tensor, quantized_correct: Tensor) -> Drop:
 
 def softmax_divergence(reference: Tensor, quantized: Tensor) -> Tensor:
     """KL divergence between softmaxes over dimension 1: [b, classes, ...] -> [b, ...], in nats."""
-    p, q = (t.float().log_softmax(1) for t in (reference, quantized))
+    p, q = (t.log_softmax(1) for t in (reference, quantized))
     return kl_div(q, p, log_target=True, reduction="none").sum(1)

@@ -146,7 +146,10 @@ class ImageData(LightningDataModule, ABC):
 
     @abstractmethod
     def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
-        """What `distance` counts as KL, for each image of a batch: [b], with gradients."""
+        """What training minimises, for each image of a batch: [b], with gradients.
+
+        What `distance` counts as KL, and what else of the answers the task needs.
+        """
 
     def details(self, outputs: Outputs) -> dict[str, Any]:
         """More figures for the report, by name: one a class, say."""

@@ -194,7 +194,7 @@ class SegmentationData(ImageData):
 
     def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
         """Mean over all pixels, padding too."""
-        return softmax_divergence(reference, outputs).flatten(1).mean(1)
+        return softmax_divergence(reference.float(), outputs.float()).flatten(1).mean(1)
 
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
         """Over all pixels, padding too: calibration batches do not say what is padding."""

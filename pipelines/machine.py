@@ -36,6 +36,10 @@ class _Advance(Callback):
         """One calibration batch is through."""
         self.advance(1)
 
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """One step of a training is done."""
+        self.advance(1)
+
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """One evaluation batch is through."""
         self.advance(1)
@@ -94,24 +98,29 @@ class Machine:
         with self.screen.bar(name, len(loader)) as advance:
             self._trainer(advance).test(module, loader, verbose=False)
 
-    def fit(self, module: LightningModule, epochs: int, folder: Path) -> None:
+    def fit(
+        self, name: str, module: LightningModule, epochs: int, steps: int, folder: Path
+    ) -> None:
         """Train for so many epochs, with a checkpoint after each; go on from the last one.
 
         Args:
+            name: of the progress bar.
             module: gives its own loader, anew for every epoch.
             epochs: in all, those before an interruption included.
+            steps: of all epochs together.
             folder: of the checkpoint.
         """
         last = ModelCheckpoint(folder, "last", every_n_epochs=1, enable_version_counter=False)
         found = folder / "last.ckpt"
-        self._trainer(
-            lambda n: None,
-            last,
-            max_epochs=epochs,
-            reload_dataloaders_every_n_epochs=1,
-            use_distributed_sampler=False,
-            enable_checkpointing=True,
-        ).fit(module, ckpt_path=found if _whole(found) else None, weights_only=True)
+        with self.screen.bar(name, steps) as advance:
+            self._trainer(
+                advance,
+                last,
+                max_epochs=epochs,
+                reload_dataloaders_every_n_epochs=1,
+                use_distributed_sampler=False,
+                enable_checkpointing=True,
+            ).fit(module, ckpt_path=found if _whole(found) else None, weights_only=True)
 
     def _trainer(self, advance: Any, *callbacks: Callback, **more: Any) -> Trainer:
         settings = {"enable_checkpointing": False, **more}

@@ -1,4 +1,5 @@
-"""The chain, in order: calibrate, analyse, allocate, quantize, baseline, correct, evaluate, report.
+"""The chain, in order: calibrate, allocate, analyse, quantize, correct, activations, train the
+rounding, baseline, evaluate, report.
 
 The model never travels between stages, differences from it do: every stage starts from the float
 network plus artifacts.

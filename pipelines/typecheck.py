@@ -27,7 +27,7 @@ def check(settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a value is of another type than its class or function declares.
     """
-    declared = sorted(_declared(settings, ""), key=lambda found: found[0].count("."))
+    declared = sorted(_declared(settings, ""), key=lambda found: (found[0].count("."), found[0]))
     for path, value, kinds in declared:  # method.block before quantize.solve.method.block
         if not any(_fits(value, kind) for kind in kinds):
             key = path.rsplit(".", 1)[-1]

@@ -48,7 +48,7 @@ def inserted(
     """A copy of `model` in which the inputs of the layers named in `grids` are quantized."""
     copy = deepcopy(model)
     for name, grid in grids.items():
-        owner = copy.get_submodule(layers[name].weight.rpartition(".")[0])
+        owner = copy.get_submodule(layers[name].owner)
         owner.add_module(NAME, FakeQuantize(grid))
         owner.register_forward_pre_hook(_quantize_first)
     return copy
@@ -68,7 +68,7 @@ def watching(model: nn.Module, layers: Mapping[str, Layer]) -> Iterator[dict[str
         return lambda module, args: seen[name].add(args[0])
 
     handles = [
-        model.get_submodule(layer.weight.rpartition(".")[0]).register_forward_pre_hook(watch(name))
+        model.get_submodule(layer.owner).register_forward_pre_hook(watch(name))
         for name, layer in layers.items()
     ]
     try:
@@ -89,7 +89,7 @@ def reachable(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) ->
     weights = {name: model.get_parameter(layer.weight) for name, layer in layers.items()}
     handles = []
     for name, layer in layers.items():
-        owner = model.get_submodule(layer.weight.rpartition(".")[0])
+        owner = model.get_submodule(layer.owner)
 
         def note(module: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
             entered[name].append(args[0] if args else torch.zeros(0))

@@ -16,7 +16,7 @@ def blocks_of(model: nn.Module, layers: Mapping[str, Layer]) -> dict[str, str]:
     A module is a block where no module inside it holds two layers (a residual block, say). Lists
     of modules, which are never called, are none.
     """
-    owners = {name: layer.weight.rpartition(".")[0] for name, layer in layers.items()}
+    owners = {name: layer.owner for name, layer in layers.items()}
 
     def held(module: str) -> list[str]:
         return [n for n, owner in owners.items() if owner == module or _inside(owner, module)]

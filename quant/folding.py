@@ -30,7 +30,7 @@ def folded(model: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
     """
     copy = deepcopy(model)
     for layer in layers.values():
-        owner = copy.get_submodule(layer.weight.rpartition(".")[0])
+        owner = copy.get_submodule(layer.owner)
         name = layer.norm.rpartition(".")[0]
         if not layer.norm or not isinstance(owner, nn.Linear | nn.Conv2d):
             continue

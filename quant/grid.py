@@ -138,12 +138,14 @@ def fit(
     low, high = torch.where(empty, -1.0, low), torch.where(empty, 1.0, high)
     scale, zero = _affine(low, high, bits, symmetric)
     if search != "minmax":
-        weighting = _weighting(importance, search, granularity, width)
+        power, weighting = norm, None
+        if search == "hmse" and importance is not None:
+            power, weighting = 2.0, _weighting(importance, granularity, width)
         best = torch.full_like(scale, torch.inf)
         for p in _fractions(shrink):
             s, z = _affine(p * low, p * high, bits, symmetric)
             q = nearest(samples, s[..., None], z[..., None], 2**bits - 1)
-            error = q.sub_(samples).abs_().pow_(2.0 if search == "hmse" else norm)
+            error = q.sub_(samples).abs_().pow_(power)
             error = (error if weighting is None else error.mul_(weighting)).sum(-1)
             better = error < best
             best = torch.where(better, error, best)
@@ -158,12 +160,8 @@ def _fractions(shrink: int) -> Iterator[float]:
     return (1 - i / 100 for i in range(shrink))
 
 
-def _weighting(
-    importance: Tensor | None, search: str, granularity: str, width: int
-) -> Tensor | None:
+def _weighting(importance: Tensor, granularity: str, width: int) -> Tensor:
     """Of the samples. Where nothing of a step size matters, all of it matters alike."""
-    if search != "hmse" or importance is None:
-        return None
     h, _ = _samples(importance, granularity, width)
     return torch.where(h.sum(-1, keepdim=True) > 0, h, 1.0)
 

@@ -21,10 +21,14 @@ import torch
 from torch import Tensor, nn
 
 
+def parts(outputs: Any) -> Sequence[Tensor]:
+    """The tensors of what a network gives: one, or several."""
+    return outputs if isinstance(outputs, list | tuple) else (outputs,)
+
+
 def flat(outputs: Any) -> Tensor:
-    """All outputs of each image, [b, m]; a network may give several tensors."""
-    parts = outputs if isinstance(outputs, list | tuple) else (outputs,)
-    return torch.cat([part.flatten(1) for part in parts], 1)
+    """All outputs of each image, [b, m]."""
+    return torch.cat([part.flatten(1) for part in parts(outputs)], 1)
 
 
 def probes(f: Tensor, draws: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:

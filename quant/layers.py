@@ -42,6 +42,11 @@ class Layer:
     norm: str = ""
 
     @property
+    def owner(self) -> str:
+        """The module that holds the weight."""
+        return self.weight.rpartition(".")[0]
+
+    @property
     def rows(self) -> int:
         """Output rows of one group."""
         return self.shape[0] // self.groups

@@ -20,7 +20,7 @@ from pipelines.stages.label_free import output_of
 from pipelines.stages.quantize import QuantizedWeights
 from pipelines.stages.solve import grid_of
 from quant.blocks import blocks_of, stop_gradients
-from quant.label_free import out_of_place, tapped
+from quant.label_free import out_of_place, parts, tapped
 from quant.layers import Layer, to_matrix
 from quant.lsq import learned
 from quant.packing import pack, unpack
@@ -44,7 +44,8 @@ class TrainRounding:
         kind: of the rounding: "straight" (ours) or "soft" (AdaRound, EPTQ).
         confidence: see quant/rounding.py.
         features: what outputs of layers count beside the divergence of the network's own outputs;
-            None: the published loss, without that divergence. Needs scope network.
+            None: the published loss, without that divergence. Scopes "block" and "layer", which
+            never reach the outputs, have the published loss.
         held_out: calibration images that are not trained on; they decide whether it helped.
         schedule: steps and rates.
         seed: of the order of the images.
@@ -119,9 +120,8 @@ class TrainRounding:
         roundings = soften(quantized, network.module, weights, self.kind, self.confidence)
         inputs = learned(quantized)
         task = self._task(network, quantized, layers, hessian, data.value, training)
-        with machine.screen.bar("train the rounding", self.schedule.steps) as advance:
-            module = RoundingTraining(task, self.schedule, advance)
-            machine.fit(module, module.epochs, scratch)
+        module = RoundingTraining(task, self.schedule)
+        machine.fit("train the rounding", module, module.epochs, self.schedule.steps, scratch)
         module.cpu()
         tensors: dict[str, Tensor] = {}
         flipped = total = 0
@@ -191,9 +191,9 @@ class TrainRounding:
             scores = torch.ones(training, len(taps))
             stop_gradients(quantized, blocks.values())
             alone = [layer for name, layer in layers.items() if name not in blocks]
-            stop_gradients(quantized, (x.weight.rpartition(".")[0] for x in alone))
+            stop_gradients(quantized, (layer.owner for layer in alone))
         elif self.scope == "layer":
-            stop_gradients(quantized, (x.weight.rpartition(".")[0] for x in layers.values()))
+            stop_gradients(quantized, (layer.owner for layer in layers.values()))
         return Task(
             reference=out_of_place(network.module),
             quantized=quantized,
@@ -214,8 +214,7 @@ def outputs_of(network: nn.Module, example: Tensor, modules: Sequence[str]) -> s
     """Those of the modules whose output is an output of the network (or a view of one)."""
     with tapped(network, modules) as seen:
         outputs = network(example)
-    parts = outputs if isinstance(outputs, list | tuple) else (outputs,)
-    memory = {part.untyped_storage().data_ptr() for part in parts}
+    memory = {part.untyped_storage().data_ptr() for part in parts(outputs)}
     return {name for name, tensor in seen.items() if tensor.untyped_storage().data_ptr() in memory}
 
 
@@ -234,10 +233,9 @@ def soften(
         shape = tuple(solution.record["shape"])
         codes = unpack(solution.tensors["codes"], solution.record["bits"], shape).float()
         rounding = KINDS[kind](W, codes, grid_of(solution), layer.shape, confidence)
-        owner, _, attribute = layer.weight.rpartition(".")
-        parametrize.register_parametrization(
-            quantized.get_submodule(owner), attribute, rounding, unsafe=True
-        )
+        owner = quantized.get_submodule(layer.owner)
+        attribute = layer.weight.rpartition(".")[2]
+        parametrize.register_parametrization(owner, attribute, rounding, unsafe=True)
         roundings[name] = rounding
     return roundings
 
@@ -246,9 +244,9 @@ def trained_weights(weights: QuantizedWeights, trained: Artifact) -> QuantizedWe
     """The same layers with the trained codes and step sizes."""
     solutions = {}
     for name, before in weights.solutions.items():
-        parts = {p: trained.tensors[f"{name}/{p}"] for p in ("codes", "scale", "zero", "loss")}
-        loss_rtn = before.tensors["loss_rtn"]
-        solutions[name] = replace(before, tensors={**parts, "loss_rtn": loss_rtn}, key=trained.key)
+        new = {p: trained.tensors[f"{name}/{p}"] for p in ("codes", "scale", "zero", "loss")}
+        new["loss_rtn"] = before.tensors["loss_rtn"]
+        solutions[name] = replace(before, tensors=new, key=trained.key)
     return replace(weights, solutions=solutions)
 
 
@@ -267,7 +265,7 @@ def trained_inputs(
 ) -> Artifact:
     """The same grids of inputs with the trained step sizes."""
     scales = {
-        f"{name}.act_scale": trained.tensors[f"input/{layers[name].weight.rpartition('.')[0]}"]
+        f"{name}.act_scale": trained.tensors[f"input/{layers[name].owner}"]
         for name in activations.record["bits"]
     }
     return replace(activations, tensors={**activations.tensors, **scales}, key=trained.key)

@@ -6,8 +6,7 @@ w_l(x) its score (see quant/label_free.py), M = max_l mean_x w_l(x):
     loss = (1/M) (sum_l mean_x w_l(x) |z_l^q - z_l^f|^2
                   + lambda sum_l mean_x(w_l) sum_i 1 - |2 h_i - 1|^beta)
 
-|.|^2 is summed over channels and averaged over positions. That is the published loss (output
-"squared"). Ours (output "divergence") is
+|.|^2 is summed over channels and averaged over positions. That is the published loss. Ours is
 
     mean_x D(x) + gamma sum_l mean_x w_l(x) |z_l^q - z_l^f|^2
 
@@ -24,7 +23,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -134,11 +133,11 @@ class RoundingTraining(LightningModule):
     gamma: Tensor
     seconds: Tensor
 
-    def __init__(self, task: Task, schedule: Schedule, advance: Callable[[int], None]) -> None:
+    def __init__(self, task: Task, schedule: Schedule) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.quantized = task.quantized
-        self.schedule, self.advance = schedule, advance
+        self.schedule = schedule
         self._task = (task,)  # in a tuple: the float network is no part of what is saved
         self.epoch_steps = max(1, schedule.steps // 50)
         self.epochs = math.ceil(schedule.steps / self.epoch_steps)
@@ -231,7 +230,6 @@ class RoundingTraining(LightningModule):
         self.curve[self.trainer.current_epoch, 0] = self.done
         self.curve[self.trainer.current_epoch, 1] = total
         self.seconds += time.perf_counter() - begin
-        self.advance(1)
 
     def distances(self, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Divergence of the outputs (0 in the published loss), and the sum over layers.

@@ -64,7 +64,7 @@ class LabelFreeHessian:
 
 def output_of(layer: Layer) -> str:
     """The module whose output counts as the layer's: the BatchNorm behind it, or its owner."""
-    return (layer.norm or layer.weight).rpartition(".")[0]
+    return layer.norm.rpartition(".")[0] or layer.owner
 
 
 class CollectDiagonals(LightningModule):

@@ -70,7 +70,7 @@ def training(features, scores):
         held_out=1,
         seed=0,
     )
-    return RoundingTraining(task, Schedule(**SETTINGS), lambda n: None), x
+    return RoundingTraining(task, Schedule(**SETTINGS)), x
 
 
 def test_the_published_loss_is_the_sum_over_layers_of_scored_errors_over_the_largest_mean():
