@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from evaluation.augmentation import WithCopies
 from evaluation.fidelity import Distance, Drop
 from evaluation.samples import Progress, Samples, choose, spread
 
@@ -165,6 +166,7 @@ class ImageData(LightningDataModule, ABC):
         calibration_images: int,
         seed: int,
         calibration_batch_size: int,
+        copies: int = 0,
     ) -> None:
         """Index the files, choose the calibration images, keep them out of the evaluation.
 
@@ -173,6 +175,7 @@ class ImageData(LightningDataModule, ABC):
             calibration_images: how many to choose, without replacement.
             seed: decides which ones; fewer images with the same seed are a prefix of more.
             calibration_batch_size: images per calibration batch; moves no choice.
+            copies: altered copies of every calibration image, see evaluation/augmentation.py.
 
         Raises:
             ValueError: no images, too few, or labels that cannot be right.
@@ -194,6 +197,7 @@ class ImageData(LightningDataModule, ABC):
             )
         self.skipped = {}
         self._calibration_batch_size = calibration_batch_size
+        self._copies = copies
         self._data_config = dict(data_config)
         self._view = self.view(data_config)
 
@@ -223,8 +227,9 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def calibration_key(self) -> str:
-        """sha256 of the chosen images and their transform."""
-        return self._key(self.calibration)
+        """sha256 of the chosen images, their transform and the number of their copies."""
+        key = self._key(self.calibration)
+        return f"{key}+{self._copies}" if self._copies else key
 
     @property
     def evaluation_key(self) -> str:
@@ -237,7 +242,12 @@ class ImageData(LightningDataModule, ABC):
         With `first`, only so many of all, at most.
         """
         rest = self.calibration.take(range(len(self.calibration))[start:first])
-        return self._loader(rest, self._calibration_batch_size)
+        return self._loader(Decoded(rest, self._view), self._calibration_batch_size)
+
+    def fitting_loader(self, start: int = 0) -> Batches:
+        """What weights and statistics are fitted to: the chosen images, then their copies."""
+        images = WithCopies(Decoded(self.calibration, self._view), self._copies, start)
+        return self._loader(images, self._calibration_batch_size)
 
     def calibration_batches(self, batches: Sequence[Sequence[int]]) -> DataLoader[Any]:
         """Chosen images by number, batch by batch: (x [b, 3, h, w] float32, their numbers [b])."""
@@ -252,11 +262,11 @@ class ImageData(LightningDataModule, ABC):
         return self.calibration_loader()
 
     def test_dataloader(self) -> Batches:
-        return self._loader(self.evaluation, self.batch_size)
+        return self._loader(Decoded(self.evaluation, self._view), self.batch_size)
 
-    def _loader(self, samples: Samples, batch_size: int) -> Batches:
+    def _loader(self, images: Dataset[Any], batch_size: int) -> Batches:
         return DataLoader(
-            Decoded(samples, self._view),
+            images,
             batch_size=batch_size,
             num_workers=min(self.workers, _cores()),
             pin_memory=torch.cuda.is_available(),

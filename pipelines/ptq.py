@@ -151,7 +151,13 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     with machine.screen.busy("loading the network"):
         network = chain.model.load(store)
     with machine.screen.busy("listing the images"):
-        data.prepare(network.data_config, calibrate.images, about.seed, calibrate.batch_size)
+        data.prepare(
+            network.data_config,
+            calibrate.images,
+            about.seed,
+            calibrate.batch_size,
+            calibrate.copies,
+        )
     check = preflight.CheckImages(data.skip_bad)
     images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")
     checked = store.run(check, images, machine)

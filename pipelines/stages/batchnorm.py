@@ -50,18 +50,19 @@ class CorrectStatistics:
         if self.mode == "none":
             return Artifact({}, {"mode": "none", "kept": False})
         corrected = deepcopy(quantized.value)
-        loader = data.value.calibration_loader
         if self.mode == "match":
             matching = _Match(Matcher(network.module, corrected))
-            machine.predict("match statistics", matching, loader())
+            machine.predict("match statistics", matching, data.value.fitting_loader())
             changed = matching.matcher.finish()
         else:
             with reestimating(corrected):
-                machine.predict("re-estimate statistics", Forward(corrected), loader())
+                machine.predict(
+                    "re-estimate statistics", Forward(corrected), data.value.fitting_loader()
+                )
             changed = running_statistics(corrected)
         compare = _Compare(data.value, network.module, quantized.value, corrected)
         last = max(0, len(data.value.calibration) - self.compare_images)
-        machine.predict("compare", compare, loader(start=last))
+        machine.predict("compare", compare, data.value.calibration_loader(start=last))
         before, after = (total.figures()["kl"] for total in compare.totals)
         kept = bool(changed) and after < before
         record = {"mode": self.mode, "kept": kept, "kl_before": before, "kl_after": after}

@@ -32,18 +32,23 @@ class Calibrate:
         positions: of an image that a layer's Hessian is summed over, drawn from all over it; null:
             all of them. Matters where feature maps are large.
         seed: of the positions.
+        copies: altered copies of every image (see evaluation/augmentation.py) that Hessians and
+            statistics are fitted to as well.
     """
 
     images: int
     batch_size: int
     positions: int | None
     seed: int
+    copies: int = 0
 
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "positions"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"calibrate.{name}={value} must be at least 1")
+        if self.copies < 0:
+            raise ValueError(f"calibrate.copies={self.copies} must be at least 0")
 
     def run(
         self,
@@ -68,7 +73,7 @@ class Calibrate:
         unfinished = Checkpoint(scratch, "sums")
         collect = CollectHessians(network.module, layers, self, unfinished)
         collect.resume()
-        loader = images.calibration_loader(start=collect.images)
+        loader = images.fitting_loader(start=collect.images)
         if len(loader):
             machine.predict("calibrate", collect, loader)
         hessians = {name: total.hessian().float().cpu() for name, total in collect.sums.items()}

@@ -51,7 +51,7 @@ class SequentialInputs:
     ) -> Artifact:
         """Tensors: W* [g, r, c], H [g, c, c]; mean inputs [g, c] "mean" (m~), "float_mean" (m)."""
         collect = CollectPair(network.module, quantized.value, layer.value, self.positions)
-        machine.predict(f"inputs of {layer.value.name}", collect, data.value.calibration_loader())
+        machine.predict(f"inputs of {layer.value.name}", collect, data.value.fitting_loader())
         H, C = collect.same.hessian(), collect.cross.mean()
         m, m_q = collect.cross.input_mean(), collect.same.input_mean()
         if layer.value.norm:

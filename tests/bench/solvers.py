@@ -70,7 +70,7 @@ def configured(overrides: Iterable[str]) -> tuple[Setting, dict[str, LayerInput]
     machine.use()
     store = Store(Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")))
     network = network_of.load(store)
-    data.prepare(network.data_config, calibrate.images, 0, calibrate.batch_size)
+    data.prepare(network.data_config, calibrate.images, 0, calibrate.batch_size, calibrate.copies)
     calibration = store.run(calibrate, network, Keyed(data, data.calibration_key), machine)
     return setting, float_inputs(network, calibration, cfg.quantize.inputs)
 

@@ -109,6 +109,21 @@ def test_calibration_goes_on_at_the_image_where_it_stopped(start):
     assert seen == number(data.calibration.ids)[start:]
 
 
+def test_copies_are_fitted_to_but_neither_compared_on_nor_evaluated():
+    plain, data = prepared(), numbers()
+    data.prepare(CONFIG, 40, 0, 16, copies=2)
+    fitted = torch.cat([x for x, _ in data.fitting_loader()])
+    assert len(fitted) == 120 and torch.equal(fitted[:40], _all(plain.fitting_loader()))
+    assert torch.equal(fitted[33:], _all(data.fitting_loader(33)))
+    assert torch.equal(_all(data.calibration_loader()), _all(plain.calibration_loader()))
+    assert data.evaluation_key == plain.evaluation_key
+    assert data.calibration_key != plain.calibration_key
+
+
+def _all(loader) -> torch.Tensor:
+    return torch.cat([x for x, _ in loader])
+
+
 def test_loader_processes_give_the_same_batches():
     plain, parallel = prepared(workers=0), prepared(workers=2)
     for (x, y), (u, v) in zip(plain.test_dataloader(), parallel.test_dataloader(), strict=True):

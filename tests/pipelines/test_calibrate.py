@@ -44,6 +44,27 @@ def test_the_ids_are_recorded_seeded_and_without_replacement(digits, tmp_path):
     assert not set(ids) & set(data.evaluation.ids)
 
 
+def test_hessians_are_fitted_to_copies_too(digits, tmp_path):
+    network, data = digits
+    plain = calibrated(tmp_path, network, data)
+    data = images(network)
+    data.prepare(network.data_config, 96, 0, 16, copies=2)
+    artifact = calibrated(tmp_path, network, data)
+    first = next(iter(layers_of(artifact).values()))
+    conv, seen = network.module.get_submodule(first.name), []
+    hook = conv.register_forward_pre_hook(lambda module, args: seen.append(args[0].double()))
+    with torch.inference_mode():
+        for x, _ in data.fitting_loader():
+            network.module(x)
+    hook.remove()
+    x = torch.cat(seen)
+    columns = F.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)
+    columns = columns.permute(1, 0, 2).flatten(1)
+    H, found = 2 / columns.shape[1] * columns @ columns.T, artifact.tensors[first.name]
+    assert len(x) == 3 * 96 and torch.allclose(found[0].double(), H, rtol=1e-4)
+    assert not torch.allclose(plain.tensors[first.name], found, rtol=1e-2)
+
+
 def test_hessians_equal_a_plain_loop_over_images_and_positions(digits, tmp_path):
     network, data = digits
     artifact = calibrated(tmp_path, network, data)
