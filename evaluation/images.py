@@ -9,7 +9,8 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import torch
 from lightning import LightningDataModule
@@ -224,6 +225,12 @@ class ImageData(LightningDataModule, ABC):
         self.calibration = _readable(self.calibration, calibration_bad, "calibration")
         self.evaluation = _readable(self.evaluation, evaluation_bad, "evaluation")
         self.skipped |= dict(bad)
+
+    def calibrating(self, images: int | None) -> Self:
+        """The same, but to evaluate on the first `images` calibration images (None: on all)."""
+        other = copy(self)
+        other.evaluation = self.calibration.take(range(len(self.calibration))[:images])
+        return other
 
     @property
     def calibration_key(self) -> str:

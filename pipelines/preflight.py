@@ -14,7 +14,7 @@ from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.allocate import Uniform
+from pipelines.stages.allocate import Precision
 from pipelines.stages.solve import SolveLayer, wants_importance
 from pipelines.store import is_full
 from quant.layers import find
@@ -69,7 +69,7 @@ def settings_work(*solves: SolveLayer, bits: int) -> None:
         solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits, **h))
 
 
-def network_fits(network: Network, data: ImageData, precision: Uniform) -> int:
+def network_fits(network: Network, data: ImageData, precision: Precision) -> int:
     """Run one image; check what the network gives and the layers that `precision` names.
 
     Returns:
@@ -88,7 +88,7 @@ def network_fits(network: Network, data: ImageData, precision: Uniform) -> int:
             f"model {network.name} does not take images of {list(example.shape[1:])}: {err}"
         ) from err
     layers, _ = find(network.module, example[:1])
-    precision.run(layers)
+    precision.check(list(layers))
     return sum(4 * x.groups * x.columns**2 for x in layers.values())
 
 

@@ -24,7 +24,7 @@ from pipelines.machine import Machine, interruptible
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
 from pipelines.stages.activations import QuantizeActivations, with_activations
-from pipelines.stages.allocate import Uniform
+from pipelines.stages.allocate import Given, Precision
 from pipelines.stages.baseline import Baseline
 from pipelines.stages.batchnorm import CorrectStatistics, corrected
 from pipelines.stages.calibrate import Calibrate, layers_of
@@ -59,7 +59,7 @@ class Chain:
     data: ImageData
     calibrate: Calibrate
     sensitivity: Sensitivity
-    precision: Uniform
+    precision: Precision
     quantize: QuantizeLayers
     baseline: Baseline
     batchnorm: CorrectStatistics
@@ -190,11 +190,24 @@ def _stages(
         log.stage("label-free", hessian.seconds, hessian.cached, "Hessian of the outputs")
     importance = hessian if weighing else None
 
-    bits = chain.precision.run(layers)
+    allocation = chain.precision.allocate(
+        Given(
+            store=store,
+            network=network,
+            images=images,
+            calibration=calibration,
+            layers=layers,
+            importance=importance,
+            quantize=chain.quantize,
+            activations=chain.activations,
+            machine=machine,
+        )
+    )
+    bits = allocation.bits
+    quantize_inputs = chain.activations.with_bits(allocation.inputs)
     width = Keyed(bits, str(sorted(bits.items())))
     given: tuple[Any, ...] = (network, calibration, width, *([importance] if importance else []))
-    known = store.has(chain.sensitivity, *given)
-    log.stage("allocate", 0.0, known, _range(bits))
+    log.stage("allocate", allocation.seconds, allocation.cached, _range(bits))
 
     sensitivity = store.run(chain.sensitivity, *given)
     log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
@@ -213,8 +226,8 @@ def _stages(
     best = final if statistics.record["kept"] else quantized
 
     activations = None
-    if chain.activations.bits is not None:
-        activations = store.run(chain.activations, best, known_layers, images, machine)
+    if quantize_inputs.bits is not None:
+        activations = store.run(quantize_inputs, best, known_layers, images, machine)
         log.stage(
             "activations",
             activations.seconds,
@@ -286,6 +299,7 @@ def _stages(
         pictures=pictures,
         activations=activations,
         rounding=trained,
+        precision=allocation.record,
     )
     begin = {
         **about.about,

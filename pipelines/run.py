@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "numpy", "hydra-core", "wandb", "obliq")
 INTERRUPTED = 130  # exit status, as shells have it
+UNREACHED = 3  # exit status: no configuration meets precision.target
 
 failures: list[int] = []  # exit statuses of this process's jobs that did not succeed
 
@@ -66,6 +68,9 @@ def job(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         results = start(cfg, folder, screen)
+        if (results["precision"] or {}).get("reached") is False:
+            screen.line(_missed(results["precision"]), mark="[red]✗[/] ")
+            failures.append(UNREACHED)
         return float(results["drop"]["points"])
     except KeyboardInterrupt:
         _interrupted(screen)
@@ -133,6 +138,17 @@ def _about(settings: dict[str, Any], folder: Path) -> Run:
         group=sweep,
         tags=[*tags, choices["method"], choices["data"], _width(settings)],
         seed=settings["seed"],
+    )
+
+
+def _missed(found: Mapping[str, Any]) -> str:
+    """What to tell where no bits that may be chosen keep enough."""
+    kept, wanted = found["value"], found["target"] * found["float"]
+    return (
+        f"precision.target={found['target']} is out of reach: on the calibration images "
+        f"{found['measure']} {wanted:.2f} % is asked for, and the best of the "
+        f"{found['evaluations']} configurations tried has {kept:.2f} %. That one was taken. Lower "
+        f"the target, or allow more bits than precision.choices={found['widths']}"
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
-from pipelines.stages.allocate import check_bits, spread
 from pipelines.stages.forward import Forward
 from quant.activations import inserted, reachable, watching
 from quant.layers import Layer
+from quant.precision import check_bits, spread
 from quant.ranges import SEARCHES, TensorGrid, fit
 
 
@@ -75,6 +75,12 @@ class QuantizeActivations:
             )
             tensors |= {f"{name}.act_scale": grid.scale, f"{name}.act_zero": grid.zero}
         return Artifact(tensors, {"bits": bits, "left_out": left_out})
+
+    def with_bits(self, inputs: Mapping[str, int] | None) -> QuantizeActivations:
+        """The same, with these bits for the layers' inputs if they are given."""
+        if inputs is None:
+            return self
+        return replace(self, bits=max(inputs.values()), overrides={**inputs, **self.overrides})
 
     def bits_of(self, names: list[str]) -> dict[str, int]:
         """Bits of each of the layers, which are in their order of use.

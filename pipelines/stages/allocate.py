@@ -2,8 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+from evaluation.images import ImageData
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine import Machine
+from pipelines.models.network import Network
+from pipelines.stages.activations import QuantizeActivations
+from pipelines.stages.quantize import QuantizeLayers
+from pipelines.store import Store
+from quant.layers import Layer
+from quant.precision import check_bits, spread
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What an allocation may look at: float network, calibration images, stages to come."""
+
+    store: Store
+    network: Network
+    images: Keyed[ImageData]
+    calibration: Artifact
+    layers: Mapping[str, Layer]
+    importance: Artifact | None
+    quantize: QuantizeLayers
+    activations: QuantizeActivations
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Bits for every layer.
+
+    Attributes:
+        bits: of the weights, by layer.
+        inputs: of the layers' inputs where the allocation decides that too; None: it does not.
+        record: how it was found, for results.json; None: nothing was searched.
+        seconds, cached: of the search.
+    """
+
+    bits: Mapping[str, int]
+    inputs: Mapping[str, int] | None = None
+    record: Mapping[str, Any] | None = None
+    seconds: float = 0.0
+    cached: bool = True
+
+
+class Precision(Protocol):
+    """Decides about bits."""
+
+    @property
+    def bits(self) -> int:
+        """The fewest that a layer may get, or those that most layers get."""
+        ...
+
+    def check(self, layers: Sequence[str]) -> None:
+        """Raise a ValueError where a setting does not fit the layers of the network."""
+
+    def allocate(self, given: Given) -> Allocation:
+        """Bits for every layer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,32 +84,20 @@ class Uniform:
         ends = {} if self.ends_bits is None else {"precision.ends_bits": self.ends_bits}
         check_bits({"bits": self.bits, **ends, **self.overrides})
 
-    def run(self, layers: Iterable[str]) -> dict[str, int]:
-        """Bits by layer name.
+    def check(self, layers: Sequence[str]) -> None:
+        """Raise a ValueError where an override names no layer."""
+        check_names(self.overrides, layers)
 
-        Raises:
-            ValueError: an override names no layer.
-        """
-        names = list(layers)
-        unknown = [name for name in self.overrides if name not in names]
-        if unknown:
-            raise ValueError(
-                f"precision.overrides names {unknown[0]!r}, which is no layer of this network. "
-                f"Its layers: {', '.join(names[:5])}, ... ({len(names)} in all)"
-            )
-        return spread(names, self.bits, self.ends_bits, self.overrides)
+    def allocate(self, given: Given) -> Allocation:
+        """Nothing to search."""
+        return Allocation(spread(list(given.layers), self.bits, self.ends_bits, self.overrides))
 
 
-def check_bits(named: Mapping[str, int]) -> None:
-    """Raise a ValueError for the first of the settings that is no number of bits."""
-    for name, bits in named.items():
-        if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
-            raise ValueError(f"{name}={bits} must be a whole number from 1 to 16")
-
-
-def spread(
-    names: Sequence[str], bits: int, ends_bits: int | None, overrides: Mapping[str, int]
-) -> dict[str, int]:
-    """Bits by name: those of `overrides`, else of the first and the last one, else `bits`."""
-    ends = {} if ends_bits is None or not names else dict.fromkeys((names[0], names[-1]), ends_bits)
-    return {**dict.fromkeys(names, bits), **ends, **overrides}
+def check_names(overrides: Mapping[str, int], layers: Sequence[str]) -> None:
+    """Raise a ValueError for the first of the overrides that is none of the layers."""
+    unknown = [name for name in overrides if name not in layers]
+    if unknown:
+        raise ValueError(
+            f"precision.overrides names {unknown[0]!r}, which is no layer of this network. "
+            f"Its layers: {', '.join(list(layers)[:5])}, ... ({len(layers)} in all)"
+        )

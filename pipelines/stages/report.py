@@ -40,6 +40,7 @@ class Findings:
     pictures: Artifact
     activations: Artifact | None = None
     rounding: Artifact | None = None
+    precision: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Report:
                 **about,
                 **scores(found),
                 **costs(found),
+                "precision": found.precision,
                 "layers": [{**row, "method": about["method"]} for row in layer_rows(found)],
                 "not_quantized": found.calibration.record["skipped"],
                 "inputs_not_quantized": found.activations.record["left_out"]

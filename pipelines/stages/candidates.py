@@ -1,0 +1,141 @@
+"""Configurations to choose from: every layer at every width, and what a choice does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from evaluation.evaluator import CollectOutputs
+from evaluation.images import ImageData
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine import Machine
+from pipelines.stages.allocate import Given
+from pipelines.stages.changes import Change
+from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.quantize import shifted_mean
+from pipelines.stages.solve import as_weight, float_inputs
+from quant.activations import NAME, inserted
+from quant.ranges import TensorGrid
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Stage: the task's metric of a network, and its agreement with the float network."""
+
+    def run(
+        self,
+        module: Keyed[nn.Module],
+        reference: Keyed[nn.Module],
+        float_outputs: Artifact,
+        data: Keyed[ImageData],
+        machine: Machine,
+    ) -> Artifact:
+        """Record: metric and agreement, in percent, on the images that `data` evaluates on."""
+        collect = CollectOutputs(data.value, module.value, reference.value)
+        machine.test("try", collect, data.value.test_dataloader())
+        task, outputs = data.value, collect.outputs
+        agreement = task.fidelity(float_outputs.tensors, outputs)["agreement"]
+        return Artifact({}, {"metric": task.metrics(outputs)[task.metric], "agreement": agreement})
+
+
+class Candidates:
+    """All layers at all widths, solved, and the configurations that were tried with them.
+
+    Attributes:
+        changes: (layer, bits) -> the change, and the key of its solution.
+        grids: of inputs, by layer and bits; empty where inputs are not to change.
+        module: a copy of the float network that the changes can be made in.
+        seconds, cached: of all that was computed.
+    """
+
+    def __init__(
+        self, given: Given, widths: Sequence[int], inputs: bool, images: int | None
+    ) -> None:
+        """`inputs`: quantize them too; `images`: how many to try configurations on."""
+        self.given, self.widths = given, widths
+        self.seconds, self.cached = 0.0, True
+        self.grids = self._grids() if inputs else {}
+        self.changes = self._solved()
+        self.module = self._opened()
+        data = given.images.value.calibrating(images)
+        self.data = Keyed(data, data.evaluation_key)
+        self.reference = Keyed(given.network.module, given.network.key)
+        self.float_outputs = self.ran(
+            given.store.run(Evaluate(), self.reference, Keyed(None, ""), self.data, given.machine)
+        )
+
+    @property
+    def float_metric(self) -> float:
+        """The float network's figure, in percent, on the same images."""
+        data = self.data.value
+        return data.metrics(self.float_outputs.tensors)[data.metric]
+
+    def figures(self, bits: dict[str, int]) -> dict[str, float]:
+        """metric and agreement of the network with these bits; tried once, then stored."""
+        module = deepcopy(self.module)
+        for choice in bits.items():
+            self.changes[choice][0].make(module)
+        chosen = ",".join(self.changes[choice][1] for choice in bits.items())
+        inputs = ",".join(str(b) for name, b in bits.items() if name in self.grids)
+        key = f"{self.given.network.key} {chosen} {inputs}"
+        stage, machine = Figures(), self.given.machine
+        found = self.given.store.run(
+            stage, Keyed(module, key), self.reference, self.float_outputs, self.data, machine
+        )
+        return dict(self.ran(found).record)
+
+    def ran(self, artifact: Artifact) -> Artifact:
+        """Count what it took."""
+        self.seconds += artifact.seconds
+        self.cached &= artifact.cached
+        return artifact
+
+    def _solved(self) -> dict[tuple[str, int], tuple[Change, str]]:
+        """By the method of the run, on inputs that do not depend on other layers' bits."""
+        given, found = self.given, {}
+        stage = given.quantize
+        kind = "centred" if stage.inputs == "sequential" else stage.inputs
+        inputs = float_inputs(given.network, given.calibration, kind, given.importance)
+        with given.machine.screen.bar(
+            "solve at all widths", len(inputs) * len(self.widths)
+        ) as advance:
+            for name, layer_input in inputs.items():
+                layer, mean = layer_input.layer, given.calibration.tensors[f"mean/{name}"]
+                for bits in self.widths:
+                    solution = self.ran(
+                        given.store.run(
+                            stage.solve, Keyed(layer_input, layer_input.key), Keyed(bits, str(bits))
+                        )
+                    )
+                    moved = None
+                    if layer.norm and kind != "float":
+                        moved = shifted_mean(given.network.module, layer, solution, mean, mean)
+                    grid = self.grids.get(name, {}).get(bits)
+                    change = Change(layer, bits, as_weight(solution, layer), moved, grid)
+                    found[name, bits] = change, solution.key
+                    advance(1)
+        return found
+
+    def _grids(self) -> dict[str, dict[int, TensorGrid]]:
+        given = self.given
+        network: Keyed[nn.Module] = Keyed(given.network.module, given.network.key)
+        layers = Keyed(given.layers, given.calibration.key)
+        grids: dict[str, dict[int, TensorGrid]] = {}
+        for bits in self.widths:
+            stage = replace(given.activations, bits=bits, ends_bits=bits, overrides={})
+            found = self.ran(given.store.run(stage, network, layers, given.images, given.machine))
+            for name in found.record["bits"]:
+                scale, zero = (found.tensors[f"{name}.act_{part}"] for part in ("scale", "zero"))
+                grids.setdefault(name, {})[bits] = TensorGrid(scale, zero, bits)
+        return grids
+
+    def _opened(self) -> nn.Module:
+        """Where a change may put a quantizer, there is a door for it."""
+        some = {name: next(iter(grids.values())) for name, grids in self.grids.items()}
+        module = inserted(self.given.network.module, self.given.layers, some)
+        for name in some:
+            module.get_submodule(self.given.layers[name].owner).add_module(NAME, nn.Identity())
+        return module

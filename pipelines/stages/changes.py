@@ -1,0 +1,248 @@
+"""Stage: what lowering the bits of single layers does to the network, alone and in pairs.
+
+No label is looked at. Every forward pass with one layer changed serves the divergence of that
+change, and through its outputs all pairs that it is part of.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from evaluation.images import Batch, ImageData
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.checkpoint import Checkpoint
+from pipelines.machine import Machine
+from pipelines.models.network import Network
+from quant.activations import NAME, FakeQuantize
+from quant.label_free import flat
+from quant.layers import Layer
+from quant.mixed.couplings import CouplingSum, curvature
+from quant.mixed.hutchinson import traces
+from quant.ranges import TensorGrid
+
+MEMORY = 2**28  # numbers that the changes of some images may take
+SAVE_EVERY = 60.0  # seconds between two savings of unfinished sums
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """One layer at fewer bits.
+
+    Attributes:
+        layer: which one.
+        bits: of its weights, and of its inputs where there is a grid for them.
+        weight: the quantized weight, in the shape that the network has it in.
+        mean: the running mean of the BatchNorm behind it, if that moves.
+        grid: of its inputs; None leaves them in floating point.
+    """
+
+    layer: Layer
+    bits: int
+    weight: Tensor
+    mean: Tensor | None = None
+    grid: TensorGrid | None = None
+
+    def make(self, module: nn.Module) -> None:
+        """Change `module`, which is open to it (see candidates.py), for good."""
+        weight = module.get_parameter(self.layer.weight)
+        weight.data = self.weight.to(weight)
+        if self.mean is not None:
+            module.get_buffer(self.layer.norm).copy_(self.mean)
+        if self.grid is not None:
+            quantizer = FakeQuantize(self.grid).to(weight.device)
+            module.get_submodule(self.layer.owner).add_module(NAME, quantizer)
+
+    @contextmanager
+    def made_in(self, module: nn.Module) -> Iterator[None]:
+        """While active, `module` has this change; no trace of it is left."""
+        weight = module.get_parameter(self.layer.weight)
+        old = weight.data
+        mean = module.get_buffer(self.layer.norm).clone() if self.mean is not None else None
+        try:
+            self.make(module)
+            yield
+        finally:
+            weight.data = old
+            if mean is not None:
+                module.get_buffer(self.layer.norm).copy_(mean)
+            if self.grid is not None:
+                module.get_submodule(self.layer.owner).add_module(NAME, nn.Identity())
+
+
+@dataclass(frozen=True)
+class MeasureChanges:
+    """Divergence of every change, couplings of all pairs, trace of every layer's Hessian.
+
+    Attributes:
+        images: calibration images to look at, at most.
+        trace_images: images of the traces, which need gradients of gradients.
+        draws: random signs for each batch of the traces.
+        seed: of the signs.
+    """
+
+    images: int
+    trace_images: int
+    draws: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("images", "trace_images", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"precision.changes.{name}={getattr(self, name)} must be at least 1"
+                )
+
+    def run(
+        self,
+        network: Network,
+        module: Keyed[nn.Module],
+        changes: Keyed[Sequence[Change]],
+        data: Keyed[ImageData],
+        machine: Machine,
+        *,
+        scratch: Path,
+    ) -> Artifact:
+        """Tensors, m changes and N layers: couplings [m, m], divergence [m], trace [N].
+
+        Args:
+            network: the float one.
+            module: a copy of it that is open to the changes.
+            changes: in the order of the rows.
+            data: calibration images.
+            machine: runs the networks.
+            scratch: for unfinished sums.
+
+        Record: seconds of the forward passes and of what the couplings add to them.
+        """
+        collect = CollectChanges(data.value, module.value, changes.value, scratch)
+        collect.resume()
+        rest = data.value.calibration_loader(start=collect.sums.n, first=self.images)
+        if len(rest):
+            machine.predict("layers at fewer bits, one by one", collect, rest)
+        layers = {change.layer.name: change.layer for change in changes.value}
+        trace = CollectTraces(data.value, network.module, layers, self.draws, self.seed)
+        loader = data.value.calibration_loader(first=min(self.trace_images, self.images))
+        machine.predict("traces", trace, loader)
+        sums = collect.sums
+        return Artifact(
+            {
+                "couplings": sums.couplings(),
+                "divergence": sums.alone(),
+                "trace": trace.total / trace.images,
+            },
+            {
+                "changes": [[change.layer.name, change.bits] for change in changes.value],
+                "images": sums.n,
+                "layers": list(layers),
+                "seconds_forward": float(collect.seconds[0]),
+                "seconds_couplings": float(collect.seconds[1]),
+            },
+        )
+
+
+class CollectChanges(LightningModule):
+    """Sums over images; saves them now and then."""
+
+    def __init__(
+        self, data: ImageData, module: nn.Module, changes: Sequence[Change], scratch: Path
+    ) -> None:
+        super().__init__()
+        self.data, self.network, self.changes = data, module, changes
+        self.sums = CouplingSum(len(changes))
+        self.seconds = torch.zeros(2, dtype=torch.float64)
+        self.unfinished, self.saved = Checkpoint(scratch, "changes"), time.monotonic()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch, in pieces whose changes fit into memory."""
+        with torch.inference_mode(False):
+            x = batch[0].clone()
+            with torch.no_grad():
+                numbers = flat(self.network(x[:1])).shape[1]
+            size = max(1, MEMORY // (numbers * len(self.changes)))
+            for piece in torch.split(x, size):
+                self._add(piece)
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            self.save()
+
+    def _add(self, x: Tensor) -> None:
+        begin = time.perf_counter()
+        moved, divergences = [], []
+        with torch.no_grad():
+            expected = self.network(x)
+            for change in self.changes:
+                with change.made_in(self.network):
+                    outputs = self.network(x)
+                divergences.append(self._divergence(expected, outputs))
+                moved.append(flat(outputs) - flat(expected))
+        self.seconds[0] += (middle := time.perf_counter()) - begin
+        product = curvature(self._divergence, expected)
+        curved = torch.stack([product(u) for u in moved])
+        self.sums.add(torch.stack(moved), curved, torch.stack(divergences))
+        self.seconds[1] += time.perf_counter() - middle
+
+    def _divergence(self, reference: Any, outputs: Any) -> Tensor:
+        return self.data.divergence(self.network, reference, outputs)
+
+    def save(self) -> None:
+        """Write the sums, all or nothing."""
+        sums = self.sums
+        self.unfinished.save(
+            {
+                "total": sums.total,
+                "divergence": sums.divergence,
+                "n": torch.tensor(sums.n),
+                "seconds": self.seconds,
+            }
+        )
+        self.saved = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from sums that an earlier, interrupted run saved."""
+        state = self.unfinished.load()
+        if state is not None:
+            self.sums.total, self.sums.divergence = state["total"], state["divergence"]
+            self.sums.n, self.seconds = int(state["n"]), state["seconds"]
+
+
+class CollectTraces(LightningModule):
+    """Traces of the Hessian of the divergence from the float network, at that network itself."""
+
+    def __init__(
+        self,
+        data: ImageData,
+        network: nn.Module,
+        layers: Mapping[str, Layer],
+        draws: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.data, self.network, self.layers = data, network, layers
+        self.draws, self.generator = draws, torch.Generator().manual_seed(seed)
+        self.total = torch.zeros(len(layers), dtype=torch.float64)
+        self.images = 0
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch: gradients of gradients, though Lightning is in inference mode."""
+        with torch.inference_mode(False), torch.enable_grad():
+            x = batch[0].clone()
+            weights = [self.network.get_parameter(layer.weight) for layer in self.layers.values()]
+            wanted = [weight.requires_grad for weight in weights]
+            for weight in weights:
+                weight.requires_grad_(True)
+            outputs = self.network(x)
+            with torch.no_grad():
+                expected = self.network(x)
+            loss = self.data.divergence(self.network, expected, outputs).sum()
+            self.total += traces(loss, weights, self.draws, self.generator)
+            for weight, before in zip(weights, wanted, strict=True):
+                weight.requires_grad_(before)
+            self.images += len(x)

@@ -1,0 +1,254 @@
+"""Bits for every layer: the cheapest that still meet a target on the calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.stages.allocate import Allocation, Given, check_names
+from pipelines.stages.candidates import Candidates
+from pipelines.stages.changes import MeasureChanges
+from quant.costs.work import CostModel, Work, works
+from quant.layers import Layer
+from quant.mixed import sensitivity
+from quant.mixed.search import SEARCHES
+from quant.mixed.space import Config, Space
+from quant.precision import check_bits
+
+MEASURES = ("metric", "agreement")
+FULL = 16  # bits from which a layer counts as unchanged in what is predicted
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Search for the cheapest bits that keep so much of the float network's figure.
+
+    Attributes:
+        choices: numbers of bits that a layer may get.
+        activations: a layer's inputs get its weights' bits; else they are left to `act_bits`.
+        metric: what ranks layers, see quant/mixed/sensitivity.py.
+        search: "quadratic", "bisection" or "greedy".
+        cost: name, among `costs`, of what is to become small.
+        costs: cost models by name; all of them are reported.
+        target: part of the float network's figure that must be kept, on the calibration images.
+        measure: that figure: the task's "metric", or "agreement" with the float network, which
+            needs no labels.
+        images: calibration images that the target is checked on; None: all.
+        overrides: bits of single layers by name, which the search leaves alone.
+        changes: how layers are measured.
+    """
+
+    choices: Sequence[int] = field(hash=False)
+    activations: bool
+    metric: str
+    search: str
+    cost: str
+    costs: Mapping[str, CostModel] = field(hash=False)
+    target: float
+    measure: str
+    images: int | None
+    overrides: Mapping[str, int] = field(hash=False)
+    changes: MeasureChanges
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError("precision.choices is empty: give numbers of bits, [4,8,16] say")
+        check_bits({f"precision.choices[{i}]": b for i, b in enumerate(self.choices)})
+        check_bits({f"precision.overrides.{name}": b for name, b in self.overrides.items()})
+        for name, allowed in (
+            ("metric", sensitivity.METRICS),
+            ("search", SEARCHES),
+            ("measure", MEASURES),
+            ("cost", self.costs),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"precision.{name}={getattr(self, name)} must be one of {', '.join(allowed)}"
+                )
+        if not 0 < self.target <= 1:
+            raise ValueError(
+                f"precision.target={self.target} must lie in (0, 1]: it is the part of the float "
+                "network's figure to be kept, 0.999 say"
+            )
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"precision.images={self.images} must be at least 1, or null for all")
+
+    @property
+    def bits(self) -> int:
+        """The fewest bits that a layer may get."""
+        return min(self.choices)
+
+    def check(self, layers: Sequence[str]) -> None:
+        """Raise a ValueError where an override names no layer."""
+        check_names(self.overrides, layers)
+
+    def allocate(self, given: Given) -> Allocation:
+        """Measure, then search. Every configuration that is tried is stored."""
+        widths = sorted({*self.choices, *self.overrides.values()})
+        candidates = Candidates(given, widths, self.activations, self.images)
+        measured = self._measured(given, candidates)
+        priced = self._costs(given, candidates)
+        space = self._space(given, candidates, measured, priced)
+        asked = _Asked(self, space, candidates)
+        config = SEARCHES[self.search](space, asked.meets)
+        reached = config is not None
+        config = config or asked.nearest()
+        bits = asked.bits(config)
+        inputs = {n: b for n, b in bits.items() if n in candidates.grids}
+        total = {name: _total(costs, given, widths, bits) for name, costs in priced.items()}
+        full = dict.fromkeys(given.layers, widths[-1])
+        widest = {name: _total(costs, given, widths, full) for name, costs in priced.items()}
+        record = {
+            "metric": self.metric,
+            "search": self.search,
+            "cost": self.cost,
+            "measure": self.measure,
+            "target": self.target,
+            "reached": reached,
+            "float": asked.float_value,
+            "value": asked.value(config),
+            "images": len(candidates.data.value.evaluation),
+            "evaluations": len(asked.known),
+            "tried": [[space.cost(c), value] for c, value in asked.known.items()],
+            "unit": self.costs[self.cost].unit,
+            "costs": total,
+            "costs_widest": widest,
+            "units": {name: model.unit for name, model in self.costs.items()},
+            "widths": widths,
+            "seconds": candidates.seconds,
+            "measuring": {
+                k: measured.record[k] for k in ("images", "seconds_forward", "seconds_couplings")
+            },
+            "couplings": _at_chosen(measured, bits),
+        }
+        return Allocation(
+            bits,
+            inputs if self.activations else None,
+            record,
+            candidates.seconds,
+            candidates.cached,
+        )
+
+    def _measured(self, given: Given, candidates: Candidates) -> Artifact:
+        lower = [c for c in candidates.changes if c[1] < FULL]
+        listed = [candidates.changes[c][0] for c in lower]
+        keys = ",".join(candidates.changes[c][1] for c in lower)
+        module = Keyed(candidates.module, f"{given.network.key} {sorted(candidates.grids)}")
+        return candidates.ran(
+            given.store.run(
+                self.changes,
+                given.network,
+                module,
+                Keyed(listed, keys),
+                given.images,
+                given.machine,
+            )
+        )
+
+    def _costs(self, given: Given, candidates: Candidates) -> dict[str, Tensor]:
+        """Of every layer at every width [N, B], by model."""
+        example, _ = next(iter(given.images.value.calibration_loader(first=1)))
+        work = works(given.network.module, example, given.layers)
+
+        def act_bits(name: str, bits: int) -> int:
+            if self.activations:
+                return bits if name in candidates.grids else FULL
+            return given.activations.bits or FULL
+
+        def cost(model: CostModel, work: Work, bits: int) -> float:
+            return model.cost(work, bits, act_bits(work.name, bits))
+
+        return {
+            name: torch.tensor(
+                [[cost(model, work[n], b) for b in candidates.widths] for n in given.layers],
+                dtype=torch.float64,
+            )
+            for name, model in self.costs.items()
+        }
+
+    def _space(
+        self,
+        given: Given,
+        candidates: Candidates,
+        measured: Artifact,
+        priced: Mapping[str, Tensor],
+    ) -> Space:
+        """The layers that are free, at the widths that may be chosen."""
+        names, widths = list(given.layers), list(candidates.widths)
+        N, B = len(names), len(widths)
+        changes = [tuple(change) for change in measured.record["changes"]]
+        rows = torch.tensor([names.index(n) * B + widths.index(b) for n, b in changes])
+        A = torch.zeros(N * B, N * B, dtype=torch.float64)
+        A[rows[:, None], rows] = measured.tensors["couplings"]
+        alone = torch.zeros(N * B, dtype=torch.float64)
+        alone[rows] = measured.tensors["divergence"]
+        A = A.reshape(N, B, N, B)
+        weights = {
+            (n, b): (_float_weight(given, layer), candidates.changes[n, b][0].weight)
+            for n, layer in given.layers.items()
+            for b in widths
+        }
+        found = sensitivity.METRICS[self.metric](
+            sensitivity.Measured(A, alone.reshape(N, B), measured.tensors["trace"], weights)
+        )
+        free = torch.tensor([i for i, n in enumerate(names) if n not in self.overrides])
+        chosen = torch.tensor([widths.index(b) for b in sorted(set(self.choices))])
+        part = A[free][:, chosen][:, :, free][:, :, :, chosen]
+        return Space(
+            [names[i] for i in free],
+            [widths[j] for j in chosen],
+            priced[self.cost][free][:, chosen],
+            found[free][:, chosen],
+            part if self.metric == "inter_layer" else None,
+        )
+
+
+class _Asked:
+    """Which configurations keep enough, and by how much; each is tried once."""
+
+    def __init__(self, settings: Mixed, space: Space, candidates: Candidates) -> None:
+        self.settings, self.space, self.candidates = settings, space, candidates
+        self.known: dict[Config, float] = {}
+        agreement = settings.measure == "agreement"
+        self.float_value = 100.0 if agreement else candidates.float_metric
+
+    def bits(self, config: Config) -> dict[str, int]:
+        """Of all layers, in their order."""
+        chosen = {**self.space.bits(config), **self.settings.overrides}
+        return {name: chosen[name] for name in self.candidates.given.layers}
+
+    def value(self, config: Config) -> float:
+        """The figure that the target is about, in percent."""
+        if config not in self.known:
+            found = self.candidates.figures(self.bits(config))
+            self.known[config] = found[self.settings.measure]
+        return self.known[config]
+
+    def meets(self, config: Config) -> bool:
+        """Whether enough of the float network's figure is kept."""
+        return self.value(config) >= self.settings.target * self.float_value
+
+    def nearest(self) -> Config:
+        """The best of those tried, where none met the target."""
+        return max(self.known, key=lambda config: self.known[config])
+
+
+def _total(costs: Tensor, given: Given, widths: Sequence[int], bits: Mapping[str, int]) -> float:
+    return float(sum(costs[i, widths.index(bits[name])] for i, name in enumerate(given.layers)))
+
+
+def _float_weight(given: Given, layer: Layer) -> Tensor:
+    return given.network.module.get_parameter(layer.weight).detach()
+
+
+def _at_chosen(measured: Artifact, bits: Mapping[str, int]) -> dict[str, Any]:
+    """The couplings among the layers as they are quantized now, for the report."""
+    changes = [tuple(change) for change in measured.record["changes"]]
+    rows = [i for i, (name, b) in enumerate(changes) if bits[name] == b]
+    A = measured.tensors["couplings"][rows][:, rows]
+    return {"layers": [changes[i][0] for i in rows], "matrix": A.tolist()}

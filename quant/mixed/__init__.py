@@ -1,0 +1,1 @@
+"""Mixed precision: what lowering the bits of several layers costs, and which ones to lower."""

@@ -1,0 +1,128 @@
+"""Searches for the cheapest configuration that still meets a target.
+
+Each asks `meets` about configurations, which is what costs time, and returns the cheapest one that
+was seen to meet it. So a search never returns one that missed, however wrong its predictions were.
+
+Source of `bisection`: Schaefer et al., arXiv 2306.04879.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from quant.mixed.programme import cheapest_loss
+from quant.mixed.space import Config, Space
+
+Meets = Callable[[Config], bool]
+Search = Callable[[Space, Meets], Config | None]
+
+
+class _Best:
+    """Asks, each configuration once, and remembers the cheapest one that met the target."""
+
+    def __init__(self, space: Space, meets: Meets) -> None:
+        self.space, self.ask = space, meets
+        self.known: dict[Config, bool] = {}
+        self.config: Config | None = None
+
+    def meets(self, config: Config) -> bool:
+        if config not in self.known:
+            self.known[config] = self.ask(config)
+        met = self.known[config]
+        cost = self.space.cost
+        if met and (self.config is None or cost(config) < cost(self.config)):
+            self.config = config
+        return met
+
+
+def bisection(space: Space, meets: Meets) -> Config | None:
+    """Lower the least sensitive layers, as many as can be, width by width; None: none meets it.
+
+    At every width, from the most bits down: order the layers that have come that far by their
+    sensitivity one width lower, and bisect the length of the prefix that goes there.
+    """
+    best = _Best(space, meets)
+    current = space.widest
+    if not best.meets(current):
+        return None
+    for width in range(len(space.widths) - 1, 0, -1):
+        order = [
+            int(i)
+            for i in torch.argsort(space.sensitivity[:, width - 1], stable=True)
+            if current[int(i)] == width
+        ]
+        low, high = 0, len(order)  # `low` is met
+        if best.meets(_prefix(current, order)):
+            low = high
+        while high - low > 1:
+            middle = (low + high) // 2
+            met = best.meets(_prefix(current, order[:middle]))
+            low, high = (middle, high) if met else (low, middle)
+        current = _prefix(current, order[:low])
+    return best.config
+
+
+def greedy(space: Space, meets: Meets) -> Config | None:
+    """One layer one width lower at a time, most cost saved for the loss predicted; None: none.
+
+    A layer whose step misses the target stays where it is for good.
+    """
+    best = _Best(space, meets)
+    current = space.widest
+    if not best.meets(current):
+        return None
+    free = set(range(len(current)))
+    while steps := [_prefix(current, [i]) for i in free if current[i] > 0]:
+        lower = max(steps, key=partial(_worth, space, current))
+        if best.meets(lower):
+            current = lower
+        else:
+            free -= {i for i in free if lower[i] != current[i]}
+    return best.config
+
+
+def quadratic(space: Space, meets: Meets, rounds: int = 12, seconds: float = 20) -> Config | None:
+    """The least predicted loss under a budget, and the least budget that meets the target.
+
+    Args:
+        space: with couplings, or without them (then a knapsack).
+        meets: the target.
+        rounds: of bisecting the budget, at most.
+        seconds: that one integer programme may take, see `cheapest_loss`.
+    """
+    best = _Best(space, meets)
+    if not best.meets(space.widest):
+        return None
+    if best.meets(space.narrowest):
+        return best.config
+    low, high = space.cost(space.narrowest), space.cost(space.widest)
+    start = space.widest
+    for _ in range(rounds):
+        if high - low <= 1e-3 * high:
+            break
+        budget = (low + high) / 2
+        start = config = cheapest_loss(space, budget, seconds, start)
+        if best.meets(config):
+            high = min(budget, space.cost(config))
+        else:
+            low = budget
+    return best.config
+
+
+def _prefix(config: Config, layers: Sequence[int]) -> Config:
+    """One width lower in these layers."""
+    chosen = set(layers)
+    return tuple(at - 1 if i in chosen else at for i, at in enumerate(config))
+
+
+def _worth(space: Space, current: Config, lower: Config) -> float:
+    """Cost saved for every unit of loss that is predicted."""
+    saved = space.cost(current) - space.cost(lower)
+    more = space.predicted(lower) - space.predicted(current)
+    return saved / more if more > 0 else float("inf")
+
+
+SEARCHES: dict[str, Search] = {"bisection": bisection, "greedy": greedy, "quadratic": quadratic}

@@ -1,0 +1,20 @@
+"""Numbers of bits by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def check_bits(named: Mapping[str, int]) -> None:
+    """Raise a ValueError for the first of the settings that is no number of bits."""
+    for name, bits in named.items():
+        if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
+            raise ValueError(f"{name}={bits} must be a whole number from 1 to 16")
+
+
+def spread(
+    names: Sequence[str], bits: int, ends_bits: int | None, overrides: Mapping[str, int]
+) -> dict[str, int]:
+    """Bits by name: those of `overrides`, else of the first and the last one, else `bits`."""
+    ends = {} if ends_bits is None or not names else dict.fromkeys((names[0], names[-1]), ends_bits)
+    return {**dict.fromkeys(names, bits), **ends, **overrides}
