@@ -75,16 +75,19 @@ def curvature(divergence: Divergence, outputs: Any) -> Callable[[Tensor], Tensor
         at = [part.detach().clone().requires_grad_(True) for part in parts(outputs)]
         others = at[0] if isinstance(outputs, Tensor) else type(outputs)(at)
         loss = divergence(outputs, others).sum()
-        gradients = torch.autograd.grad(loss, at, create_graph=True)
+        gradients = torch.autograd.grad(loss, at, create_graph=True, materialize_grads=True)
 
     def product(u: Tensor) -> Tensor:
         pieces = torch.split(u, [part[0].numel() for part in at], dim=1)
         along = [piece.reshape(part.shape) for piece, part in zip(pieces, at, strict=True)]
-        found = torch.autograd.grad(gradients, at, along, retain_graph=True, allow_unused=True)
-        full = [
-            torch.zeros_like(part) if one is None else one
-            for one, part in zip(found, at, strict=True)
-        ]
-        return torch.cat([one.flatten(1) for one in full], 1)
+        curved = [(g, v) for g, v in zip(gradients, along, strict=True) if g.requires_grad]
+        found = torch.autograd.grad(
+            [g for g, _ in curved],
+            at,
+            [v for _, v in curved],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        return torch.cat([one.flatten(1) for one in found], 1)
 
     return product

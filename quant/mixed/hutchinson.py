@@ -31,7 +31,8 @@ def traces(
     """
     if draws < 1:
         raise ValueError(f"draws={draws} must be at least 1")
-    first = torch.autograd.grad(loss, list(tensors), create_graph=True)
+    first = torch.autograd.grad(loss, list(tensors), create_graph=True, materialize_grads=True)
+    curved = [place for place, gradient in enumerate(first) if gradient.requires_grad]
     total = torch.zeros(len(tensors), dtype=torch.float64)
     for _ in range(draws):
         signs = [
@@ -39,9 +40,12 @@ def traces(
             for t in tensors
         ]
         found = torch.autograd.grad(
-            first, list(tensors), signs, retain_graph=True, allow_unused=True
+            [first[place] for place in curved],
+            list(tensors),
+            [signs[place] for place in curved],
+            retain_graph=True,
+            materialize_grads=True,
         )
         for place, (v, Hv) in enumerate(zip(signs, found, strict=True)):
-            if Hv is not None:
-                total[place] += (v * Hv).sum(dtype=torch.float64).cpu()
+            total[place] += (v * Hv).sum(dtype=torch.float64).cpu()
     return total / draws

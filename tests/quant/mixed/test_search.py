@@ -1,0 +1,150 @@
+"""Searches and the integer programme against trying every configuration."""
+
+import itertools
+
+import pytest
+import torch
+
+from quant.mixed.programme import cheapest_loss, factor
+from quant.mixed.search import SEARCHES, bisection, greedy, quadratic
+from quant.mixed.space import Space
+
+
+def space(N=5, seed=0, couplings=True, widths=(2, 4, 8)):
+    """Layers whose output changes shrink with the bits, some against and some with each other."""
+    draw = torch.Generator().manual_seed(seed)
+    B = len(widths)
+    u = torch.randn(N, 1, 6, generator=draw, dtype=torch.float64)
+    noise = torch.randn(N, B, 6, generator=draw, dtype=torch.float64)
+    size = torch.tensor([2.0 ** (2 - b) for b in widths]).double()[None, :, None]
+    U = ((u + 0.3 * noise) * size).reshape(N * B, 6)
+    A = (U @ U.T).reshape(N, B, N, B)
+    costs = torch.rand(N, 1, generator=draw, dtype=torch.float64) * torch.tensor(widths).double()
+    sensitivity = torch.einsum("ibib->ib", A) / 2
+    names = [f"layer{i}" for i in range(N)]
+    return Space(names, list(widths), costs, sensitivity, A if couplings else None)
+
+
+def every(s):
+    return itertools.product(range(len(s.widths)), repeat=len(s.names))
+
+
+@pytest.mark.parametrize("couplings", [True, False])
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_programme_finds_what_trying_everything_finds(seed, part, couplings):
+    s = space(seed=seed, couplings=couplings)
+    budget = part * s.cost(s.widest)
+    wanted = min((c for c in every(s) if s.cost(c) <= budget), key=s.predicted)
+    found = cheapest_loss(s, budget, 60, s.widest)
+    assert s.cost(found) <= budget * (1 + 1e-9)
+    assert s.predicted(found) <= s.predicted(wanted) * (1 + 2e-3)
+
+
+def test_a_budget_below_the_least_cost_is_refused():
+    s = space()
+    with pytest.raises(ValueError, match="below the least cost"):
+        cheapest_loss(s, 0.9 * s.cost(s.narrowest), 1, s.widest)
+
+
+def test_the_factor_gives_the_matrix_back():
+    s = space()
+    A = s.couplings.reshape(15, 15)
+    V = factor(A)
+    assert len(V) == 6
+    assert torch.allclose(V.T @ V * A.abs().max(), A, rtol=0, atol=1e-9)
+
+
+def test_predictions_equal_plain_sums():
+    s = space()
+    config = (0, 2, 1, 1, 0)
+    wanted = sum(float(s.couplings[i, config[i], j, config[j]]) for i in range(5) for j in range(5))
+    assert s.predicted(config) == pytest.approx(wanted / 2, rel=1e-12)
+    plain = space(couplings=False)
+    alone = sum(float(plain.sensitivity[i, at]) for i, at in enumerate(config))
+    assert plain.predicted(config) == pytest.approx(alone, rel=1e-12)
+    assert s.cost(config) == pytest.approx(sum(float(s.costs[i, b]) for i, b in enumerate(config)))
+    assert s.bits(config) == dict(zip(s.names, (2, 8, 4, 4, 2), strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_returns_the_cheapest_that_it_saw_meeting_the_target(name, seed):
+    s, asked = space(seed=seed), {}
+    limit = s.predicted(s.narrowest) / 5
+    unlike = torch.Generator().manual_seed(seed)  # predictions are wrong by up to a half
+
+    def meets(config):
+        assert config not in asked, "asked twice"
+        factor = 0.5 + float(torch.rand((), generator=unlike))
+        asked[config] = s.predicted(config) * factor <= limit
+        return asked[config]
+
+    found = SEARCHES[name](s, meets)
+    met = [c for c, good in asked.items() if good]
+    assert found in met and s.cost(found) == min(map(s.cost, met))
+    assert s.cost(found) < s.cost(s.widest)
+
+
+@pytest.mark.parametrize("search", [bisection, greedy, quadratic])
+def test_where_nothing_meets_the_target_nothing_is_returned(search):
+    assert search(space(), lambda config: False) is None
+
+
+@pytest.mark.parametrize("search", [bisection, greedy, quadratic])
+def test_where_everything_meets_the_target_the_narrowest_is_returned(search):
+    s = space()
+    assert search(s, lambda config: True) == s.narrowest
+
+
+def test_the_quadratic_search_is_near_the_optimum_where_predictions_are_right():
+    s = space(N=6, seed=3)
+    limit = s.predicted(s.narrowest) / 10
+    best = min((c for c in every(s) if s.predicted(c) <= limit), key=s.cost)
+    found = quadratic(s, lambda c: s.predicted(c) <= limit)
+    assert s.cost(found) <= 1.02 * s.cost(best)
+    assert s.cost(found) <= s.cost(greedy(s, lambda c: s.predicted(c) <= limit))
+    assert s.cost(found) <= s.cost(bisection(s, lambda c: s.predicted(c) <= limit))
+
+
+def test_bisection_lowers_a_prefix_of_the_order():
+    s = space(couplings=False, widths=(4, 8))
+    order = torch.argsort(s.sensitivity[:, 0]).tolist()
+    allowed = set(order[:3])
+    lowered = lambda config: {i for i, at in enumerate(config) if at == 0}  # noqa: E731
+    found = bisection(s, lambda config: lowered(config) <= allowed)
+    assert lowered(found) == allowed
+
+
+def test_greedy_leaves_a_layer_that_may_not_be_lowered():
+    s = space(couplings=False)
+    found = greedy(s, lambda config: config[2] == 2)
+    assert found == (0, 0, 2, 0, 0)
+
+
+def test_greedy_takes_the_most_saving_for_the_loss_first():
+    asked = []
+    s = Space(
+        ["a", "b"],
+        [4, 8],
+        torch.tensor([[1.0, 2.0], [1.0, 3.0]]).double(),
+        torch.tensor([[0.1, 0.0], [0.3, 0.0]]).double(),
+    )  # a saves 1 for 0.1, b saves 2 for 0.3
+    greedy(s, lambda config: asked.append(config) or True)
+    assert asked == [(1, 1), (0, 1), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"widths": [4, 2, 8]}, "ascending"),
+        ({"costs": torch.zeros(5, 2)}, "costs"),
+        ({"sensitivity": torch.zeros(4, 3)}, "sensitivity"),
+        ({"couplings": torch.zeros(5, 3, 5, 2)}, "couplings"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(change, message):
+    s = space()
+    given = {k: getattr(s, k) for k in ("names", "widths", "costs", "sensitivity", "couplings")}
+    with pytest.raises(ValueError, match=message):
+        Space(**{**given, **change})
