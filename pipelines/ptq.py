@@ -7,6 +7,7 @@ network plus artifacts.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,7 +25,7 @@ from pipelines.machine import Machine, interruptible
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
 from pipelines.stages.activations import QuantizeActivations, with_activations
-from pipelines.stages.allocate import Given, Precision
+from pipelines.stages.allocate import Allocation, Given, Precision
 from pipelines.stages.baseline import Baseline
 from pipelines.stages.batchnorm import CorrectStatistics, corrected
 from pipelines.stages.calibrate import Calibrate, layers_of
@@ -38,6 +39,7 @@ from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solve import wants_importance
 from pipelines.store import Store
 from pipelines.tracking import Tracker
+from quant.layers import Layer
 
 
 class Model(Protocol):
@@ -303,6 +305,7 @@ def _stages(
     )
     begin = {
         **about.about,
+        **_average(allocation, layers),
         "seed": about.seed,
         "inputs": chain.quantize.inputs,
         "model": network.name,
@@ -320,6 +323,18 @@ def _stages(
     )
     tracker.summary(results)
     return results
+
+
+def _average(allocation: Allocation, layers: Mapping[str, Layer]) -> dict[str, float]:
+    """Bits of a weight, and of a layer's input, where the allocation has searched for them."""
+    if allocation.record is None:
+        return {}
+    weights = {name: math.prod(layers[name].shape) for name in layers}
+    total = sum(allocation.bits[name] * count for name, count in weights.items())
+    found = {"weight_bits": round(total / sum(weights.values()), 3)}
+    if allocation.inputs:
+        found["act_bits"] = round(sum(allocation.inputs.values()) / len(allocation.inputs), 3)
+    return found
 
 
 def _range(bits: Mapping[str, int]) -> str:

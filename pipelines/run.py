@@ -108,9 +108,10 @@ def _name(settings: dict[str, Any]) -> str:
 
 
 def _width(settings: dict[str, Any]) -> str:
-    """w4, or w4a8."""
+    """w4, or w4a8; mixed99.9 for a target of 99.9 %."""
     activations = f"a{settings['act_bits']}" if settings["act_bits"] is not None else ""
-    return f"w{settings['bits']}{activations}"
+    target = settings["precision"].get("target")
+    return f"w{settings['bits']}{activations}" if target is None else f"mixed{100 * target:g}"
 
 
 def _about(settings: dict[str, Any], folder: Path) -> Run:

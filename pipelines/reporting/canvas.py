@@ -61,14 +61,15 @@ def blank(height: float) -> Figure:
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """A named line per row, the first one at the top, with a grid along the rows."""
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.patch.set_alpha(0)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A layer's name, its middle left out where it is long."""
     return name if len(name) <= 34 else f"{name[:12]}…{name[-21:]}"
 
 

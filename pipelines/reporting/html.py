@@ -115,6 +115,18 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
             f"{wording.size(get(results, 'size_mb', 'quantized'))}",
             "codes, grids and what stays unquantized",
         ),
+        *_mixed(results),
+    ]
+
+
+def _mixed(results: Results) -> list[tuple[str, str, str]]:
+    """What the search for bits found, if there was one."""
+    if not results.get("precision"):
+        return []
+    most = max(results["precision"]["widths"])
+    return [
+        ("bits by layer", wording.allocation(results), "on calibration images"),
+        ("costs", wording.price(results), f"part of all layers at {most} bits"),
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.reporting import canvas, sensitivity_plots, training_plot, wording
+from pipelines.reporting import canvas, mixed_plots, sensitivity_plots, training_plot, wording
 from pipelines.reporting.wording import Results
 
 
@@ -26,6 +26,10 @@ def figures(results: Results, heatmaps: Mapping[str, Any]) -> dict[str, Figure]:
         drawn["loss_per_layer"] = loss_per_layer(results)
         drawn["sensitivity"] = sensitivity_plots.per_layer(results)
         drawn["sensitivity_within_layers"] = sensitivity_plots.within_layers(heatmaps)
+        drawn["tried"] = mixed_plots.tried(results)
+        drawn["bits_per_layer"] = mixed_plots.bits_per_layer(results)
+        drawn["couplings"] = mixed_plots.couplings(results)
+        drawn["correlation"] = mixed_plots.correlation(results)
         drawn["training"] = training_plot.training(results)
         drawn["seconds_per_stage"] = seconds_per_stage(results)
     return {name: figure for name, figure in drawn.items() if figure is not None}

@@ -65,10 +65,19 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
         (f"speed-up over {base}", fast),
         (f"layer loss / {base}", Text(number(results.get("loss_ratio_vs_baseline"), 3))),
         ("size", small),
+        *_mixed(results),
         ("time", _time(results)),
         ("layers", _layers(results)),
         ("files", Text(nearby(results.get("output_dir") or wording.MISSING))),
     ]
+
+
+def _mixed(results: Results) -> list[tuple[str, Text]]:
+    if not results.get("precision"):
+        return []
+    costs = Text(wording.price(results))
+    costs.append(f"  of {max(results['precision']['widths'])} bits everywhere", "dim")
+    return [("bits by layer", Text(wording.allocation(results))), ("costs", costs)]
 
 
 def _time(results: Results) -> Text:

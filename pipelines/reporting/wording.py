@@ -63,7 +63,26 @@ def bits(results: Results) -> str:
     """Weight and activation bits: "4-bit weights"."""
     weight, activation = results.get("weight_bits"), results.get("act_bits")
     text = "mixed-bit weights" if not isinstance(weight, int | float) else f"{weight:g}-bit weights"
+    if results.get("precision"):
+        text = f"mixed, on average {text}"
     return text if activation is None else f"{text}, {activation}-bit activations"
+
+
+def allocation(results: Results) -> str:
+    """What the search for bits found: "84.47 % of 85.16 % kept (target 99 %), 10 tried"."""
+    found = results["precision"]
+    kept = f"{number(found['value'], 2, ' %')} of {number(found['float'], 2, ' %')} kept"
+    missed = "" if found["reached"] else ", MISSED"
+    return f"{kept} (target {found['target']:.2%}{missed}), {found['evaluations']} tried"
+
+
+def price(results: Results) -> str:
+    """Costs beside those of all layers at the most bits: "0.11 MB (41 %)"."""
+    found = results["precision"]
+    return ", ".join(
+        f"{name} {value:.3g} {found['units'][name]} ({value / found['costs_widest'][name]:.1%})"
+        for name, value in found["costs"].items()
+    )
 
 
 def interval(results: Results) -> str:

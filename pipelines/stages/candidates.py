@@ -23,7 +23,7 @@ from quant.ranges import TensorGrid
 
 @dataclass(frozen=True)
 class Figures:
-    """Stage: the task's metric of a network, and its agreement with the float network."""
+    """Stage: the task's metric of a network, and how far it is from the float network."""
 
     def run(
         self,
@@ -33,12 +33,13 @@ class Figures:
         data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
-        """Record: metric and agreement, in percent, on the images that `data` evaluates on."""
+        """Record: metric and agreement in percent, KL, on the images that `data` evaluates on."""
         collect = CollectOutputs(data.value, module.value, reference.value)
         machine.test("try", collect, data.value.test_dataloader())
         task, outputs = data.value, collect.outputs
-        agreement = task.fidelity(float_outputs.tensors, outputs)["agreement"]
-        return Artifact({}, {"metric": task.metrics(outputs)[task.metric], "agreement": agreement})
+        found = task.fidelity(float_outputs.tensors, outputs)
+        metric = task.metrics(outputs)[task.metric]
+        return Artifact({}, {"metric": metric, "agreement": found["agreement"], "kl": found["kl"]})
 
 
 class Candidates:
@@ -74,7 +75,10 @@ class Candidates:
         return data.metrics(self.float_outputs.tensors)[data.metric]
 
     def figures(self, bits: dict[str, int]) -> dict[str, float]:
-        """metric and agreement of the network with these bits; tried once, then stored."""
+        """metric, agreement and kl of the network with these bits; tried once, then stored.
+
+        A layer that is not named stays as it is in the float network.
+        """
         module = deepcopy(self.module)
         for choice in bits.items():
             self.changes[choice][0].make(module)

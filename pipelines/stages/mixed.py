@@ -13,6 +13,7 @@ from pipelines.artifacts import Artifact, Keyed
 from pipelines.stages.allocate import Allocation, Given, check_names
 from pipelines.stages.candidates import Candidates
 from pipelines.stages.changes import MeasureChanges
+from pipelines.stages.correlation import Predictions, correlations
 from quant.costs.work import CostModel, Work, works
 from quant.layers import Layer
 from quant.mixed import sensitivity
@@ -41,6 +42,8 @@ class Mixed:
         images: calibration images that the target is checked on; None: all.
         overrides: bits of single layers by name, which the search leaves alone.
         changes: how layers are measured.
+        check_predictions: try so many random configurations, and pairs of layers, to see how well
+            each metric predicts them.
     """
 
     choices: Sequence[int] = field(hash=False)
@@ -54,6 +57,7 @@ class Mixed:
     images: int | None
     overrides: Mapping[str, int] = field(hash=False)
     changes: MeasureChanges
+    check_predictions: int = 0
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -77,6 +81,10 @@ class Mixed:
             )
         if self.images is not None and self.images < 1:
             raise ValueError(f"precision.images={self.images} must be at least 1, or null for all")
+        if self.check_predictions < 0 or self.check_predictions in (1, 2):
+            raise ValueError(
+                f"precision.check_predictions={self.check_predictions} must be 0, or at least 3"
+            )
 
     @property
     def bits(self) -> int:
@@ -95,6 +103,7 @@ class Mixed:
         priced = self._costs(given, candidates)
         space = self._space(given, candidates, measured, priced)
         asked = _Asked(self, space, candidates)
+        checked = self._checked(candidates, measured)
         config = SEARCHES[self.search](space, asked.meets)
         reached = config is not None
         config = config or asked.nearest()
@@ -125,6 +134,7 @@ class Mixed:
                 k: measured.record[k] for k in ("images", "seconds_forward", "seconds_couplings")
             },
             "couplings": _at_chosen(measured, bits),
+            "correlation": checked,
         }
         return Allocation(
             bits,
@@ -180,25 +190,11 @@ class Mixed:
     ) -> Space:
         """The layers that are free, at the widths that may be chosen."""
         names, widths = list(given.layers), list(candidates.widths)
-        N, B = len(names), len(widths)
-        changes = [tuple(change) for change in measured.record["changes"]]
-        rows = torch.tensor([names.index(n) * B + widths.index(b) for n, b in changes])
-        A = torch.zeros(N * B, N * B, dtype=torch.float64)
-        A[rows[:, None], rows] = measured.tensors["couplings"]
-        alone = torch.zeros(N * B, dtype=torch.float64)
-        alone[rows] = measured.tensors["divergence"]
-        A = A.reshape(N, B, N, B)
-        weights = {
-            (n, b): (_float_weight(given, layer), candidates.changes[n, b][0].weight)
-            for n, layer in given.layers.items()
-            for b in widths
-        }
-        found = sensitivity.METRICS[self.metric](
-            sensitivity.Measured(A, alone.reshape(N, B), measured.tensors["trace"], weights)
-        )
+        known = _known(candidates, measured)
+        found = sensitivity.METRICS[self.metric](known)
         free = torch.tensor([i for i, n in enumerate(names) if n not in self.overrides])
         chosen = torch.tensor([widths.index(b) for b in sorted(set(self.choices))])
-        part = A[free][:, chosen][:, :, free][:, :, :, chosen]
+        part = known.couplings[free][:, chosen][:, :, free][:, :, :, chosen]
         return Space(
             [names[i] for i in free],
             [widths[j] for j in chosen],
@@ -206,6 +202,34 @@ class Mixed:
             found[free][:, chosen],
             part if self.metric == "inter_layer" else None,
         )
+
+    def _checked(self, candidates: Candidates, measured: Artifact) -> dict[str, Any] | None:
+        if not self.check_predictions:
+            return None
+        known = _known(candidates, measured)
+        separate = {n: f(known) for n, f in sensitivity.METRICS.items() if n != "inter_layer"}
+        predicted = Predictions(separate, known.couplings)
+        return correlations(candidates, predicted, self.check_predictions, self.changes.seed)
+
+
+def _known(candidates: Candidates, measured: Artifact) -> sensitivity.Measured:
+    """What was measured, with 0 for widths that count as unchanged."""
+    given, widths = candidates.given, list(candidates.widths)
+    names = list(given.layers)
+    N, B = len(names), len(widths)
+    changes = [tuple(change) for change in measured.record["changes"]]
+    rows = torch.tensor([names.index(n) * B + widths.index(b) for n, b in changes])
+    A = torch.zeros(N * B, N * B, dtype=torch.float64)
+    A[rows[:, None], rows] = measured.tensors["couplings"]
+    alone = torch.zeros(N * B, dtype=torch.float64)
+    alone[rows] = measured.tensors["divergence"]
+    weights = {
+        (n, b): (_float_weight(given, layer), candidates.changes[n, b][0].weight)
+        for n, layer in given.layers.items()
+        for b in widths
+    }
+    trace = measured.tensors["trace"]
+    return sensitivity.Measured(A.reshape(N, B, N, B), alone.reshape(N, B), trace, weights)
 
 
 class _Asked:

@@ -99,9 +99,9 @@ def quadratic(space: Space, meets: Meets, rounds: int = 12, seconds: float = 20)
     if best.meets(space.narrowest):
         return best.config
     low, high = space.cost(space.narrowest), space.cost(space.widest)
-    start = space.widest
+    start, near = space.widest, 1e-3 * (high - low)
     for _ in range(rounds):
-        if high - low <= 1e-3 * high:
+        if high - low <= near:
             break
         budget = (low + high) / 2
         start = config = cheapest_loss(space, budget, seconds, start)
