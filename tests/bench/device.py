@@ -3,9 +3,9 @@
     python tests/bench/device.py --threads 2
 
 Peaks are the fastest tenth of many products of two 512 x 512 matrices, in float32 and in int8
-(uint8 times int8, as a quantized layer's), by onnxruntime's own profiler, of runs that no other process
-interrupted; bandwidth is the fastest copy of 256 MB, read and written; the launch is the median of
-a layer of 8 multiply-adds.
+(uint8 times int8, as a quantized layer's), by onnxruntime's own profiler, of runs that no other
+process interrupted; bandwidth is the fastest of many copies of 64 MB, read and written; the launch
+is the median of a layer of 8 multiply-adds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quant.costs.measured import Timing
 from quant.costs.work import Use
 
 SIDE = 512
-COPIED = 2**26  # float32 numbers
+COPIED = 2**24  # float32 numbers
 
 
 def timings(use: Use, host: Host, repeats: int) -> dict[str, Timing]:
@@ -64,7 +64,7 @@ def main() -> None:
     print(f"{host.cpu}, {host.threads} threads, onnxruntime {host.onnxruntime}")
     for kernel, rate in peaks(host, arguments.repeats).items():
         print(f"{kernel}: {rate:.3f} * 10^12 operations a second")
-    print(f"bandwidth: {bandwidth(arguments.repeats):.1f} * 10^9 bytes a second")
+    print(f"bandwidth: {bandwidth(10 * arguments.repeats):.1f} * 10^9 bytes a second")
     for kernel, one in timings(Use((4, 2), 1, (1, 2), (1, 4)), host, 1000).items():
         print(f"launch, {kernel}: {1e3 * one.ms:.0f} microseconds")
 
