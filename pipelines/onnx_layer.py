@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from quant.costs.work import Use
+from quant.costs.use import Use
 
 OPSET, IR = 17, 8  # of 2022: what every runtime reads
 TOP = 127  # largest code of a weight; -128 is left out, so that 0 is in the middle

@@ -2,59 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipelines.artifacts import Artifact, Keyed
+from pipelines.host import Host
 from pipelines.machine import Machine
 from pipelines.store import Store
 from quant.costs.measured import Measured, Timing
-from quant.costs.work import CostModel, Use, Work
+from quant.costs.use import Use
+from quant.costs.work import CostModel, Work
 
 OPERATORS = {"float32": ("Conv", "FusedConv", "Gemm"), "int8": ("QLinearConv", "QGemm")}
 SPREAD = (10, 50, 90)  # percentiles of a timing: low, ms, high
-
-
-@dataclass(frozen=True)
-class Host:
-    """What a timing depends on besides the layer.
-
-    Attributes:
-        cpu: the processor's name.
-        instructions: what it can do, as the system lists it; empty where it does not.
-        cores, threads: of the processor, and of onnxruntime.
-        onnxruntime: its version.
-    """
-
-    cpu: str
-    instructions: str
-    cores: int
-    threads: int
-    onnxruntime: str
-
-    @classmethod
-    def of(cls, machine: Machine) -> Host:
-        """This one, with so many threads as the machine's settings give to torch."""
-        about = machine.describe()
-        return cls(
-            cpu=about["cpu"],
-            instructions=_instructions(),
-            cores=os.cpu_count() or 1,
-            threads=torch.get_num_threads(),
-            onnxruntime=version("onnxruntime"),
-        )
-
-    @property
-    def key(self) -> str:
-        """All of it."""
-        return json.dumps(asdict(self), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -156,13 +119,3 @@ def cost_model(
 ) -> CostModel:
     """What a file of conf/cost/ stands for; timings are taken where it needs them."""
     return measure(cost, store, works, machine) if isinstance(cost, TimeLayer) else cost
-
-
-def _instructions() -> str:
-    """The processor's flags: a name like "AMD EPYC" says little of how fast int8 is."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    flags = (line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features")))
-    return " ".join(sorted(next(flags, "").split()))

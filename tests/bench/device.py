@@ -16,10 +16,11 @@ import time
 import torch
 
 from pipelines.artifacts import Keyed
+from pipelines.host import Host
 from pipelines.machine import Machine
-from pipelines.stages.timing import Host, TimeLayer
+from pipelines.stages.timing import TimeLayer
 from quant.costs.measured import Timing
-from quant.costs.work import Use
+from quant.costs.use import Use
 
 SIDE = 512
 COPIED = 2**24  # float32 numbers

@@ -14,14 +14,16 @@ from hydra.utils import instantiate
 from torch import nn
 
 from pipelines import onnx_session, typecheck
+from pipelines.host import Host
 from pipelines.machine import Machine
 from pipelines.onnx_layer import Affine, float_model, int8_model
-from pipelines.stages.timing import OPERATORS, Host, TimeLayer, cost_model, measure, timing
+from pipelines.stages.timing import OPERATORS, TimeLayer, cost_model, measure, timing
 from pipelines.store import Store
 from pipelines.words import CONF
 from quant.costs.device import WIDTHS
 from quant.costs.measured import Measured, Timing
-from quant.costs.work import Use, Work, use_of, works
+from quant.costs.use import Use, use_of
+from quant.costs.work import Work, works
 from quant.layers import Call, find
 
 MACHINE = Machine("cpu", 1, "32-true", 1)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from quant.costs.measured import Measured, Timing, kernel
-from quant.costs.work import Use, Work
+from quant.costs.use import Use
+from quant.costs.work import Work
 
 ONE = Use((4, 8), 1, (5, 8), (5, 4))
 TWO = Use((4, 8), 1, (2, 8), (2, 4))

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quant.costs.work import Use, Work, works
+from quant.costs.use import Use
+from quant.costs.work import Work, works
 from quant.layers import find
 
 
