@@ -1,0 +1,85 @@
+"""One call of a layer, without its numbers: sizes and geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch.nn.functional as F
+
+from quant.layers import Call
+
+
+@dataclass(frozen=True)
+class Use:
+    """One call of `linear` or `conv2d` on one image: all that its running time depends on.
+
+    Attributes:
+        shape: of the weight: [out, in / groups, ...].
+        groups: of the convolution, 1 of a linear layer.
+        input: [n, c, h, w] of a convolution, [positions, c] of a linear layer.
+        output: likewise.
+        stride, dilation: (down, right).
+        padding: numbers added at the (top, left, bottom, right).
+    """
+
+    shape: tuple[int, ...]
+    groups: int
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def positions(self) -> int:
+        """Output positions: each is `prod(shape)` multiply-adds."""
+        return prod(self.output) // self.shape[0]
+
+    @property
+    def key(self) -> str:
+        """The same for uses that take the same time, e.g. "16x3x3x3 g1 on 1x3x32x32 ..."."""
+        text = f"{_by(self.shape)} g{self.groups} on {_by(self.input)}"
+        if len(self.shape) == 2:
+            return text
+        stride, padding, dilation = map(_by, (self.stride, self.padding, self.dilation))
+        return f"{text} stride {stride} padding {padding} dilation {dilation}"
+
+
+def use_of(call: Call) -> Use:
+    """The sizes of a call, without its numbers."""
+    x, w = call.x, call.weight
+    shape = tuple(w.shape)
+    if w.dim() == 2:
+        positions = x.numel() // x.shape[-1]
+        return Use(shape, 1, (positions, shape[1]), (positions, shape[0]))
+    x = x if x.dim() == 4 else x[None]
+    stride, dilation = _pair(call.stride), _pair(call.dilation)
+    arguments = (None, stride, call.padding, dilation, call.groups)
+    output = F.conv2d(x.to("meta"), w.to("meta"), *arguments)  # sizes only
+    padding = _padding(call.padding, shape[2:], dilation)
+    return Use(
+        shape, call.groups, tuple(x.shape), tuple(output.shape), stride, padding, dilation
+    )  # fmt: skip
+
+
+def _padding(
+    padding: Any, kernel: tuple[int, ...], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right); "same" puts the odd one below and to the right, as torch does."""
+    if padding == "same":
+        down, right = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
+        return down // 2, right // 2, down - down // 2, right - right // 2
+    down, right = _pair(0 if isinstance(padding, str) else padding)
+    return down, right, down, right
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = (value, value) if isinstance(value, int) else (*value, *value)[:2]
+    return int(first), int(second)
+
+
+def _by(numbers: Iterable[int]) -> str:
+    return "x".join(map(str, numbers))
