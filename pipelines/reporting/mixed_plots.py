@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipelines.reporting import canvas, wording
 from pipelines.reporting.wording import Results
@@ -49,7 +50,7 @@ def bits_per_layer(results: Results) -> Figure | None:
     axes.bar_label(bars, [str(b) for b in bits], padding=3)
     canvas.name_rows(axes, [str(layer["name"]) for layer in layers])
     axes.set_xlim(0, 1.08 * max(bits))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("bits of the weights")
     return figure
 

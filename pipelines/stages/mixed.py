@@ -14,6 +14,7 @@ from pipelines.stages.allocate import Allocation, Given, check_names
 from pipelines.stages.candidates import Candidates
 from pipelines.stages.changes import MeasureChanges
 from pipelines.stages.correlation import Predictions, correlations
+from pipelines.stages.timing import TimeLayer, cost_model
 from quant.costs.work import CostModel, Work, works
 from quant.layers import Layer
 from quant.mixed import sensitivity
@@ -35,7 +36,7 @@ class Mixed:
         metric: what ranks layers, see quant/mixed/sensitivity.py.
         search: "quadratic", "bisection" or "greedy".
         cost: name, among `costs`, of what is to become small.
-        costs: cost models by name; all of them are reported.
+        costs: cost models by name; all are reported, but timings are only taken if asked for.
         target: part of the float network's figure that must be kept, on the calibration images.
         measure: that figure: the task's "metric", or "agreement" with the float network, which
             needs no labels.
@@ -51,7 +52,7 @@ class Mixed:
     metric: str
     search: str
     cost: str
-    costs: Mapping[str, CostModel] = field(hash=False)
+    costs: Mapping[str, CostModel | TimeLayer] = field(hash=False)
     target: float
     measure: str
     images: int | None
@@ -100,7 +101,7 @@ class Mixed:
         widths = sorted({*self.choices, *self.overrides.values()})
         candidates = Candidates(given, widths, self.activations, self.images)
         measured = self._measured(given, candidates)
-        priced = self._costs(given, candidates)
+        models, priced = self._costs(given, candidates)
         space = self._space(given, candidates, measured, priced)
         asked = _Asked(self, space, candidates)
         checked = self._checked(candidates, measured)
@@ -124,10 +125,10 @@ class Mixed:
             "images": len(candidates.data.value.evaluation),
             "evaluations": len(asked.known),
             "tried": [[space.cost(c), value] for c, value in asked.known.items()],
-            "unit": self.costs[self.cost].unit,
+            "unit": models[self.cost].unit,
             "costs": total,
             "costs_widest": widest,
-            "units": {name: model.unit for name, model in self.costs.items()},
+            "units": {name: model.unit for name, model in models.items()},
             "widths": widths,
             "seconds": candidates.seconds,
             "measuring": {
@@ -160,8 +161,10 @@ class Mixed:
             )
         )
 
-    def _costs(self, given: Given, candidates: Candidates) -> dict[str, Tensor]:
-        """Of every layer at every width [N, B], by model."""
+    def _costs(
+        self, given: Given, candidates: Candidates
+    ) -> tuple[dict[str, CostModel], dict[str, Tensor]]:
+        """The models, and what every layer costs at every width [N, B], by name."""
         example, _ = next(iter(given.images.value.calibration_loader(first=1)))
         work = works(given.network.module, example, given.layers)
 
@@ -173,13 +176,19 @@ class Mixed:
         def cost(model: CostModel, work: Work, bits: int) -> float:
             return model.cost(work, bits, act_bits(work.name, bits))
 
-        return {
+        models = {
+            name: cost_model(model, given.store, work, given.machine)
+            for name, model in self.costs.items()
+            if name == self.cost or not isinstance(model, TimeLayer)
+        }
+        priced = {
             name: torch.tensor(
                 [[cost(model, work[n], b) for b in candidates.widths] for n in given.layers],
                 dtype=torch.float64,
             )
-            for name, model in self.costs.items()
+            for name, model in models.items()
         }
+        return models, priced
 
     def _space(
         self,

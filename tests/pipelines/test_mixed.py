@@ -285,6 +285,15 @@ def test_labels_change_nothing_where_agreement_is_asked_for(digits, obliq, monke
     assert first["precision"]["tried"] == second["precision"]["tried"]
 
 
+def test_layers_are_timed_where_that_is_the_cost(obliq):
+    words = ("precision.costs.measured.repeats=3", "precision.costs.measured.warmup=1")
+    outcome = obliq(*SHORT, "precision.cost=measured", "precision.activations=true", *words)
+    assert outcome.status == 0, outcome.text
+    found = outcome.results["precision"]
+    assert found["unit"] == "ms" and set(found["costs"]) == {"size", "bops", "roofline", "measured"}
+    assert found["costs"]["measured"] > 0
+
+
 def test_predictions_are_checked_where_that_is_asked_for(obliq):
     outcome = obliq(*SHORT, "precision.check_predictions=12")
     assert outcome.status == 0, outcome.text
