@@ -235,3 +235,28 @@ def test_a_training_split_of_other_classes_is_refused(tmp_path):
         (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(listing))
     with pytest.raises(ValueError, match="2 classes and the evaluation images 1"):
         Coco(**{**SETTINGS, "root": str(tmp_path)}).pools()
+
+
+def test_what_training_minimises_is_kl_and_errors_of_boxes_where_something_is():
+    data, net = fake(), Oracle()
+    draw = torch.Generator().manual_seed(0)
+    p = torch.cat(
+        [20 + 9 * torch.rand(2, 4, 5, generator=draw), torch.rand(2, 3, 5, generator=draw)], 1
+    )
+    q = torch.cat(
+        [20 + 9 * torch.rand(2, 4, 5, generator=draw), torch.rand(2, 3, 5, generator=draw)], 1
+    )
+    assert float(data.divergence(net, [p], [p]).abs().max()) < 1e-5
+    found = data.divergence(net, [p], [q])
+    for image in range(2):
+        wanted = 0.0
+        for k in range(5):
+            a, b = p[image, :, k].double(), q[image, :, k].double()
+            for c in range(4, 7):
+                wanted += a[c] * (a[c] / b[c]).log() + (1 - a[c]) * ((1 - a[c]) / (1 - b[c])).log()
+            apart = sum(abs(a[i] - b[i]) for i in range(4)) / 4 / ((a[2] + a[3]) / 2)
+            wanted += max(a[4:]) * apart
+        assert float(found[image]) == pytest.approx(float(wanted), rel=1e-4)
+    same_boxes = torch.cat([p[:, :4], q[:, 4:]], 1)
+    kl = float(data.distance(net, [p], [same_boxes]).figures()["kl"])
+    assert float(data.divergence(net, [p], [same_boxes]).mean()) == pytest.approx(kl, rel=1e-4)

@@ -190,6 +190,23 @@ def test_the_distance_of_raw_outputs_is_over_all_pixels_of_all_images(root, monk
     assert found.noise == pytest.approx(float(((f - q) ** 2).sum()), abs=1e-9)
 
 
+def test_what_training_minimises_is_the_mean_kl_of_pixels(root):
+    data = shapes(root)
+    draw = torch.Generator().manual_seed(0)
+    f, q = (torch.randn(2, 4, 3, 2, generator=draw) for _ in range(2))
+    assert float(data.divergence(network(0), f, f).abs().max()) < 1e-6
+    found = data.divergence(network(0), f, q)
+    for image in range(2):
+        total = 0.0
+        for i in range(3):
+            for j in range(2):
+                a, b = (z[image, :, i, j].double().softmax(0) for z in (f, q))
+                total += float((a * (a / b).log()).sum()) / 6
+        assert float(found[image]) == pytest.approx(total, rel=1e-5)
+    kl = data.distance(network(0), f, q).figures()["kl"]
+    assert float(found.mean()) == pytest.approx(kl, rel=1e-5)
+
+
 def test_the_drop_is_of_the_mean_iou_and_leaves_out_one_image_at_a_time(root):
     data, f, q = shapes(root), network(1), network(2)
 

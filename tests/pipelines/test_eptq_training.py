@@ -99,7 +99,9 @@ def test_our_loss_sums_over_positions_and_balances_against_the_divergence():
     wanted = sum(float(scores[i, 0] * ((z[1][i] - z[0][i]) ** 2).sum()) / 2 for i in range(2))
     outputs, layers = (t.detach() for t in module.distances(x, torch.tensor([0, 1])))
     assert float(layers) == pytest.approx(wanted, rel=1e-5)
-    assert float(outputs) == pytest.approx(float((f[0] - f[1]).abs().sum(1).mean()), rel=1e-5)
+    assert float(outputs.detach()) == pytest.approx(
+        float((f[0] - f[1]).abs().sum(1).mean()), rel=1e-5
+    )
     module._balance()
     assert float(module.gamma * layers) == pytest.approx(7 * float(outputs), rel=1e-5)
 
