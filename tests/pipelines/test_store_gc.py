@@ -114,6 +114,7 @@ def test_what_is_locked_stays(store):
     locks = [FileLock(store.root / "Fill" / f"{k}.lock") for k in (done.name, "b" * 32, "c" * 32)]
     for lock in locks:
         lock.acquire()
+    assert store_gc.plan(store.root, keep=0, older_than=None).remove == []
     assert gc(store, keep=0) == []
     for lock in locks:
         lock.release()
@@ -254,6 +255,7 @@ def test_a_store_that_is_not_there_is_said(tmp_path, capsys):
     assert "OBLIQ_CACHE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_line_has_it_and_a_run_keeps_what_it_uses(obliq, tmp_path, monkeypatch):
     """A real run; what it has used is known to be in use while it goes on."""
     from pipelines import ptq
