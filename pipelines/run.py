@@ -1,6 +1,7 @@
 """The command line: compose the configuration, build every stage, start the chain.
 
 The only file that imports Hydra. `obliq ...` and `python -m pipelines.run ...` are the same.
+`obliq store ...` is not for Hydra: see `store_command`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ def main() -> None:
     failures.clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here instead of being printed
     screen = Screen()
+    if sys.argv[1:2] == ["store"]:
+        from pipelines import store_command
+
+        sys.exit(store_command.main(sys.argv[2:], _store()))
     try:
         words.check(sys.argv[1:])
         job()
@@ -85,7 +90,7 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     screen.line(_name(settings), mark="[bold]obliq[/]  ")
     with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
-        from pipelines import ptq, typecheck
+        from pipelines import ptq, store_users, typecheck
         from pipelines.store import Store
 
         typecheck.check(settings)
@@ -94,8 +99,14 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
         machine = replace(instantiate(cfg.machine, _convert_="all"), screen=screen)
         tracker = instantiate(cfg.tracking, _convert_="all")
         about = _about(settings, folder)
-    root = Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")).expanduser()
-    return ptq.run(chain, Store(root, screen.line), machine, tracker, about)
+    root = _store()
+    with store_users.using(root):
+        return ptq.run(chain, Store(root, screen.line), machine, tracker, about)
+
+
+def _store() -> Path:
+    """The folder of stored results."""
+    return Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")).expanduser()
 
 
 def _name(settings: dict[str, Any]) -> str:

@@ -14,10 +14,11 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,6 +63,7 @@ class Store:
         name = type(stage).__name__
         key = fingerprint.key(stage, (i.key for i in inputs))
         folder = self.root / name / key
+        _mark_used(folder)  # before it is read: what was just used is not taken away
         found = self._load(folder, key)
         if found is not None:
             return found
@@ -80,7 +82,7 @@ class Store:
         artifact: Artifact = stage.run(*inputs, **extra)
         artifact = replace(artifact, key=key, seconds=time.perf_counter() - start)
         with _storing(folder):
-            _write(folder, artifact)
+            _write(folder, artifact, needed(i.key for i in inputs))
         shutil.rmtree(scratch, ignore_errors=True)
         return replace(artifact, tensors=TensorFile(folder / "tensors.safetensors"))
 
@@ -135,7 +137,18 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(folder: Path, artifact: Artifact) -> None:
+def needed(keys: Iterable[str]) -> list[str]:
+    """Keys of the artifacts that inputs with these keys are made of."""
+    return sorted({key for text in keys for key in re.findall(r"\b[0-9a-f]{32}\b", text)})
+
+
+def _mark_used(folder: Path) -> None:
+    """Set the time of last use, that of done.json, if there is one."""
+    with suppress(OSError):  # of another user, or read-only: then nobody here can remove it either
+        os.utime(folder / "done.json")
+
+
+def _write(folder: Path, artifact: Artifact, inputs: list[str]) -> None:
     """All of the artifact or nothing: `done.json` appears last."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -144,8 +157,9 @@ def _write(folder: Path, artifact: Artifact) -> None:
         save_file(tensors, folder / "tensors.safetensors")
         (folder / "record.json").write_text(json.dumps(artifact.record), encoding="utf-8")
         digests = {f: checksum(folder / f) for f in FILES}
+        done = {"sha256": digests, "seconds": artifact.seconds, "inputs": inputs}
         draft = folder / "done.json.new"
-        draft.write_text(json.dumps({"sha256": digests, "seconds": artifact.seconds}))
+        draft.write_text(json.dumps(done))
         os.replace(draft, folder / "done.json")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,9 +6,8 @@ Reads every `results.json` below the given folders. "~" stands before what is an
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines import results_file
 from pipelines.reporting import wording
 from pipelines.reporting.wording import Results
 
@@ -54,7 +54,7 @@ def collect(folders: Iterable[Path]) -> list[dict[str, Any]]:
     runs, broken = [], []
     for path in files:
         try:
-            runs.append(_load(path))
+            runs.append(results_file.load(path))
         except (OSError, ValueError) as error:
             broken.append(f"  {path}: {error}")
     if broken:
@@ -62,7 +62,7 @@ def collect(folders: Iterable[Path]) -> list[dict[str, Any]]:
             f"{len(broken)} of {len(files)} results cannot be read; remove them or run them "
             "again:\n" + "\n".join(broken)
         )
-    return sorted(runs, key=_order)
+    return sorted(runs, key=results_file.order)
 
 
 def row(results: Results) -> dict[str, str]:
@@ -138,25 +138,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         show(runs, Console())
     return 0
-
-
-def _load(path: Path) -> dict[str, Any]:
-    results = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(results, dict):
-        raise ValueError("holds no JSON object")
-    absent = [key for key in ("model", "method", "float", "quantized") if key not in results]
-    if absent:
-        raise ValueError(f"lacks {', '.join(absent)}")
-    wrong = [key for key in ("float", "quantized") if not isinstance(results[key], Mapping)]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)} must hold a value per metric")
-    return results
-
-
-def _order(results: Results) -> tuple[str, float, str]:
-    bits = results.get("weight_bits")
-    number = float(bits) if isinstance(bits, int | float) else float("inf")
-    return str(results["model"]), number, str(results["method"])
 
 
 if __name__ == "__main__":

@@ -13,9 +13,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 INK = "#010203"  # stands for the page's text colour
 METHOD, BASELINE, RTN = "#2f86d6", "#e07b39", "#8a8f98"
@@ -52,9 +55,9 @@ def style() -> AbstractContextManager[None]:
     return context
 
 
-def blank(height: float) -> Figure:
-    """A figure of the report's width, `height` inches high."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def blank(height: float, width: float = WIDTH) -> Figure:
+    """A figure of the report's width, or another one, and `height`; in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -66,6 +69,20 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.patch.set_alpha(0)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
+
+
+def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
+    """A few ticks per decade of a log axis, written out: 0.2 rather than 2 x 10^-1."""
+    span = np.log10(high / low)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 1 else (1, 2, 5) if span < 3 else (1,)
+    decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
+    ticks = [m * 10.0**d for d in decades for m in steps]
+    ticks = [tick for tick in ticks if low / 1.1 <= tick <= high * 1.1]
+    if len(ticks) < 3:  # narrow: evenly spaced ones
+        even = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        ticks = [float(tick) for tick in even if low <= tick <= high] or [low, high]
+    axis.set_ticks(ticks, [f"{tick:.4g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 def short(name: str) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from pipelines.reporting import canvas, plots, wording
+from pipelines.reporting import canvas, pages, plots, wording
 from pipelines.reporting.wording import Results
 
 
@@ -26,15 +25,8 @@ def render(
         gallery: JPEG files by the name of the evaluation image that they show.
         path: file to write; its folder exists.
     """
-    environment = Environment(
-        loader=PackageLoader("pipelines.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     base = wording.baseline_name(results)
-    page = environment.get_template("report.html.j2").render(
+    page = pages.template("reporting/report.html.j2").render(
         results=results,
         say=wording,
         title=f"{results.get('model') or 'model'}, {wording.bits(results)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,34 @@ def write(results: Results, path: Path) -> None:
         writer = csv.DictWriter(file, columns or FIRST, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The quantized layers of a file that `write` made, without nested values; none without a file.
+
+    Returns:
+        a dict per layer: name, shape and every column that holds a number.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return []
+    return [_layer(row) for row in rows if row.get("name") and not row.get("reason")]
+
+
+def _layer(row: Mapping[str | None, Any]) -> dict[str, Any]:
+    layer: dict[str, Any] = {"name": row["name"]}
+    sides = str(row.get("shape") or "").split("x")
+    layer["shape"] = [int(side) for side in sides] if all(map(str.isdecimal, sides)) else []
+    for key, value in row.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        if key not in (None, "name", "shape") and math.isfinite(number):
+            layer[str(key)] = int(number) if number.is_integer() else number
+    return layer
 
 
 def flat(layer: Mapping[str, Any]) -> dict[str, Any]:

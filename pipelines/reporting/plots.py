@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.reporting import canvas, mixed_plots, sensitivity_plots, training_plot, wording
@@ -85,7 +84,7 @@ def loss_per_layer(results: Results) -> Figure | None:
     axes.set_xscale("log")
     values = [value for value in [*method, *baseline, 1.0] if value]
     axes.set_xlim(min(values) / 1.15, max(values) * 1.15)
-    _plain_log_ticks(axes, min(values), max(values))
+    canvas.plain_log_ticks(axes.xaxis, min(values), max(values))
     axes.set_xlabel("layer loss relative to plain rounding (lower is better)")
     figure.legend(loc="outside upper right", ncols=3)
     return figure
@@ -117,14 +116,3 @@ def seconds_per_stage(results: Results) -> Figure | None:
     canvas.name_rows(axes, list(stages))
     axes.set_xlabel("seconds")
     return figure
-
-
-def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
-    """A few ticks per decade, written out: 0.2 rather than 2 x 10^-1."""
-    span = np.log10(high / low)
-    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 1 else (1, 2, 5) if span < 3 else (1,)
-    decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
-    ticks = [m * 10.0**d for d in decades for m in steps]
-    ticks = [tick for tick in ticks if low / 1.1 <= tick <= high * 1.1]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()

@@ -1,0 +1,86 @@
+"""A run's row of the table: every cell as text, and as the value that sorts it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import table
+from pipelines.comparing import asked
+from pipelines.comparing.facets import main_metric, mean_bits
+from pipelines.reporting import wording
+from pipelines.reporting.wording import Results
+
+FIRST = ("model", "data", "metric", "images", "method", "inputs", "other settings", "seed")
+ALWAYS = ("method", "bits", "float", "quantized", "drop [95 %]", "solve s", "speed-up", "size")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is read, and what is sorted by; None sorts last."""
+
+    text: str
+    value: float | str | None
+
+
+def row(results: Results) -> dict[str, Cell]:
+    """Cells by column: those of `pipelines.table`, and what only a page has room for."""
+    values = _values(results)
+    texts = table.row(results) | {
+        "data": str(results.get("data") or wording.MISSING),
+        "images": wording.count(results.get("n_images")),
+        "metric": wording.metric_name(main_metric(results)),
+        "seed": wording.count(results.get("seed")),
+        "other settings": " ".join(asked.words(results)),
+        "size": wording.size(wording.get(results, "size_mb", "quantized")),
+    }
+    names = [*FIRST, *(name for name in texts if name not in FIRST)]
+    return {name: Cell(texts[name], values.get(name, texts[name])) for name in names}
+
+
+def spread(rows: Sequence[dict[str, Cell]]) -> tuple[list[str], dict[str, str]]:
+    """(columns worth a column, {column: text} of those that say the same in every row)."""
+    columns = list(dict.fromkeys(name for cells in rows for name in cells))
+    texts = {name: {_text(cells, name) for cells in rows} for name in columns}
+    alike = {
+        name: next(iter(found))
+        for name, found in texts.items()
+        if len(found) == 1 and name not in ALWAYS
+    }
+    left_out = {*alike, *(name for name in ("metric", "images") if _follows(rows, name))}
+    return [name for name in columns if name not in left_out], alike
+
+
+def _follows(rows: Sequence[dict[str, Cell]], name: str) -> bool:
+    """Whether model and data say it already: it then stands above their plots."""
+    known: dict[tuple[str, ...], str] = {}
+    return all(
+        known.setdefault((_text(cells, "model"), _text(cells, "data")), _text(cells, name))
+        == _text(cells, name)
+        for cells in rows
+    )
+
+
+def _text(cells: dict[str, Cell], name: str) -> str:
+    return cells[name].text if name in cells else wording.MISSING
+
+
+def _values(results: Results) -> dict[str, Any]:
+    """The numbers behind the texts."""
+    get, metric = wording.get, main_metric(results)
+    return {
+        "images": results.get("n_images"),
+        "seed": results.get("seed"),
+        "bits": mean_bits(results),
+        "float": get(results, "float", metric),
+        "quantized": get(results, "quantized", metric),
+        "drop [95 %]": get(results, "drop", "points"),
+        "agreement": get(results, "fidelity", "agreement"),
+        "KL": get(results, "fidelity", "kl"),
+        "SQNR dB": get(results, "fidelity", "sqnr_db"),
+        f"loss / {wording.baseline_name(results)}": results.get("loss_ratio_vs_baseline"),
+        "solve s": wording.solve_seconds(results),
+        "speed-up": results.get("speedup"),
+        "size": get(results, "size_mb", "quantized"),
+    }

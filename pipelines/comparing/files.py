@@ -1,0 +1,119 @@
+"""Tables for papers and spreadsheets: Markdown, LaTeX, CSV. One facet is one table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines import table
+from pipelines.comparing import asked, facets
+from pipelines.comparing.facets import Facet
+from pipelines.comparing.finding import STATES, Run
+from pipelines.reporting import wording
+from pipelines.reporting.wording import Results
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"$\sim$", "^": r"\textasciicircum{}", "−": "$-$",
+    "×": r"$\times$", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$",
+}  # fmt: skip
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """A table per facet, and below them what is not in a table, or in one twice."""
+    parts = []
+    for facet in facets.split(runs):
+        results = [run.results for run in _runs(facet) if run.results]
+        parts.append(f"**{facet.title}**: {facet.remark}\n\n{table.markdown(results)}\n")
+    remarks = [f"- {text}" for text in _remarks(runs)]
+    return "\n".join([*parts, *(["\n".join(remarks) + "\n"] if remarks else [])])
+
+
+def latex(runs: Sequence[Run]) -> str:
+    r"""A `table` environment per facet, for a document with `\usepackage{booktabs}`."""
+    lines = [f"% {' '.join(text.split())}" for text in _remarks(runs)]
+    for facet in facets.split(runs):
+        rows = [table.row(run.results) for run in _runs(facet) if run.results]
+        columns = [
+            name for name in dict.fromkeys(n for row in rows for n in row) if name != "model"
+        ]
+        aligned = "".join("l" if i < table.WORDS - 1 else "r" for i in range(len(columns)))
+        lines += [
+            r"\begin{table}", r"\centering", r"\small",
+            rf"\caption{{{escape(facet.title)}: {escape(facet.remark)}.}}",
+            rf"\begin{{tabular}}{{{aligned}}}", r"\toprule",
+            " & ".join(map(escape, columns)) + r" \\", r"\midrule",
+            *(" & ".join(escape(row.get(name, wording.MISSING)) for name in columns) + r" \\"
+              for row in rows),
+            r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it."""
+    return re.sub(r"[\\&%$#_{}~^−×–<>|]", lambda found: LATEX[found[0]], " ".join(text.split()))
+
+
+def table_csv(runs: Sequence[Run]) -> str:
+    """Every run, whatever became of it, with full precision; nothing in it is rounded."""
+    rows = [_row(run) for run in runs]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _runs(facet: Facet) -> list[Run]:
+    return sorted((point.run for point in facet.points), key=lambda run: run.number)
+
+
+def _remarks(runs: Sequence[Run]) -> list[str]:
+    said = []
+    for run in runs:
+        if run.state != "done":
+            why = f": {run.reason}" if run.reason and run.state != "started" else ""
+            said.append(f"Not in a table: {run.folder} ({STATES[run.state]}{why})")
+        elif run.same_as is not None:
+            said.append(f"Run {run.number} ({run.folder}) has the settings of run {run.same_as}")
+    return said
+
+
+def _row(run: Run) -> dict[str, Any]:
+    results: Results = run.results or {}
+    get, metric = wording.get, facets.main_metric(results)
+    ends = get(results, "drop", "ci95") or (None, None)
+    keys = ("experiment", "model", "data", "method")
+    return {
+        "run": run.number,
+        "state": run.state,
+        "same_as": run.same_as,
+        "folder": run.folder,
+        **{key: results.get(key, run.asked.get(key)) for key in keys},
+        "inputs": results.get("inputs"),
+        "weight_bits": results.get("weight_bits", run.asked.get("bits")),
+        "act_bits": results.get("act_bits", run.asked.get("act_bits")),
+        "mean_bits": facets.mean_bits(results),
+        "seed": results.get("seed", run.asked.get("seed")),
+        "other_settings": " ".join(asked.words(results or run.asked)),
+        "n_images": results.get("n_images"),
+        "metric": metric or None,
+        "float": get(results, "float", metric),
+        "quantized": get(results, "quantized", metric),
+        "drop": get(results, "drop", "points"),
+        "drop_low": ends[0],
+        "drop_high": ends[1],
+        **{key: get(results, "fidelity", key) for key in ("agreement", "kl", "sqnr_db")},
+        "loss_ratio_vs_baseline": results.get("loss_ratio_vs_baseline"),
+        "solve_seconds": wording.solve_seconds(results),
+        "baseline_seconds": get(results, "baseline", "seconds"),
+        "baseline_estimated": get(results, "baseline", "estimated"),
+        "speedup": results.get("speedup"),
+        "size_mb_float": get(results, "size_mb", "float"),
+        "size_mb": get(results, "size_mb", "quantized"),
+        "reason": run.reason,
+    }

@@ -1,0 +1,48 @@
+"""The layers of all runs in the form that the page's script takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.comparing.finding import Run
+from pipelines.reporting import wording
+
+FIGURES = ("bits", "loss", "seconds")
+
+
+def data(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """{title, names, shapes, bits, loss, seconds} of every run with layers.
+
+    All lists are as long as `names`; figures have five digits, None where one is missing.
+    """
+    return [_run(run) for run in runs if run.results and run.results.get("layers")]
+
+
+def first_two(runs: Sequence[Run]) -> tuple[int, int]:
+    """Indices into `data` to begin with: two runs that differ in the method, if there are any."""
+    shown = [run.results for run in runs if run.results and run.results.get("layers")]
+    alike = ("model", "data", "weight_bits", "act_bits", "inputs")
+    pairs = (
+        (i, j)
+        for j, other in enumerate(shown)
+        for i, one in enumerate(shown[:j])
+        if one["method"] != other["method"] and all(one.get(k) == other.get(k) for k in alike)
+    )
+    return next(pairs, (0, min(1, max(len(shown) - 1, 0))))
+
+
+def _run(run: Run) -> dict[str, Any]:
+    results = run.results or {}
+    layers = results["layers"]
+    bits = wording.bits(results)
+    return {
+        "title": f"{run.number}: {results['model']}, {results['method']}, {bits}",
+        "names": [str(layer.get("name")) for layer in layers],
+        "shapes": ["×".join(map(str, layer.get("shape") or ())) for layer in layers],
+        **{key: [_short(layer.get(key)) for layer in layers] for key in FIGURES},
+    }
+
+
+def _short(value: Any) -> float | None:
+    return None if value is None else float(f"{value:.5g}")

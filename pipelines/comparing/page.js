@@ -1,0 +1,119 @@
+"use strict";
+// Sorting of tables, and the comparison of two runs' layers. Text reaches the page as text only.
+
+for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
+
+function makeSortable(table) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.textContent = head.textContent;
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      sortBy(table, column, down ? -1 : 1);
+    });
+    head.replaceChildren(button);
+  });
+}
+
+function sortBy(table, column, sign) {
+  const body = table.tBodies[0];
+  const value = (row) => row.cells[column].dataset.value ?? "";
+  const numbers = [...body.rows].every((row) => value(row) === "" || !isNaN(value(row)));
+  const compare = (a, b) => {
+    const [x, y] = [value(a), value(b)];
+    if (x === "" || y === "") return (x === "") - (y === ""); // what is missing stays last
+    return sign * (numbers ? x - y : x.localeCompare(y, undefined, { numeric: true }));
+  };
+  body.append(...[...body.rows].sort(compare));
+}
+
+const compared = document.getElementById("compared");
+if (compared) {
+  const { runs, chosen } = JSON.parse(document.getElementById("layer-data").textContent);
+  const choosers = ["first", "second"].map((id) => document.getElementById(id));
+  choosers.forEach((chooser, i) => {
+    runs.forEach((run, index) => chooser.add(new Option(run.title, index)));
+    chooser.value = chosen[i];
+    chooser.addEventListener("change", () => compare(...choosers.map((c) => runs[c.value])));
+  });
+  compare(runs[chosen[0]], runs[chosen[1]]);
+}
+
+function compare(a, b) {
+  const place = (run) => new Map(run.names.map((name, i) => [name, i]));
+  const [ia, ib] = [place(a), place(b)];
+  const names = [...new Set([...a.names, ...b.names])];
+  const shared = names.filter((name) => ia.has(name) && ib.has(name));
+  const figure = (run, index, name, key) => (index.has(name) ? run[key][index.get(name)] : null);
+  const ratio = (name, key) => {
+    const [x, y] = [figure(a, ia, name, key), figure(b, ib, name, key)];
+    return x > 0 && y > 0 ? y / x : null;
+  };
+  const widest = Math.max(Math.log(1.25), ...shared.map((n) => Math.abs(Math.log(ratio(n, "loss") ?? 1))));
+  const rows = names.map((name) => {
+    const row = document.createElement("tr");
+    const shape = ia.has(name) ? a.shapes[ia.get(name)] : b.shapes[ib.get(name)];
+    row.append(cell(name, name), cell(shape, null));
+    for (const key of ["bits", "loss", "seconds"]) {
+      for (const [run, index] of [[a, ia], [b, ib]]) row.append(number(figure(run, index, name, key)));
+      if (key === "loss") row.append(number(ratio(name, key), 3), bar(ratio(name, key), widest));
+      if (key === "seconds") row.append(number(ratio(name, key), 3));
+    }
+    return row;
+  });
+  compared.tBodies[0].replaceChildren(...rows);
+  for (const head of compared.tHead.rows[0].cells) head.removeAttribute("aria-sort");
+  document.getElementById("verdict").textContent = verdict(a, b, names, shared, ratio);
+}
+
+function verdict(a, b, names, shared, ratio) {
+  if (!shared.length) return "These two runs have no layer in common.";
+  const known = shared.map((name) => ratio(name, "loss")).filter((r) => r !== null);
+  const mean = Math.exp(known.reduce((sum, r) => sum + Math.log(r), 0) / known.length);
+  const lower = known.filter((r) => r < 1).length;
+  const total = (run) => run.seconds.reduce((sum, s) => sum + (s ?? 0), 0);
+  const alone = names.length - shared.length;
+  const losses = known.length
+    ? `B's layer loss is ${show(mean, 3)} times A's (geometric mean over ${known.length} layers), and lower in ${lower} of them. `
+    : "";
+  return (
+    losses +
+    `Seconds over all layers: A ${show(total(a), 3)}, B ${show(total(b), 3)}.` +
+    (alone ? ` ${alone} of the layers are in one of the two only.` : "")
+  );
+}
+
+function cell(text, value) {
+  const made = document.createElement("td");
+  made.textContent = text;
+  made.dataset.value = value ?? text;
+  return made;
+}
+
+function number(value, digits = 4) {
+  const made = cell(value === null ? "–" : show(value, digits), value ?? "");
+  made.className = "number";
+  return made;
+}
+
+function show(value, digits) {
+  const text = String(Number(value.toPrecision(digits)));
+  return text.replace("-", "−");
+}
+
+// To the left and blue: B has the lower loss; to the right and orange: A has.
+function bar(ratio, widest) {
+  const made = cell("", ratio ?? "");
+  made.className = "bar";
+  if (ratio === null) return made;
+  const part = (50 * Math.log(ratio)) / widest;
+  const inner = document.createElement("i");
+  inner.style.left = `${Math.min(50, 50 + part)}%`;
+  inner.style.width = `${Math.abs(part)}%`;
+  inner.className = part < 0 ? "better" : "worse";
+  made.append(inner);
+  return made;
+}

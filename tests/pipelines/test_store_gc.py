@@ -1,0 +1,282 @@
+"""`obliq store`: what is listed, and what goes when the store is to become smaller."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pytest
+import torch
+from filelock import FileLock
+
+from pipelines import store_command, store_contents, store_gc, store_users
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.store import Store, needed
+
+DAY = 86400.0
+SIZE = 4000  # bytes of the tensor of an artifact, without what is stored beside it
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A tensor of 4000 bytes."""
+
+    value: float
+
+    def run(self, *inputs: object) -> Artifact:
+        return Artifact({"x": torch.full((SIZE // 4,), self.value, dtype=torch.float32)}, {})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def fill(store, value, *inputs, used=0.0):
+    """Store an artifact that was last used so many days ago; its folder."""
+    artifact = store.run(Fill(value), *inputs)
+    folder = store.root / "Fill" / artifact.key
+    age(folder, used)
+    return folder
+
+
+def age(folder, days):
+    then = time.time() - days * DAY
+    os.utime(folder / "done.json", (then, then))
+
+
+def folders(plan):
+    return [item.path for item, _ in plan.remove]
+
+
+def total(store):
+    return sum(item.size for item in store_contents.scan(store.root))
+
+
+def gc(store, **limits):
+    limits = {"keep": None, "older_than": None} | limits
+    plan = store_gc.plan(store.root, **limits)
+    return [item.path for item in store_gc.remove([item for item, _ in plan.remove])]
+
+
+def test_the_least_recently_used_go_first_until_the_rest_fits(store):
+    a, b, c = (fill(store, value, used=days) for value, days in ((1, 2), (2, 9), (3, 5)))
+    whole = total(store)
+    assert 3 * SIZE < whole < 4 * SIZE
+    assert gc(store, keep=whole) == []
+    assert gc(store, keep=whole - 1) == [b]
+    assert gc(store, keep=total(store) - 1) == [c]
+    assert a.exists() and not b.exists() and not c.exists()
+
+
+def test_what_was_not_used_for_long_goes(store):
+    old, new = fill(store, 1, used=31), fill(store, 2, used=29)
+    assert gc(store, older_than=30 * DAY) == [old]
+    assert new.exists()
+
+
+def test_reading_an_artifact_counts_as_using_it(store):
+    old = fill(store, 1, used=31)
+    assert store.run(Fill(1)).cached
+    assert gc(store, older_than=30 * DAY) == [] and old.exists()
+
+
+def test_what_was_removed_is_computed_anew_and_the_same(store):
+    first = store.run(Fill(1))
+    tensor = first.tensors["x"]
+    assert len(gc(store, keep=0)) == 1
+    again = store.run(Fill(1))
+    assert not again.cached and again.key == first.key and torch.equal(again.tensors["x"], tensor)
+
+
+def test_without_limits_only_what_nobody_can_use_goes(store):
+    whole = fill(store, 1, used=1000)
+    torn, progress = store.root / "Fill" / ("a" * 32), store.root / "Fill" / f"{'b' * 32}.partial"
+    over = store.root / "Fill" / f"{whole.name}.partial"  # its artifact is complete
+    moved = store.root / "Fill" / f"{'c' * 32}.removed-1-2"  # of a gc that was killed
+    for folder in (torn, progress, over, moved):
+        folder.mkdir()
+        (folder / "tensors.safetensors").write_text("half")
+    assert sorted(gc(store)) == sorted([torn, over, moved])
+    assert whole.exists() and progress.exists()
+    assert gc(store, keep=0) == [whole, progress]
+
+
+def test_what_is_locked_stays(store):
+    done, partial = fill(store, 1, used=50), store.root / "Fill" / f"{'b' * 32}.partial"
+    torn = store.root / "Fill" / ("c" * 32)
+    for folder in (partial, torn):
+        folder.mkdir()
+        (folder / "some").write_text("bytes")
+    locks = [FileLock(store.root / "Fill" / f"{k}.lock") for k in (done.name, "b" * 32, "c" * 32)]
+    for lock in locks:
+        lock.acquire()
+    assert store_gc.plan(store.root, keep=0, older_than=None).remove == []
+    assert gc(store, keep=0) == []
+    for lock in locks:
+        lock.release()
+    assert sorted(gc(store, keep=0)) == sorted([done, partial, torn])
+
+
+OTHER = """
+import sys, time
+from pathlib import Path
+from pipelines import store_users
+with store_users.using(Path(sys.argv[1])):
+    print("in", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_living_run_has_used_stays_and_a_killed_one_holds_nothing(store):
+    old = fill(store, 1, used=5)
+    other = subprocess.Popen([sys.executable, "-c", OTHER, store.root], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline().strip() == b"in"
+        new = fill(store, 2)
+        assert store_users.first_start(store.root) == pytest.approx(time.time(), abs=60)
+        assert gc(store, keep=0) == [old]
+    finally:
+        other.kill()
+        other.wait()
+    assert gc(store, keep=0) == [new]
+    assert store_users.first_start(store.root) is None
+    assert list((store.root / store_users.FOLDER).iterdir()) == []
+
+
+def test_what_is_used_between_the_plan_and_the_removal_stays(store):
+    folder = fill(store, 1, used=50)
+    plan = store_gc.plan(store.root, keep=0, older_than=None)
+    assert folders(plan) == [folder]
+    assert store.run(Fill(1)).cached
+    assert store_gc.remove([item for item, _ in plan.remove]) == []
+    assert folder.exists()
+
+
+def test_what_is_used_in_the_middle_of_the_removal_comes_back(store, monkeypatch):
+    fill(store, 1, used=50)
+    plan = store_gc.plan(store.root, keep=0, older_than=None)
+    look, looks = store_gc._last_use, []
+
+    def just_used(path):
+        looks.append(path)
+        if len(looks) == 1:  # right after gc has looked, before it renames
+            seen = look(path)
+            age(path, 0)
+            return seen
+        return look(path)
+
+    monkeypatch.setattr(store_gc, "_last_use", just_used)
+    assert store_gc.remove([item for item, _ in plan.remove]) == []
+    assert store.run(Fill(1)).cached
+
+
+def test_what_an_artifact_was_computed_from_is_kept_and_older_ones_say_unknown(store, capsys):
+    first = store.run(Fill(1))
+    second = store.run(Fill(2), first, Keyed(None, f"{first.key} {'f' * 64}"), Keyed(0, "4"))
+    items = {item.key: item for item in store_contents.scan(store.root)}
+    assert items[second.key].inputs == (first.key,) and items[first.key].inputs == ()
+    users = store_contents.users(list(items.values()))
+    assert [item.key for item in users[first.key]] == [second.key]
+    done = store.root / "Fill" / first.key / "done.json"
+    record = json.loads(done.read_text())
+    done.write_text(json.dumps({k: v for k, v in record.items() if k != "inputs"}))
+    assert store.run(Fill(1)).cached, "an older record is still good"
+    assert store_command.main(["ls"], store.root) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (old,) = (line for line in lines if line.split()[1:2] == [first.key[:8]])
+    (new,) = (line for line in lines if line.split()[1:2] == [second.key[:8]])
+    assert "unknown" in old and f"Fill {second.key[:8]}" in old
+    assert f"Fill {first.key[:8]}" in new
+
+
+def test_keys_are_found_inside_of_keys():
+    one, two = "0123456789abcdef" * 2, "f" * 32
+    assert needed([f"{two},{one}", f"{one} {two}/conv1", "a" * 64, "4", ""]) == [one, two]
+
+
+def test_a_dry_run_says_the_same_and_removes_nothing(store, capsys):
+    old, _ = fill(store, 1, used=40), fill(store, 2, used=1)
+    words = ["gc", "--older-than", "30d"]
+    size = store_command.size(next(i.size for i in store_contents.scan(store.root)))
+    assert store_command.main([*words, "--dry-run"], store.root) == 0
+    dry = capsys.readouterr().out
+    assert old.exists()
+    assert store_command.main(words, store.root) == 0
+    assert capsys.readouterr().out == dry.replace("would remove", "removed")
+    assert f"Fill {old.name[:8]} (artifact): {size}" in dry and "used 40 d ago" in dry
+    assert f"would remove 1 folders, {size};" in dry
+    assert not old.exists()
+
+
+def test_a_limit_that_cannot_be_kept_is_said(store, capsys):
+    fill(store, 1)
+    with store_users.using(store.root):
+        assert store_command.main(["gc", "--keep", "1kB"], store.root) == 0
+    size = store_command.size(total(store))
+    assert f"more than 1 kB: running processes use {size}" in capsys.readouterr().out
+
+
+def test_du_adds_up_by_stage(store, capsys):
+    fill(store, 1)
+    fill(store, 2)
+    assert store_command.main(["du"], store.root) == 0
+    said = capsys.readouterr().out
+    size = store_command.size(total(store))
+    (line,) = (line for line in said.splitlines() if "Fill" in line)
+    assert line.split()[:4] == ["Fill", "2", *size.split()]
+    assert f"{store.root}: {size} in 2 folders" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("20GB", 20e9), ("1.5t", 1.5e12), ("512MiB", 512 * 2**20), ("10", 10), ("3 kB", 3000)],
+)
+def test_sizes_are_read(text, number):
+    assert store_command.size_in_bytes(text) == number
+
+
+@pytest.mark.parametrize(("text", "days"), [("30d", 30), ("12h", 0.5), ("2w", 14), ("90m", 1 / 16)])
+def test_ages_are_read(text, days):
+    assert store_command.duration(text) == days * DAY
+
+
+@pytest.mark.parametrize("text", ["much", "-1GB", "5iB", "GB", "1PB"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
+        store_command.size_in_bytes(text)
+
+
+def test_a_store_that_is_not_there_is_said(tmp_path, capsys):
+    assert store_command.main(["du"], tmp_path / "none") == 1
+    assert "OBLIQ_CACHE" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_line_has_it_and_a_run_keeps_what_it_uses(obliq, tmp_path, monkeypatch):
+    """A real run; what it has used is known to be in use while it goes on."""
+    from pipelines import ptq
+
+    root, seen, whole = tmp_path / "own", [], ptq.run
+
+    def looking(*given):
+        results = whole(*given)
+        seen.append(store_gc.plan(root, keep=0, older_than=None))
+        return results
+
+    monkeypatch.setattr(ptq, "run", looking)
+    assert obliq("bits=4", "method=rtn", "model.train.epochs=1", store=root).status == 0
+    assert seen[0].remove == [] and {"Calibrate", "SolveLayer"} <= {i.stage for i in seen[0].busy}
+    items = store_contents.scan(root)
+    (calibration,) = (item for item in items if item.stage == "Calibrate")
+    needing = store_contents.users(items)[calibration.key]
+    assert {"Sensitivity", "SolveLayer"} <= {item.stage for item in needing}
+    monkeypatch.setattr(sys, "argv", ["obliq", "store", "gc", "--keep", "0"])
+    from pipelines import run
+
+    with pytest.raises(SystemExit) as stop:
+        run.main()
+    assert stop.value.code == 0 and store_contents.scan(root) == []
