@@ -66,7 +66,7 @@ def read_tsv(path: Path) -> Samples:
             given = cells[label_at].decode("utf-8", "replace")[:40]
             wrong.append(f"line {number} has the label {given!r}, no whole number")
             continue
-        rows[f"{path.name}:{number}"] = cells[at]
+        rows[f"{path.name}:{number}"] = cells[at].strip()  # so that equal ones are equal bytes
     if wrong:
         more = f"; and {len(wrong) - 5} more lines" if len(wrong) > 5 else ""
         raise ValueError(f"{path}: {'; '.join(wrong[:5])}{more}. Correct the file")

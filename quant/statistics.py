@@ -98,7 +98,10 @@ class Matcher:
         self.runs[name] += 1
         if isinstance(norm, nn.LayerNorm):
             if name in self.pooled:
-                reference, quantized = self.pooled[name][0] + reference, self.pooled[name][1] + quantized
+                reference, quantized = (
+                    self.pooled[name][0] + reference,
+                    self.pooled[name][1] + quantized,
+                )
             self.pooled[name] = reference, quantized
         return _move(*self.pooled[name]) if name in self.several else move
 

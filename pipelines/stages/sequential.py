@@ -99,7 +99,9 @@ class CollectPair(LightningModule):
         self.positions = positions
         self.same, self.cross = HessianSum(), HessianSum()
         self.images = 0
-        self.alone: tuple[torch.Size, torch.Size] | None = None  # shapes of a batch, of its one call
+        self.alone: tuple[torch.Size, torch.Size] | None = (
+            None  # shapes of a batch, of its one call
+        )
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
         """One batch through both networks."""
