@@ -33,8 +33,11 @@ class ByLength(nn.Module):
         """Logits in the order of the rows."""
         places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
         lengths = ((ids != self.pad) * places).amax(1).clamp(min=1)
-        rows = [(lengths == n).nonzero()[:, 0] for n in lengths.unique()]
-        logits = [self.model(input_ids=ids[at, : int(lengths[at[0]])]).logits for at in rows]
+        found = sorted(set(lengths.tolist()))
+        rows = [(lengths == n).nonzero()[:, 0] for n in found]
+        logits = [
+            self.model(input_ids=ids[at, :n]).logits for at, n in zip(rows, found, strict=True)
+        ]
         return torch.cat(logits)[torch.cat(rows).argsort()]
 
     def extra_repr(self) -> str:

@@ -116,7 +116,7 @@ def _loaded(source: str, local: bool) -> tuple[Any, Any]:
 
     given = {"local_files_only": local, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **given)  # type: ignore[no-untyped-call]
+        tokenizer = AutoTokenizer.from_pretrained(source, **given)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **given
         )

@@ -147,8 +147,9 @@ def test_outputs_of_a_module_that_runs_twice_are_refused():
 
 def words(folder):
     return (
-        "model=transformers", "model.name=tiny", f"model.checkpoint={folder}", "model.max_length=12",
-        "data=sst2", f"data.root={folder}", "calibrate.images=20", "calibrate.batch_size=8", *SHORT,
+        "model=transformers", "model.name=tiny", f"model.checkpoint={folder}",
+        "model.max_length=12", "data=sst2", f"data.root={folder}", "calibrate.images=20",
+        "calibrate.batch_size=8", *SHORT,
     )  # fmt: skip
 
 

@@ -260,7 +260,7 @@ def test_layer_norm_outputs_get_the_float_networks_mean_and_deviation_per_channe
 
 
 class Parts(nn.Module):
-    """Runs another network on parts of the rows and of the positions, as text of several lengths."""
+    """Runs another network on parts of the rows and of the positions, as text does."""
 
     def __init__(self, net, parts):
         super().__init__()
