@@ -43,7 +43,7 @@ class ClassificationData(ImageData):
         if wrong:
             named = ", ".join(f"{samples.ids[i]} has {samples.labels[i]}" for i in wrong[:5])
             raise ValueError(
-                f"{len(wrong)} of {len(samples)} {use} images have labels outside "
+                f"{len(wrong)} of {len(samples)} {use} {self.kind} have labels outside "
                 f"0..{self.classes - 1}: {named}{' ...' if len(wrong) > 5 else ''}. Labels count "
                 f"from 0; a data set with other than {self.classes} classes needs data.classes=N"
             )

@@ -25,7 +25,7 @@ from evaluation.samples import Progress, Samples, choose, spread
 Batch = tuple[Tensor, Tensor]
 Batches = DataLoader[Batch]
 Outputs = Mapping[str, Tensor]
-View = Callable[[Image.Image, Any, int], tuple[Tensor, Any]]
+View = Callable[[Any, Any, int], tuple[Tensor, Any]]
 """(image, its label, its number among the samples) -> (network input, what `outputs` needs)."""
 
 
@@ -70,9 +70,11 @@ class ImageData(LightningDataModule, ABC):
         images: evaluate on at most so many images, evenly spaced; null: on all.
         classes: number of classes.
         metric: name of the main metric.
+        kind: what the samples are, for people.
         skipped: {id: reason} of the images that `check` dropped.
     """
 
+    kind = "images"
     metric: str
     classes: int
     calibration: Samples
@@ -172,21 +174,29 @@ class ImageData(LightningDataModule, ABC):
         """Index the files, choose the calibration images, keep them out of the evaluation.
 
         Args:
-            data_config: the model's timm data config (input_size, interpolation, mean, std, ...).
+            data_config: the model's timm data config (input_size, interpolation, mean, std, ...),
+                or that of a text model (tokenizer, max_length, pad).
             calibration_images: how many to choose, without replacement.
             seed: decides which ones; fewer images with the same seed are a prefix of more.
             calibration_batch_size: images per calibration batch; moves no choice.
             copies: altered copies of every calibration image, see evaluation/augmentation.py.
 
         Raises:
-            ValueError: no images, too few, or labels that cannot be right.
+            ValueError: no images, too few, or labels that cannot be right; a text model for
+                images, or the other way round.
         """
+        takes = "sentences" if "tokenizer" in data_config else "images"
+        if takes != self.kind:
+            raise ValueError(
+                f"the network takes {takes}, but the data set holds {self.kind}: choose another "
+                "model= or another data="
+            )
         if calibration_batch_size < 1:
             raise ValueError(f"calibrate.batch_size={calibration_batch_size} must be at least 1")
         pool, evaluation = self.pools()
         for samples, use in ((pool, "calibration"), (evaluation, "evaluation")):
             if not len(samples):
-                raise ValueError(f"no {use} images: data.root={self.root} holds none")
+                raise ValueError(f"no {use} {self.kind}: data.root={self.root} holds none")
             self.check_labels(samples, use)
         self.calibration = choose(pool, calibration_images, seed)
         self.evaluation = spread(evaluation.without(self.calibration), self.images)
@@ -219,7 +229,7 @@ class ImageData(LightningDataModule, ABC):
             named = "".join(f"\n  {name}: {reason}" for name, reason in bad[:5])
             more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise ValueError(
-                f"{len(bad)} of {total} images cannot be read:{named}{more}"
+                f"{len(bad)} of {total} {self.kind} cannot be read:{named}{more}"
                 "\nRepair them, or leave them out with data.skip_bad=true."
             )
         self.calibration = _readable(self.calibration, calibration_bad, "calibration")

@@ -53,7 +53,7 @@ class Samples:
         ids: unique and readable: a relative path, or "test_batch#17".
         labels: of each image what its task knows of it: a class index, boxes, the name of a mask.
         blob: id -> encoded bytes; picklable, so that loader processes can have it.
-        decode: encoded bytes -> RGB image.
+        decode: encoded bytes -> RGB image, or what else the samples are.
         sizes: bytes of each blob, cheap to know.
         container: sha256 of the one file that holds all images; "" if each has its own file.
     """
@@ -61,7 +61,7 @@ class Samples:
     ids: tuple[str, ...]
     labels: tuple[Any, ...]
     blob: Callable[[str], bytes]
-    decode: Callable[[bytes], Image.Image]
+    decode: Callable[[bytes], Any]
     sizes: tuple[int, ...]
     container: str = ""
 

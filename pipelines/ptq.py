@@ -166,6 +166,8 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     if checked.cached and checked.record["skipped"]:
         data.check()  # leaves the same images out again
     hessians = preflight.network_fits(network, data, chain.precision)
+    if chain.rounding is not None or wants_importance(chain.quantize.solve.fit_grid):
+        preflight.layers_run_once(network, data)
     if not store.has(calibrate, network, Keyed(data, data.calibration_key), machine):
         preflight.enough_space(store.root, hessians)
     return network

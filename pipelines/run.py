@@ -34,7 +34,17 @@ from pipelines.screen import Screen
 if TYPE_CHECKING:
     from pipelines.ptq import Run
 
-PACKAGES = ("torch", "torchvision", "lightning", "timm", "numpy", "hydra-core", "wandb", "obliq")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "timm",
+    "transformers",
+    "numpy",
+    "hydra-core",
+    "wandb",
+    "obliq",
+)
 INTERRUPTED = 130  # exit status, as shells have it
 UNREACHED = 3  # exit status: no configuration meets precision.target
 

@@ -66,17 +66,27 @@ def out_of_place(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """While active, the outputs of the named modules of the last run, by name."""
+    """While active, which is for one run, the outputs of the named modules by name.
+
+    Raises:
+        ValueError: a module runs twice: its last output alone is not what the others depend on.
+    """
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if name in seen:
+                raise ValueError(
+                    f"{name} runs more than once on a batch, so its outputs cannot be told apart: "
+                    "take a method other than eptq, and grid.search=mse"
+                )
             if isinstance(output, Tensor):
                 seen[name] = output
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    once = dict.fromkeys(names)
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in once]
     try:
         yield seen
     finally:

@@ -12,6 +12,8 @@
   images pass, so later layers see corrected inputs.
   A LayerNorm has no statistics: there, mean and standard deviation of each output channel
   are matched to the float network's through its affine parameters (OBC's "statistics correction").
+  One that runs several times on a batch (on rows of one length each, say) is matched on all its
+  outputs so far together: a few positions alone say nothing of a deviation.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from quant.moments import Moments, moments
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 MODES = ("match", "reestimate", "none")
@@ -48,13 +52,6 @@ class Move:
         return Move(self.mean_f / n, self.mean_q / n, self.log_ratio / n)
 
 
-def moments(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of every channel of x, float64; channels lie along `dim`."""
-    others = [d for d in range(x.dim()) if d != dim % x.dim()]
-    var, mean = torch.var_mean(x.detach(), others, correction=0)
-    return mean.double(), var.double()
-
-
 class Matcher:
     """Collects over batches how far quantization moved the statistics, and moves them back."""
 
@@ -63,22 +60,24 @@ class Matcher:
         self.reference, self.quantized = reference, quantized
         self.moves: dict[str, Move] = {}
         self.runs: Counter[str] = Counter()  # of each norm, over all batches
+        self.pooled: dict[str, tuple[Moments, Moments]] = {}  # of each LayerNorm: float, quantized
+        self.several: set[str] = set()  # LayerNorms that ran more than once on a batch
 
     @torch.no_grad()
     def step(self, images: Tensor) -> None:
         """Run one batch through both networks."""
-        seen: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
+        seen: defaultdict[str, deque[Moments]] = defaultdict(deque)
         before: dict[str, dict[str, Tensor]] = {}
 
         def note(name: str, norm: nn.Module, x: Tensor) -> None:
             seen[name].append(_moments(norm, x))
+            if len(seen[name]) > 1 and isinstance(norm, nn.LayerNorm):
+                self.several.add(name)
 
         def correct(name: str, norm: nn.Module, x: Tensor) -> None:
             """Note this batch's move; undo it, so that later layers see corrected inputs."""
             _set(norm, before.get(name, {}))  # a norm may run more than once
-            move = _move(seen[name].popleft(), _moments(norm, x))
-            self.moves[name] = self.moves[name] + move if name in self.moves else move
-            self.runs[name] += 1
+            move = self._note(name, norm, seen[name].popleft(), _moments(norm, x))
             state = _corrected(self.reference.get_submodule(name), move)
             before[name] = {key: getattr(norm, key).clone() for key in state}
             _set(norm, state)
@@ -92,6 +91,20 @@ class Matcher:
             for name, state in before.items():
                 _set(self.quantized.get_submodule(name), state)
 
+    def _note(self, name: str, norm: nn.Module, reference: Moments, quantized: Moments) -> Move:
+        """Add one run to the sums; what is to be undone at this run."""
+        move = _move(reference, quantized)
+        self.moves[name] = self.moves[name] + move if name in self.moves else move
+        self.runs[name] += 1
+        if isinstance(norm, nn.LayerNorm):
+            if name in self.pooled:
+                reference, quantized = (
+                    self.pooled[name][0] + reference,
+                    self.pooled[name][1] + quantized,
+                )
+            self.pooled[name] = reference, quantized
+        return _move(*self.pooled[name]) if name in self.several else move
+
     @torch.no_grad()
     def finish(self) -> dict[str, Tensor]:
         """Correct the quantized network; return the corrected tensors by state-dict name."""
@@ -99,7 +112,8 @@ class Matcher:
             raise ValueError("no calibration batch was seen: nothing to match statistics on")
         changed = {}
         for name, move in self.moves.items():
-            state = _corrected(self.reference.get_submodule(name), move / self.runs[name])
+            move = _move(*self.pooled[name]) if name in self.several else move / self.runs[name]
+            state = _corrected(self.reference.get_submodule(name), move)
             _set(self.quantized.get_submodule(name), state)
             changed.update({f"{name}.{key}": value for key, value in state.items()})
         return changed
@@ -162,7 +176,7 @@ def _before_each_norm(
             handle.remove()
 
 
-def _moments(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(norm: nn.Module, x: Tensor) -> Moments:
     """Of a BatchNorm's input; of a LayerNorm's output."""
     if isinstance(norm, nn.LayerNorm):
         y = F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
@@ -170,11 +184,12 @@ def _moments(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return moments(x, 1)
 
 
-def _move(reference: tuple[Tensor, Tensor], quantized: tuple[Tensor, Tensor]) -> Move:
-    (mean_f, var_f), (mean_q, var_q) = reference, quantized
+def _move(reference: Moments, quantized: Moments) -> Move:
+    var_f, var_q = reference.var, quantized.var
     tiny = torch.finfo(torch.float32).tiny  # a channel that is constant has nothing to match
     varies = (var_f > tiny) & (var_q > tiny)
-    return Move(mean_f, mean_q, torch.where(varies, var_q / var_f, 1.0).log())
+    ratio = torch.where(varies, var_q / var_f, 1.0)
+    return Move(reference.mean, quantized.mean, ratio.log())
 
 
 def _corrected(norm: nn.Module, move: Move) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipelines.fingerprint import source
 
 DATA_KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+TEXT_KEYS = ("tokenizer", "max_length", "pad")  # the tokenizer as JSON, not as a path
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +23,11 @@ class Network:
     """A float network and what its input must look like. Build it with `Network.of`.
 
     Attributes:
-        module: images [b, 3, h, w] -> logits [b, classes]; eval mode, float32, CPU.
+        module: images [b, 3, h, w], or token ids [b, L], -> logits [b, classes]; eval mode,
+            float32, CPU.
         name: for people, e.g. "cifar10_resnet20" or "resnet50.a1_in1k".
-        data_config: arguments of `timm.data.create_transform`: those of DATA_KEYS.
+        data_config: arguments of `timm.data.create_transform`: those of DATA_KEYS; for text those
+            of TEXT_KEYS.
         key: sha256 of everything that decides the network's output (see `fingerprint`).
     """
 
@@ -52,13 +55,17 @@ def complete(data_config: Mapping[str, Any], name: str) -> dict[str, Any]:
     Raises:
         ValueError: a key is missing or unknown, or input_size is not (channels, height, width).
     """
-    missing = [key for key in DATA_KEYS if key not in data_config]
-    unknown = [key for key in data_config if key not in DATA_KEYS]
+    keys = TEXT_KEYS if "tokenizer" in data_config else DATA_KEYS
+    missing = [key for key in keys if key not in data_config]
+    unknown = [key for key in data_config if key not in keys]
+    origin = "timm's names" if keys is DATA_KEYS else "of a text model"
     if missing or unknown:
         raise ValueError(
             f"data_config of model {name}: missing {missing or 'nothing'}, unknown "
-            f"{unknown or 'nothing'}. It needs exactly {', '.join(DATA_KEYS)} (timm's names)."
+            f"{unknown or 'nothing'}. It needs exactly {', '.join(keys)} ({origin})."
         )
+    if keys is TEXT_KEYS:
+        return dict(data_config)
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in data_config.items()}
     if len(config["input_size"]) != 3:
         raise ValueError(

@@ -82,11 +82,11 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
         remark = f"{number(raw)} before the statistics were corrected" if raw is not None else ""
         change = f"{number(before)} → {number(after)}"
         rows.append((f"{wording.metric_name(key)}, float → quantized (%)", change, remark))
-    images = wording.count(results.get("n_images"))
+    samples = wording.samples(results)
     base = wording.baseline_name(results)
     return [
         *rows,
-        ("drop (points)", wording.drop(results), f"95 % interval, paired, {images} images"),
+        ("drop (points)", wording.drop(results), f"95 % interval, paired, {samples}"),
         ("agreement with the float model (%)", number(get(results, "fidelity", "agreement")), ""),
         ("KL divergence to the float model", scientific(get(results, "fidelity", "kl")), "nats"),
         ("SQNR of the outputs (dB)", number(get(results, "fidelity", "sqnr_db"), 1), ""),

@@ -57,10 +57,9 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
         f"{wording.factor(wording.shrink(results))} smaller)",
         "dim",
     )
-    images = f"{wording.count(results.get('n_images'))} images of {results.get('data')}"
     return [
         *rows,
-        ("evaluated on", Text(images)),
+        ("evaluated on", Text(f"{wording.samples(results)} of {results.get('data')}")),
         ("against float", fidelity),
         (f"speed-up over {base}", fast),
         (f"layer loss / {base}", Text(number(results.get("loss_ratio_vs_baseline"), 3))),

@@ -59,6 +59,11 @@ def count(value: Any) -> str:
     return MISSING if value is None else f"{value:,}"
 
 
+def samples(results: Results) -> str:
+    """What was evaluated on: "6,735 sentences"."""
+    return f"{count(results.get('n_images'))} {results.get('kind') or 'images'}"
+
+
 def bits(results: Results) -> str:
     """Weight and activation bits: "4-bit weights"."""
     weight, activation = results.get("weight_bits"), results.get("act_bits")

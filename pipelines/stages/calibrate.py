@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -119,22 +120,26 @@ class CollectHessians(LightningModule):
         self.unfinished = unfinished
         self.sums = {name: HessianSum() for name in layers}
         self.images = 0
+        self.rows: Counter[str] = Counter()  # that each layer has seen of this batch
         self.saved = time.monotonic()
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """One batch through the float network."""
         weights = {x.name: self.network.get_parameter(x.weight) for x in self.layers.values()}
-        with Calls(weights, self._receive):
+        self.rows.clear()
+        with Calls(weights, lambda name, _, call: self._receive(name, call, len(batch[0]))):
             self.network(batch[0])
         self.images += len(batch[0])
         if time.monotonic() - self.saved > SAVE_EVERY:
             self.save()
 
-    def _receive(self, name: str, operation: str, call: Call | None) -> None:
+    def _receive(self, name: str, call: Call | None, batch: int) -> None:
         if call is None:
             return
         count, first = self.settings.positions, self.settings.seed + zlib.crc32(name.encode())
-        seeds = range(first + self.images, first + self.images + len(call.x))
+        first += self.images + self.rows[name] % batch  # a call may have part of the batch's rows
+        self.rows[name] += len(call.x)
+        seeds = range(first, first + len(call.x))
         for X in call.pieces() if count is None else call.sampled(count, seeds):
             self.sums[name].add(X.float())
 

@@ -99,6 +99,7 @@ def scores(found: Findings) -> dict[str, Any]:
     )
     return {
         "n_images": len(task.evaluation),
+        "kind": task.kind,
         "metric": task.metric,
         "float": task.metrics(reference),
         "quantized": task.metrics(quantized),

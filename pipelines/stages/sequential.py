@@ -84,7 +84,12 @@ class _Reached(Exception):  # noqa: N818  (not an error: nothing behind the laye
 
 
 class CollectPair(LightningModule):
-    """Sums X~ X~^T and X X~^T of one layer; both networks run no further than that layer."""
+    """Sums X~ X~^T and X X~^T of one layer, over all its calls in a forward pass.
+
+    The first batch runs to its end. Where the layer was called once, later batches run no further
+    than that layer, but for those whose call is of another shape: with text it then has a part of
+    the batch only, and others follow.
+    """
 
     def __init__(
         self, network: nn.Module, quantized: nn.Module, layer: Layer, positions: int | None
@@ -94,27 +99,40 @@ class CollectPair(LightningModule):
         self.positions = positions
         self.same, self.cross = HessianSum(), HessianSum()
         self.images = 0
+        self.alone: tuple[torch.Size, torch.Size] | None = (
+            None  # shapes of a batch, of its one call
+        )
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
         """One batch through both networks."""
-        calls = [self._call(net, batch[0]) for net in (self.network, self.quantized)]
+        images = batch[0]
+        calls, others = (self._calls(net, images) for net in (self.network, self.quantized))
+        if self.images == 0 and len(calls) == 1:
+            self.alone = images.shape, calls[0].x.shape
+        rows = 0
+        for call, other in zip(calls, others, strict=True):
+            self._add(call, other, self.images + rows % len(images))
+            rows += len(call.x)
+        self.images += len(images)
+
+    def _add(self, call: Call, other: Call, seed: int) -> None:
         if self.positions is None:
-            pieces = [call.pieces() for call in calls]
+            pieces = [call.pieces(), other.pieces()]
         else:  # the same ones of both
-            seeds = range(self.images, self.images + len(calls[0].x))
-            pieces = [call.sampled(self.positions, seeds) for call in calls]
+            seeds = range(seed, seed + len(call.x))
+            pieces = [c.sampled(self.positions, seeds) for c in (call, other)]
         for X, X_quantized in zip(*pieces, strict=True):
             self.same.add(X_quantized.float())
             self.cross.add(X.float(), X_quantized.float())
-        self.images += len(batch[0])
 
-    def _call(self, network: nn.Module, images: Tensor) -> Call:
+    def _calls(self, network: nn.Module, images: Tensor) -> list[Call]:
         found: list[Call] = []
 
         def receive(name: str, operation: str, call: Call | None) -> None:
             if call is not None:
                 found.append(call)
-                raise _Reached
+                if self.alone == (images.shape, call.x.shape):
+                    raise _Reached
 
         weight = network.get_parameter(self.layer.weight)
         try:
@@ -122,4 +140,4 @@ class CollectPair(LightningModule):
                 network(images)
         except _Reached:
             pass
-        return found[0]
+        return found

@@ -77,3 +77,35 @@ def digits(shared_store):
     )
     data.prepare(network.data_config, 96, 0, 16)
     return network, data
+
+
+TINY_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "not", "at")
+
+
+@pytest.fixture
+def tiny_bert(tmp_path):
+    """A folder with a random BERT of two layers, its vocabulary, train.tsv and dev.tsv."""
+    import numpy as np
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    folder = tmp_path / "tiny"
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 12}
+    config = BertConfig(
+        vocab_size=len(TINY_WORDS), num_hidden_layers=2, num_attention_heads=2, **sizes
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(config)
+        for value in model.parameters():
+            value.data += 0.2 * torch.randn(value.shape)
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(TINY_WORDS) + "\n")
+    draw = np.random.default_rng(0)
+    for name, count in (("train", 24), ("dev", 30)):
+        rows = [
+            f"{' '.join(draw.choice(TINY_WORDS[5:], draw.integers(1, 9)))}\t{i % 2}"
+            for i in range(count)
+        ]
+        (folder / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    return folder

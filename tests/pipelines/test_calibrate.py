@@ -227,10 +227,11 @@ def test_hessians_of_the_quantized_inputs_and_moved_weights_are_the_least_square
     ]
     with torch.inference_mode():
         for batch in data.calibration_loader():
-            collect.predict_step(batch, 0)
             network.module(batch[0]), other(batch[0])
-    for hook in hooks:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
+        for batch in data.calibration_loader():
+            collect.predict_step(batch, 0)
     X, Y = (
         F.unfold(torch.cat(x), 3, padding=1, stride=2).permute(1, 0, 2).flatten(1)
         for x in inputs.values()

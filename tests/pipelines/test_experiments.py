@@ -22,7 +22,7 @@ WANTED = {
     "digits", "cifar10_resnet20", "cifar10_resnet56", "imagenet_mobilenet_v1",
     "imagenet_mobilenet_v2", "imagenet_resnet18", "imagenet_resnet50", "imagenet_vit_small",
     "coco_yolov5n", "coco_yolov5s", "coco_yolov8n",
-    "voc_deeplabv3_mobilenet_v2", "voc_espnetv2",
+    "voc_deeplabv3_mobilenet_v2", "voc_espnetv2", "sst2_bert",
 }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from quant.statistics import Matcher, moments, reestimating, running_statistics
+from quant.moments import moments
+from quant.statistics import Matcher, reestimating, running_statistics
 
 
 def draw(*shape, seed=0):
@@ -258,6 +259,87 @@ def test_layer_norm_outputs_get_the_float_networks_mean_and_deviation_per_channe
     assert all(torch.equal(v, kept[k]) for k, v in net.state_dict().items())
 
 
+class Parts(nn.Module):
+    """Runs another network on parts of the rows and of the positions, as text does."""
+
+    def __init__(self, net, parts):
+        super().__init__()
+        self.net, self.parts = net, parts
+
+    def forward(self, x):
+        return [self.net(x[rows, :length]) for rows, length in self.parts]
+
+
+def test_a_layer_norm_that_runs_in_parts_is_matched_on_all_positions_each_counted_once():
+    x = draw(12, 7, 5)
+    parts = [(slice(0, 1), 1), (slice(1, 3), 4), (slice(3, 6), 7)]
+    net = Transformer().double().eval()
+    moved = copy.deepcopy(net)
+    moved.embed.weight.data += 0.3 * draw(6, 5, seed=1)
+    match(Parts(net, parts), Parts(moved, parts), x.split(6))
+
+    def after(network):
+        """All outputs of ln1: 36 positions of each of the two batches, [72, 6]."""
+        at = [(batch[rows, :n]) for batch in x.split(6) for rows, n in parts]
+        return torch.cat([network.ln1(network.embed(a)).flatten(0, 1) for a in at])
+
+    with torch.no_grad():
+        wanted, found = after(net), after(moved)
+    assert len(wanted) == 2 * (1 + 2 * 4 + 3 * 7)
+    close(found.mean(0), wanted.mean(0))
+    close(found.std(0), wanted.std(0))
+
+
+def test_later_layer_norms_see_parts_corrected_by_all_positions_so_far():
+    x = draw(12, 7, 5)
+    parts = [(slice(0, 1), 2), (slice(1, 3), 4), (slice(3, 6), 7)]
+    net = Transformer().double().eval()
+    moved = copy.deepcopy(net)
+    moved.embed.weight.data += 0.3 * draw(6, 5, seed=1)
+    work, seen = copy.deepcopy(moved), {"ln1": ([], []), "ln2": ([], [])}
+
+    def corrected(name):
+        """OBC's correction of `name` by hand, from all its outputs so far."""
+        (m_f, s_f), (m_q, s_q) = (
+            (y.mean(0), y.std(0, correction=0)) for y in map(torch.cat, seen[name])
+        )
+        norm = net.get_submodule(name)
+        return norm.weight * s_f / s_q, (norm.bias - m_q) * s_f / s_q + m_f
+
+    def put(name, weight, bias):
+        norm = work.get_submodule(name)
+        norm.weight.data, norm.bias.data = weight.data.clone(), bias.data.clone()
+
+    def tail(network, y):
+        y = network.plain(network.bare(y + torch.tanh(network.mlp(y))))
+        return network.ln2(network.mlp(y))
+
+    with torch.no_grad():
+        for part in (batch[rows, :n] for batch in x.split(6) for rows, n in parts):
+            for name in ("ln1", "ln2"):
+                put(name, net.get_submodule(name).weight, net.get_submodule(name).bias)
+            for network, into in zip((net, work), seen["ln1"], strict=True):
+                into.append(network.ln1(network.embed(part)).flatten(0, 1))
+            put("ln1", *corrected("ln1"))
+            for network, into in zip((net, work), seen["ln2"], strict=True):
+                into.append(tail(network, network.ln1(network.embed(part))).flatten(0, 1))
+        changed = match(Parts(net, parts), Parts(moved, parts), x.split(6))
+    for name in ("ln1", "ln2"):
+        weight, bias = corrected(name)
+        close(changed[f"net.{name}.weight"], weight.detach())
+        close(changed[f"net.{name}.bias"], bias.detach())
+
+
+@pytest.mark.parametrize("sizes", [[30], [1, 29], [4, 13, 13]])
+def test_moments_of_parts_add_up_to_those_of_the_whole(sizes):
+    x = draw(30, 4) * 3 + 5
+    first, *rest = [moments(part, 1) for part in x.split(sizes)]
+    total = sum(rest, start=first)
+    assert total.n == 30
+    close(total.mean, x.mean(0))
+    close(total.var, x.var(0, correction=0))
+
+
 def test_matching_without_a_batch_is_refused():
     net = network()
     with pytest.raises(ValueError, match="no calibration batch"):
@@ -307,7 +389,9 @@ def test_reestimate_without_a_batch_norm_is_refused_with_the_alternatives():
 @pytest.mark.parametrize(("shape", "dim"), [((5, 3), 1), ((5, 3, 4, 2), 1), ((5, 4, 3), -1)])
 def test_moments_are_taken_over_all_dimensions_but_the_channels(shape, dim):
     x = draw(*shape)
-    mean, var = moments(x, dim)
+    found = moments(x, dim)
+    mean, var = found.mean, found.var
+    assert found.n == x.numel() // 3
     for k in range(3):
         own = x.select(dim, k)
         assert float(mean[k]) == pytest.approx(float(own.mean()), abs=1e-12)
