@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evaluation.images import Batch, ImageData
 from pipelines.artifacts import Artifact, Keyed
@@ -231,8 +232,8 @@ class CollectTraces(LightningModule):
         self.images = 0
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch: gradients of gradients, though Lightning is in inference mode."""
-        with torch.inference_mode(False), torch.enable_grad():
+        """One batch: gradients of gradients, which faster attention kernels do not have."""
+        with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             x = batch[0].clone()
             weights = [self.network.get_parameter(layer.weight) for layer in self.layers.values()]
             wanted = [weight.requires_grad for weight in weights]
