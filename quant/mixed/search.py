@@ -84,7 +84,7 @@ def greedy(space: Space, meets: Meets) -> Config | None:
     return best.config
 
 
-def quadratic(space: Space, meets: Meets, rounds: int = 12, seconds: float = 20) -> Config | None:
+def quadratic(space: Space, meets: Meets, rounds: int = 12, seconds: float = 5) -> Config | None:
     """The least predicted loss under a budget, and the least budget that meets the target.
 
     Args:
@@ -99,12 +99,12 @@ def quadratic(space: Space, meets: Meets, rounds: int = 12, seconds: float = 20)
     if best.meets(space.narrowest):
         return best.config
     low, high = space.cost(space.narrowest), space.cost(space.widest)
-    start, near = space.widest, 1e-3 * (high - low)
+    near = 1e-3 * (high - low)
     for _ in range(rounds):
         if high - low <= near:
             break
         budget = (low + high) / 2
-        start = config = cheapest_loss(space, budget, seconds, start)
+        config = cheapest_loss(space, budget, seconds)
         if best.meets(config):
             high = min(budget, space.cost(config))
         else:
