@@ -41,7 +41,9 @@ class Mixed:
         measure: that figure: the task's "metric", or "agreement" with the float network, which
             needs no labels.
         images: calibration images that the target is checked on; None: all.
-        overrides: bits of single layers by name, which the search leaves alone.
+        ends_bits: of the first and the last layer in their order of use, which the search leaves
+            alone; None: it does not.
+        overrides: bits of single layers by name, likewise.
         changes: how layers are measured.
         check_predictions: try so many random configurations, and pairs of layers, to see how well
             each metric predicts them.
@@ -56,6 +58,7 @@ class Mixed:
     target: float
     measure: str
     images: int | None
+    ends_bits: int | None
     overrides: Mapping[str, int] = field(hash=False)
     changes: MeasureChanges
     check_predictions: int = 0
@@ -64,7 +67,9 @@ class Mixed:
         if not self.choices:
             raise ValueError("precision.choices is empty: give numbers of bits, [4,8,16] say")
         check_bits({f"precision.choices[{i}]": b for i, b in enumerate(self.choices)})
-        check_bits({f"precision.overrides.{name}": b for name, b in self.overrides.items()})
+        ends = {} if self.ends_bits is None else {"precision.ends_bits": self.ends_bits}
+        named = {f"precision.overrides.{name}": b for name, b in self.overrides.items()}
+        check_bits({**ends, **named})
         for name, allowed in (
             ("metric", sensitivity.METRICS),
             ("search", SEARCHES),
@@ -96,9 +101,17 @@ class Mixed:
         """Raise a ValueError where an override names no layer."""
         check_names(self.overrides, layers)
 
+    def fixed(self, names: Sequence[str]) -> dict[str, int]:
+        """Bits of the layers, in their order of use, that the search leaves alone."""
+        ends = (
+            {} if self.ends_bits is None else dict.fromkeys((names[0], names[-1]), self.ends_bits)
+        )
+        return {**ends, **self.overrides}
+
     def allocate(self, given: Given) -> Allocation:
         """Measure, then search. Every configuration that is tried is stored."""
-        widths = sorted({*self.choices, *self.overrides.values()})
+        fixed = self.fixed(list(given.layers))
+        widths = sorted({*self.choices, *fixed.values()})
         candidates = Candidates(given, widths, self.activations, self.images)
         measured = self._measured(given, candidates)
         models, priced = self._costs(given, candidates)
@@ -201,7 +214,8 @@ class Mixed:
         names, widths = list(given.layers), list(candidates.widths)
         known = _known(candidates, measured)
         found = sensitivity.METRICS[self.metric](known)
-        free = torch.tensor([i for i, n in enumerate(names) if n not in self.overrides])
+        fixed = self.fixed(names)
+        free = torch.tensor([i for i, n in enumerate(names) if n not in fixed])
         chosen = torch.tensor([widths.index(b) for b in sorted(set(self.choices))])
         part = known.couplings[free][:, chosen][:, :, free][:, :, :, chosen]
         return Space(
@@ -252,8 +266,9 @@ class _Asked:
 
     def bits(self, config: Config) -> dict[str, int]:
         """Of all layers, in their order."""
-        chosen = {**self.space.bits(config), **self.settings.overrides}
-        return {name: chosen[name] for name in self.candidates.given.layers}
+        names = list(self.candidates.given.layers)
+        chosen = {**self.space.bits(config), **self.settings.fixed(names)}
+        return {name: chosen[name] for name in names}
 
     def value(self, config: Config) -> float:
         """The figure that the target is about, in percent."""

@@ -258,6 +258,15 @@ def test_overrides_are_left_alone(obliq):
     assert bits.pop("classifier") == 5 and set(bits.values()) <= {2, 3, 8}
 
 
+def test_the_ends_are_left_alone_and_the_rounding_can_be_trained_behind(obliq):
+    words = ("method=eptq", "schedule=cpu", "cpu_steps=10", "method.held_out=32")
+    outcome = obliq(*SHORT, *words)
+    assert outcome.status == 0, outcome.text
+    bits = [row["bits"] for row in outcome.results["layers"]]
+    assert bits[0] == bits[-1] == 8 and set(bits[1:-1]) <= {2, 3, 8}
+    assert outcome.results["rounding"]["steps"] == 10 and outcome.results["precision"]["reached"]
+
+
 def test_inputs_get_the_bits_of_their_weights_if_asked(obliq):
     outcome = obliq(*SHORT, "precision.activations=true", "precision.choices=[4,8]")
     assert outcome.status == 0, outcome.text
