@@ -45,6 +45,20 @@ class CheckpointModel:
         return Network.of(module, self.name, self.data_config)
 
 
+def require_data_folder(path: Path, kind: str) -> None:
+    """`kind` of path is what to give instead: "FILE" or "FOLDER".
+
+    Raises:
+        FileNotFoundError: the path is below OBLIQ_DATA, and that variable is not set.
+    """
+    if path.parts[:1] == ("OBLIQ_DATA",):  # what conf/model puts there when the variable is unset
+        raise FileNotFoundError(
+            f"{Path(*path.parts[1:])} is looked for in the folder that the environment variable "
+            "OBLIQ_DATA names, and it is not set. Set it (export OBLIQ_DATA=FOLDER), or give "
+            f"model.checkpoint={kind}"
+        )
+
+
 def existing(checkpoint: str | None) -> Path:
     """The file's path.
 
@@ -57,12 +71,7 @@ def existing(checkpoint: str | None) -> Path:
     path = Path(checkpoint).expanduser()
     if path.is_file():
         return path
-    if path.parts[:1] == ("OBLIQ_DATA",):  # what conf/model puts there when the variable is unset
-        raise FileNotFoundError(
-            f"the weights {Path(*path.parts[1:])} are looked for in the folder that the "
-            "environment variable OBLIQ_DATA names, and it is not set. Set it (export "
-            "OBLIQ_DATA=FOLDER), or give model.checkpoint=FILE"
-        )
+    require_data_folder(path, "FILE")
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
         raise FileNotFoundError(

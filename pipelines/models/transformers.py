@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pipelines.models.by_length import ByLength
+from pipelines.models.checkpoint import require_data_folder
 from pipelines.models.network import Network
 
 
@@ -97,12 +98,7 @@ def complete_folder(checkpoint: str) -> Path:
                 "with transformers' save_pretrained. Correct model.checkpoint="
             )
         return path
-    if path.parts[:1] == ("OBLIQ_DATA",):  # what conf/model puts there when the variable is unset
-        raise FileNotFoundError(
-            f"the folder {Path(*path.parts[1:])} is looked for in the folder that the environment "
-            "variable OBLIQ_DATA names, and it is not set. Set it (export OBLIQ_DATA=FOLDER), or "
-            "give model.checkpoint=FOLDER"
-        )
+    require_data_folder(path, "FOLDER")
     raise FileNotFoundError(
         f"checkpoint {path} is {'a file' if path.exists() else 'not there'}: a text model is a "
         "folder with config.json, *.safetensors and the tokenizer's files. Correct "
