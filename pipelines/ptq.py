@@ -211,7 +211,9 @@ def _stages(
     quantize_inputs = chain.activations.with_bits(allocation.inputs)
     width = Keyed(bits, str(sorted(bits.items())))
     given: tuple[Any, ...] = (network, calibration, width, *([importance] if importance else []))
-    log.stage("allocate", allocation.seconds, allocation.cached, _range(bits))
+    searched = allocation.record is not None
+    known = allocation.cached if searched else store.has(chain.sensitivity, *given)
+    log.stage("allocate", allocation.seconds, known, _range(bits))
 
     sensitivity = store.run(chain.sensitivity, *given)
     log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)

@@ -110,7 +110,7 @@ def test_scores_go_with_their_images():
     module, x = training(None, torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
     one = module.distances(x[:1], torch.tensor([0]))[1].detach()
     assert float(one) > 0
-    assert float(module.distances(x[:1], torch.tensor([1]))[1]) == 0
+    assert float(module.distances(x[:1], torch.tensor([1]))[1].detach()) == 0
 
 
 def test_a_pass_shows_every_image_once_and_the_next_one_in_another_order():
