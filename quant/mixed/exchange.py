@@ -11,8 +11,6 @@ from torch import Tensor
 
 from quant.mixed.space import Config, Space
 
-TINY = 1e-12  # an improvement by less, relative to the prediction, is none
-
 
 def good(space: Space, budget: float) -> Config:
     """A configuration that no change of one or two layers within the budget improves.
@@ -76,9 +74,11 @@ def _exchanged(space: Space, budget: float, config: Tensor) -> Tensor:
         gain = gain.masked_fill(layer[:, None] == layer, 0).diagonal_scatter(one)
         cost = (dearer[:, None] + dearer).diagonal_scatter(dearer)
         gain = gain.masked_fill(cost > room, torch.inf)
-        best = int(gain.argmin())
-        if not float(gain.flatten()[best]) < -TINY * abs(space.predicted(tuple(config.tolist()))):
+        best = config.clone()
+        for entry in divmod(int(gain.argmin()), m):
+            best[layer[entry]] = entry % B
+        # the predictions themselves, as rounding may make a gain out of none, for ever
+        before, after = (space.predicted(tuple(c.tolist())) for c in (config, best))
+        if not after < before:
             return config
-        config = config.clone()
-        for entry in divmod(best, m):
-            config[layer[entry]] = entry % B
+        config = best
