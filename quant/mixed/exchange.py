@@ -71,7 +71,7 @@ def _exchanged(space: Space, budget: float, config: Tensor) -> Tensor:
             now = layer * B + config[layer]  # where each entry's layer is at present
             rows = A - A[now]
             gain = gain + rows - rows[:, now]
-        gain = gain.masked_fill(layer[:, None] == layer, 0).diagonal_scatter(one)
+        gain = gain.masked_fill(layer[:, None] == layer, torch.inf).diagonal_scatter(one)
         cost = (dearer[:, None] + dearer).diagonal_scatter(dearer)
         gain = gain.masked_fill(cost > room, torch.inf)
         best = config.clone()

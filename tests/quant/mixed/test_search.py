@@ -153,7 +153,7 @@ def test_what_does_not_fit_together_is_refused(change, message):
 
 @pytest.mark.parametrize("couplings", [True, False])
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.8])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(12))
 def test_no_change_of_two_layers_improves_what_the_exchange_gives(seed, part, couplings):
     s = space(seed=seed, couplings=couplings)
     budget = part * s.cost(s.widest)
