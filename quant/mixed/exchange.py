@@ -11,6 +11,8 @@ from torch import Tensor
 
 from quant.mixed.space import Config, Space
 
+ROUNDING = 1e-12  # part of the budget that sums of costs may be off by
+
 
 def good(space: Space, budget: float) -> Config:
     """A configuration that no change of one or two layers within the budget improves.
@@ -65,7 +67,7 @@ def _exchanged(space: Space, budget: float, config: Tensor) -> Tensor:
     while True:
         one = _changes(space, config).flatten()
         dearer = (space.costs - _at(space.costs, config)[:, None]).flatten()
-        room = budget - float(_at(space.costs, config).sum())
+        room = budget * (1 + ROUNDING) - float(_at(space.costs, config).sum())
         gain = one[:, None] + one
         if A is not None:
             now = layer * B + config[layer]  # where each entry's layer is at present

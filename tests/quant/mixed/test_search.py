@@ -158,7 +158,7 @@ def test_no_change_of_two_layers_improves_what_the_exchange_gives(seed, part, co
     s = space(seed=seed, couplings=couplings)
     budget = part * s.cost(s.widest)
     found = good(s, budget)
-    assert s.cost(found) <= budget
+    assert s.cost(found) <= budget * (1 + 1e-9)
     for i, j in itertools.combinations(range(5), 2):
         for a, b in itertools.product(range(3), repeat=2):
             other = list(found)
