@@ -6,7 +6,7 @@ graph, residual sums for instance, stay in floating point.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -46,12 +46,26 @@ def inserted(
     model: nn.Module, layers: Mapping[str, Layer], grids: Mapping[str, TensorGrid]
 ) -> nn.Module:
     """A copy of `model` in which the inputs of the layers named in `grids` are quantized."""
-    copy = deepcopy(model)
+    copy = opened(model, [layers[name] for name in grids])
     for name, grid in grids.items():
-        owner = copy.get_submodule(layers[name].owner)
-        owner.add_module(NAME, FakeQuantize(grid))
-        owner.register_forward_pre_hook(_quantize_first)
+        put(copy, layers[name], grid)
     return copy
+
+
+def opened(model: nn.Module, layers: Iterable[Layer]) -> nn.Module:
+    """A copy of `model` in which `put` can quantize the inputs of these layers."""
+    copy = deepcopy(model)
+    for layer in layers:
+        put(copy, layer, None)
+        copy.get_submodule(layer.owner).register_forward_pre_hook(_quantize_first)
+    return copy
+
+
+def put(model: nn.Module, layer: Layer, grid: TensorGrid | None) -> None:
+    """Quantize a layer's input on this grid from now on, in place; None: leave it as it is."""
+    quantizer = nn.Identity() if grid is None else FakeQuantize(grid)
+    device = model.get_parameter(layer.weight).device
+    model.get_submodule(layer.owner).add_module(NAME, quantizer.to(device))
 
 
 def _quantize_first(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -141,9 +141,9 @@ class Call:
             (start * step)[..., None] + torch.arange(k, device=x.device) * gap
             for start, step, k, gap in zip(
                 (at // width, at % width),
-                _pair(self.stride),
+                pair(self.stride),
                 self.weight.shape[2:],
-                _pair(self.dilation),
+                pair(self.dilation),
                 strict=True,
             )
         )  # [b, count, taps down], [b, count, taps right]
@@ -160,29 +160,39 @@ class Call:
             for size, pad, gap, k, step in zip(
                 x.shape[2:],
                 padding,
-                _pair(self.dilation),
+                pair(self.dilation),
                 self.weight.shape[2:],
-                _pair(self.stride),
+                pair(self.stride),
                 strict=True,
             )
         )
         return down * right, right
 
+    @property
+    def margins(self) -> tuple[int, int, int, int]:
+        """Numbers added at the (top, left, bottom, right) of a convolution's input.
+
+        Of "same" the odd one goes below and to the right, as torch does it.
+        """
+        if self.padding == "same":
+            kernel, dilation = tuple(self.weight.shape[2:]), pair(self.dilation)
+            down, right = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
+            return down // 2, right // 2, down - down // 2, right - right // 2
+        return pair(0 if isinstance(self.padding, str) else self.padding) * 2
+
     def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """x, padded already where the padding is "same", and the padding still to come."""
+        top, left, bottom, right = self.margins
         if self.padding == "same":
-            kernel, dilation = tuple(self.weight.shape[2:]), _pair(self.dilation)
-            total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-            (top, left) = (t // 2 for t in total)
-            x = F.pad(x, (left, total[1] - left, top, total[0] - top))
-        return x, _pair(0 if isinstance(self.padding, str) else self.padding)
+            return F.pad(x, (left, right, top, bottom)), (0, 0)
+        return x, (top, left)
 
     def _columns(self, x: Tensor) -> Tensor:
         """What the kernel sees at every position: [b, in * taps, positions]."""
-        kernel, dilation = tuple(self.weight.shape[2:]), _pair(self.dilation)
+        kernel, dilation = tuple(self.weight.shape[2:]), pair(self.dilation)
         x, padding = self._padded(x)
         if kernel == (1, 1) and padding == (0, 0):
-            down, right = _pair(self.stride)
+            down, right = pair(self.stride)
             return x[:, :, ::down, ::right].flatten(2)
         return F.unfold(x, kernel, dilation=dilation, padding=padding, stride=self.stride)
 
@@ -199,7 +209,8 @@ def _spread(count: int, total: int, seed: int) -> Tensor:
     return ((torch.arange(count) + draw) * (total / count)).long().clamp(max=total - 1)
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def pair(value: Any) -> tuple[int, int]:
+    """(down, right) of a convolution's argument, which may be one number for both."""
     if isinstance(value, int):
         return value, value
     first, second = (*value, *value)[:2]

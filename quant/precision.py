@@ -16,5 +16,12 @@ def spread(
     names: Sequence[str], bits: int, ends_bits: int | None, overrides: Mapping[str, int]
 ) -> dict[str, int]:
     """Bits by name: those of `overrides`, else of the first and the last one, else `bits`."""
+    return {**dict.fromkeys(names, bits), **exceptions(names, ends_bits, overrides)}
+
+
+def exceptions(
+    names: Sequence[str], ends_bits: int | None, overrides: Mapping[str, int]
+) -> dict[str, int]:
+    """The bits of `overrides`, and of the first and the last name unless those have theirs."""
     ends = {} if ends_bits is None or not names else dict.fromkeys((names[0], names[-1]), ends_bits)
-    return {**dict.fromkeys(names, bits), **ends, **overrides}
+    return {**ends, **overrides}

@@ -78,7 +78,7 @@ class QuantizeActivations:
 
     def with_bits(self, inputs: Mapping[str, int] | None) -> QuantizeActivations:
         """The same, with these bits for the layers' inputs if they are given."""
-        if inputs is None:
+        if not inputs:
             return self
         return replace(self, bits=max(inputs.values()), overrides={**inputs, **self.overrides})
 
@@ -102,10 +102,14 @@ def with_activations(
     module: nn.Module, layers: Mapping[str, Layer], activations: Artifact
 ) -> nn.Module:
     """A copy of `module` whose layers' inputs are quantized."""
-    grids = {
+    return inserted(module, layers, grids_of(activations))
+
+
+def grids_of(activations: Artifact) -> dict[str, TensorGrid]:
+    """The grid of every layer's input that is quantized, by layer."""
+    return {
         name: TensorGrid(
             activations.tensors[f"{name}.act_scale"], activations.tensors[f"{name}.act_zero"], bits
         )
         for name, bits in activations.record["bits"].items()
     }
-    return inserted(module, layers, grids)

@@ -12,12 +12,13 @@ from evaluation.evaluator import CollectOutputs
 from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
+from pipelines.stages.activations import grids_of
 from pipelines.stages.allocate import Given
 from pipelines.stages.changes import Change
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.quantize import shifted_mean
 from pipelines.stages.solve import as_weight, float_inputs
-from quant.activations import NAME, inserted
+from quant.activations import opened
 from quant.ranges import TensorGrid
 
 
@@ -46,7 +47,7 @@ class Candidates:
     """All layers at all widths, solved, and the configurations that were tried with them.
 
     Attributes:
-        changes: (layer, bits) -> the change, and the key of its solution.
+        changes: (layer, bits) -> the change, and the key of what it is made of.
         grids: of inputs, by layer and bits; empty where inputs are not to change.
         module: a copy of the float network that the changes can be made in.
         seconds, cached: of all that was computed.
@@ -58,9 +59,10 @@ class Candidates:
         """`inputs`: quantize them too; `images`: how many to try configurations on."""
         self.given, self.widths = given, widths
         self.seconds, self.cached = 0.0, True
+        self.grid_keys: dict[int, str] = {}  # of the artifacts that the grids are from, by bits
         self.grids = self._grids() if inputs else {}
         self.changes = self._solved()
-        self.module = self._opened()
+        self.module = opened(given.network.module, [given.layers[name] for name in self.grids])
         data = given.images.value.calibrating(images)
         self.data = Keyed(data, data.evaluation_key)
         self.reference = Keyed(given.network.module, given.network.key)
@@ -83,8 +85,7 @@ class Candidates:
         for choice in bits.items():
             self.changes[choice][0].make(module)
         chosen = ",".join(self.changes[choice][1] for choice in bits.items())
-        inputs = ",".join(str(b) for name, b in bits.items() if name in self.grids)
-        key = f"{self.given.network.key} {chosen} {inputs}"
+        key = f"{self.given.network.key} {chosen}"
         stage, machine = Figures(), self.given.machine
         found = self.given.store.run(
             stage, Keyed(module, key), self.reference, self.float_outputs, self.data, machine
@@ -119,7 +120,8 @@ class Candidates:
                         moved = shifted_mean(given.network.module, layer, solution, mean, mean)
                     grid = self.grids.get(name, {}).get(bits)
                     change = Change(layer, bits, as_weight(solution, layer), moved, grid)
-                    found[name, bits] = change, solution.key
+                    inputs_key = f"/{self.grid_keys[bits]}" if grid is not None else ""
+                    found[name, bits] = change, solution.key + inputs_key
                     advance(1)
         return found
 
@@ -131,15 +133,7 @@ class Candidates:
         for bits in self.widths:
             stage = replace(given.activations, bits=bits, ends_bits=bits, overrides={})
             found = self.ran(given.store.run(stage, network, layers, given.images, given.machine))
-            for name in found.record["bits"]:
-                scale, zero = (found.tensors[f"{name}.act_{part}"] for part in ("scale", "zero"))
-                grids.setdefault(name, {})[bits] = TensorGrid(scale, zero, bits)
+            for name, grid in grids_of(found).items():
+                grids.setdefault(name, {})[bits] = grid
+            self.grid_keys[bits] = found.key
         return grids
-
-    def _opened(self) -> nn.Module:
-        """Where a change may put a quantizer, there is a door for it."""
-        some = {name: next(iter(grids.values())) for name, grids in self.grids.items()}
-        module = inserted(self.given.network.module, self.given.layers, some)
-        for name in some:
-            module.get_submodule(self.given.layers[name].owner).add_module(NAME, nn.Identity())
-        return module

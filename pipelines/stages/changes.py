@@ -23,7 +23,7 @@ from pipelines.artifacts import Artifact, Keyed
 from pipelines.checkpoint import Checkpoint
 from pipelines.machine import Machine
 from pipelines.models.network import Network
-from quant.activations import NAME, FakeQuantize
+from quant import activations
 from quant.label_free import flat
 from quant.layers import Layer
 from quant.mixed.couplings import CouplingSum, curvature
@@ -53,14 +53,13 @@ class Change:
     grid: TensorGrid | None = None
 
     def make(self, module: nn.Module) -> None:
-        """Change `module`, which is open to it (see candidates.py), for good."""
+        """Change `module` for good; where there is a grid, it is `activations.opened` for it."""
         weight = module.get_parameter(self.layer.weight)
         weight.data = self.weight.to(weight)
         if self.mean is not None:
             module.get_buffer(self.layer.norm).copy_(self.mean)
         if self.grid is not None:
-            quantizer = FakeQuantize(self.grid).to(weight.device)
-            module.get_submodule(self.layer.owner).add_module(NAME, quantizer)
+            activations.put(module, self.layer, self.grid)
 
     @contextmanager
     def made_in(self, module: nn.Module) -> Iterator[None]:
@@ -76,7 +75,7 @@ class Change:
             if mean is not None:
                 module.get_buffer(self.layer.norm).copy_(mean)
             if self.grid is not None:
-                module.get_submodule(self.layer.owner).add_module(NAME, nn.Identity())
+                activations.put(module, self.layer, None)
 
 
 @dataclass(frozen=True)

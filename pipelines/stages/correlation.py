@@ -9,34 +9,17 @@ changes over the two alone.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import torch
 from scipy.stats import spearmanr
-from torch import Tensor
 
 from pipelines.stages.candidates import Candidates
-
-FULL = 16  # bits from which a layer counts as unchanged
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """What is thought of the layers at all widths.
-
-    Attributes:
-        sensitivity: [N, B] by metric.
-        couplings: A [N, B, N, B].
-    """
-
-    sensitivity: Mapping[str, Tensor]
-    couplings: Tensor
+from quant.mixed.sensitivity import METRICS, Measured
+from quant.mixed.space import FULL, Space
 
 
-def correlations(
-    candidates: Candidates, predicted: Predictions, count: int, seed: int
-) -> dict[str, Any]:
+def correlations(candidates: Candidates, known: Measured, count: int, seed: int) -> dict[str, Any]:
     """Try `count` random configurations and as many pairs.
 
     Returns:
@@ -46,41 +29,27 @@ def correlations(
     names, widths = list(candidates.given.layers), list(candidates.widths)
     lower = [(i, j) for i in range(len(names)) for j, b in enumerate(widths) if b < FULL]
     draw = random.Random(seed)
-
-    def kl(changed: Mapping[int, int]) -> float:
-        return candidates.figures({names[i]: widths[j] for i, j in sorted(changed.items())})["kl"]
-
     with candidates.given.machine.screen.bar("random configurations", len(lower) + 2 * count) as on:
 
-        def counted(changed: Mapping[int, int]) -> float:
+        def kl(*changes: tuple[int, int]) -> float:
             on(1)
-            return kl(changed)
+            return candidates.figures({names[i]: widths[j] for i, j in sorted(changes)})["kl"]
 
-        alone = {change: counted(dict([change])) for change in lower}
-        configs = [
-            {i: draw.randrange(len(widths)) for i in range(len(names))} for _ in range(count)
-        ]
-        together = [counted(config) for config in configs]
+        alone = {change: kl(change) for change in lower}
+        configs = [tuple(draw.randrange(len(widths)) for _ in names) for _ in range(count)]
+        together = [kl(*enumerate(config)) for config in configs]
         pairs = [_pair(lower, draw) for _ in range(count)]
-        excess = [counted(dict(pair)) - alone[pair[0]] - alone[pair[1]] for pair in pairs]
-    points = {
-        name: [
-            [float(sum(s[i, j] for i, j in c.items())), k]
-            for c, k in zip(configs, together, strict=True)
-        ]
-        for name, s in predicted.sensitivity.items()
-    }
-    A = predicted.couplings
-    points["inter_layer"] = [
-        [float(sum(A[i, j, k, m] for i, j in c.items() for k, m in c.items()) / 2), value]
-        for c, value in zip(configs, together, strict=True)
-    ]
+        excess = [kl(a, b) - alone[a] - alone[b] for a, b in pairs]
+    A = known.couplings
+    points, single = {}, {}
+    for name, metric in METRICS.items():
+        paired = name == "inter_layer"  # couplings say more than a layer's part of them
+        found = metric(known)
+        space = Space(names, widths, torch.zeros_like(found), found, A if paired else None)
+        points[name] = [[space.predicted(c), k] for c, k in zip(configs, together, strict=True)]
+        by_layer = [float(A[c][c]) / 2 if paired else float(found[c]) for c in lower]
+        single[name] = _rho(zip(by_layer, alone.values(), strict=True))
     pair_points = [[float(A[a][b]), e] for (a, b), e in zip(pairs, excess, strict=True)]
-    single = {
-        name: _rho([(float(s[change]), alone[change]) for change in lower])
-        for name, s in predicted.sensitivity.items()
-    }
-    single["inter_layer"] = _rho([(float(A[c][c]) / 2, alone[c]) for c in lower])
     return {
         "count": count,
         "images": len(candidates.data.value.evaluation),
@@ -92,7 +61,9 @@ def correlations(
     }
 
 
-def _pair(lower: list[tuple[int, int]], draw: random.Random) -> tuple[tuple[int, int], ...]:
+def _pair(
+    lower: list[tuple[int, int]], draw: random.Random
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """Two changes of different layers."""
     first = draw.choice(lower)
     return first, draw.choice([change for change in lower if change[0] != first[0]])

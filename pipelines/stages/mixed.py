@@ -13,17 +13,16 @@ from pipelines.artifacts import Artifact, Keyed
 from pipelines.stages.allocate import Allocation, Given, check_names
 from pipelines.stages.candidates import Candidates
 from pipelines.stages.changes import MeasureChanges
-from pipelines.stages.correlation import Predictions, correlations
+from pipelines.stages.correlation import correlations
 from pipelines.stages.timing import TimeLayer, cost_model
 from quant.costs.work import CostModel, Work, works
 from quant.layers import Layer
-from quant.mixed import sensitivity
 from quant.mixed.search import SEARCHES
-from quant.mixed.space import Config, Space
-from quant.precision import check_bits
+from quant.mixed.sensitivity import METRICS, Measured
+from quant.mixed.space import FULL, Config, Space
+from quant.precision import check_bits, exceptions
 
 MEASURES = ("metric", "agreement")
-FULL = 16  # bits from which a layer counts as unchanged in what is predicted
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Mixed:
         named = {f"precision.overrides.{name}": b for name, b in self.overrides.items()}
         check_bits({**ends, **named})
         for name, allowed in (
-            ("metric", sensitivity.METRICS),
+            ("metric", METRICS),
             ("search", SEARCHES),
             ("measure", MEASURES),
             ("cost", self.costs),
@@ -103,10 +102,7 @@ class Mixed:
 
     def fixed(self, names: Sequence[str]) -> dict[str, int]:
         """Bits of the layers, in their order of use, that the search leaves alone."""
-        ends = (
-            {} if self.ends_bits is None else dict.fromkeys((names[0], names[-1]), self.ends_bits)
-        )
-        return {**ends, **self.overrides}
+        return exceptions(names, self.ends_bits, self.overrides)
 
     def allocate(self, given: Given) -> Allocation:
         """Measure, then search. Every configuration that is tried is stored."""
@@ -115,9 +111,11 @@ class Mixed:
         candidates = Candidates(given, widths, self.activations, self.images)
         measured = self._measured(given, candidates)
         models, priced = self._costs(given, candidates)
-        space = self._space(given, candidates, measured, priced)
+        known = _known(candidates, measured)
+        space = self._space(candidates, known, priced[self.cost])
         asked = _Asked(self, space, candidates)
-        checked = self._checked(candidates, measured)
+        count = self.check_predictions
+        checked = correlations(candidates, known, count, self.changes.seed) if count else None
         config = SEARCHES[self.search](space, asked.meets)
         reached = config is not None
         config = config or asked.nearest()
@@ -162,7 +160,7 @@ class Mixed:
         lower = [c for c in candidates.changes if c[1] < FULL]
         listed = [candidates.changes[c][0] for c in lower]
         keys = ",".join(candidates.changes[c][1] for c in lower)
-        module = Keyed(candidates.module, f"{given.network.key} {sorted(candidates.grids)}")
+        module = Keyed(candidates.module, given.network.key)
         return candidates.ran(
             given.store.run(
                 self.changes,
@@ -203,17 +201,9 @@ class Mixed:
         }
         return models, priced
 
-    def _space(
-        self,
-        given: Given,
-        candidates: Candidates,
-        measured: Artifact,
-        priced: Mapping[str, Tensor],
-    ) -> Space:
-        """The layers that are free, at the widths that may be chosen."""
-        names, widths = list(given.layers), list(candidates.widths)
-        known = _known(candidates, measured)
-        found = sensitivity.METRICS[self.metric](known)
+    def _space(self, candidates: Candidates, known: Measured, costs: Tensor) -> Space:
+        """The layers that are free, at the widths that may be chosen; costs [N, B] of all."""
+        names, widths = list(candidates.given.layers), list(candidates.widths)
         fixed = self.fixed(names)
         free = torch.tensor([i for i, n in enumerate(names) if n not in fixed])
         chosen = torch.tensor([widths.index(b) for b in sorted(set(self.choices))])
@@ -221,21 +211,13 @@ class Mixed:
         return Space(
             [names[i] for i in free],
             [widths[j] for j in chosen],
-            priced[self.cost][free][:, chosen],
-            found[free][:, chosen],
+            costs[free][:, chosen],
+            METRICS[self.metric](known)[free][:, chosen],
             part if self.metric == "inter_layer" else None,
         )
 
-    def _checked(self, candidates: Candidates, measured: Artifact) -> dict[str, Any] | None:
-        if not self.check_predictions:
-            return None
-        known = _known(candidates, measured)
-        separate = {n: f(known) for n, f in sensitivity.METRICS.items() if n != "inter_layer"}
-        predicted = Predictions(separate, known.couplings)
-        return correlations(candidates, predicted, self.check_predictions, self.changes.seed)
 
-
-def _known(candidates: Candidates, measured: Artifact) -> sensitivity.Measured:
+def _known(candidates: Candidates, measured: Artifact) -> Measured:
     """What was measured, with 0 for widths that count as unchanged."""
     given, widths = candidates.given, list(candidates.widths)
     names = list(given.layers)
@@ -252,7 +234,7 @@ def _known(candidates: Candidates, measured: Artifact) -> sensitivity.Measured:
         for b in widths
     }
     trace = measured.tensors["trace"]
-    return sensitivity.Measured(A.reshape(N, B, N, B), alone.reshape(N, B), trace, weights)
+    return Measured(A.reshape(N, B, N, B), alone.reshape(N, B), trace, weights)
 
 
 class _Asked:

@@ -99,9 +99,8 @@ class CollectPair(LightningModule):
         self.positions = positions
         self.same, self.cross = HessianSum(), HessianSum()
         self.images = 0
-        self.alone: tuple[torch.Size, torch.Size] | None = (
-            None  # shapes of a batch, of its one call
-        )
+        # shapes of the first batch, and of the layer's call on it where there was but one
+        self.alone: tuple[torch.Size, torch.Size] | None = None
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
         """One batch through both networks."""

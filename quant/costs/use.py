@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch.nn.functional as F
 
-from quant.layers import Call
+from quant.layers import Call, pair
 
 
 @dataclass(frozen=True)
@@ -56,29 +55,12 @@ def use_of(call: Call) -> Use:
         positions = x.numel() // x.shape[-1]
         return Use(shape, 1, (positions, shape[1]), (positions, shape[0]))
     x = x if x.dim() == 4 else x[None]
-    stride, dilation = _pair(call.stride), _pair(call.dilation)
+    stride, dilation = pair(call.stride), pair(call.dilation)
     arguments = (None, stride, call.padding, dilation, call.groups)
     output = F.conv2d(x.to("meta"), w.to("meta"), *arguments)  # sizes only
-    padding = _padding(call.padding, shape[2:], dilation)
     return Use(
-        shape, call.groups, tuple(x.shape), tuple(output.shape), stride, padding, dilation
+        shape, call.groups, tuple(x.shape), tuple(output.shape), stride, call.margins, dilation
     )  # fmt: skip
-
-
-def _padding(
-    padding: Any, kernel: tuple[int, ...], dilation: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right); "same" puts the odd one below and to the right, as torch does."""
-    if padding == "same":
-        down, right = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-        return down // 2, right // 2, down - down // 2, right - right // 2
-    down, right = _pair(0 if isinstance(padding, str) else padding)
-    return down, right, down, right
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = (value, value) if isinstance(value, int) else (*value, *value)[:2]
-    return int(first), int(second)
 
 
 def _by(numbers: Iterable[int]) -> str:

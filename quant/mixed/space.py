@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+FULL = 16  # bits from which a layer counts as unchanged in what is predicted
+
 Config = tuple[int, ...]
 """Which of the widths every layer has, by place: 0 ... B - 1."""
 

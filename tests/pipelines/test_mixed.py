@@ -14,7 +14,7 @@ from pipelines.machine import Machine
 from pipelines.stages.calibrate import Calibrate, layers_of
 from pipelines.stages.changes import Change, CollectChanges, MeasureChanges
 from pipelines.store import Store
-from quant.activations import NAME, inserted
+from quant import activations
 from quant.ranges import TensorGrid
 
 MACHINE = Machine("cpu", 1, "32-true", None)
@@ -42,9 +42,7 @@ def opened(digits, tmp_path_factory):
     layers = layers_of(store.run(stage, network, Keyed(data, data.calibration_key), MACHINE))
     names = list(layers)[:4]
     grid = TensorGrid(torch.tensor(0.5), torch.tensor(1.0), 2)
-    module = inserted(network.module, layers, dict.fromkeys(names, grid))
-    for name in names:
-        module.get_submodule(layers[name].owner).add_module(NAME, torch.nn.Identity())
+    module = activations.opened(network.module, [layers[name] for name in names])
     draw = torch.Generator().manual_seed(0)
     changes = []
     for name in names:
@@ -292,6 +290,15 @@ def test_labels_change_nothing_where_agreement_is_asked_for(digits, obliq, monke
     second = obliq(*SHORT).results
     assert [r["bits"] for r in first["layers"]] == [r["bits"] for r in second["layers"]]
     assert first["precision"]["tried"] == second["precision"]["tried"]
+
+
+def test_ranges_found_otherwise_are_tried_anew(obliq):
+    """Figures of one kind of range must not be served for another."""
+    words = (*SHORT, "precision.activations=true", "precision.choices=[2,3]")
+    found = [obliq(*words, f"activations.search={s}").results for s in ("minmax", "mse")]
+    minmax, mse = (dict(map(tuple, r["precision"]["tried"])) for r in found)
+    alike = minmax.keys() & mse.keys()
+    assert alike and any(minmax[cost] != mse[cost] for cost in alike)
 
 
 def test_layers_are_timed_where_that_is_the_cost(obliq):
