@@ -29,6 +29,7 @@ from pipelines.stages.allocate import Allocation, Given, Precision
 from pipelines.stages.baseline import Baseline
 from pipelines.stages.batchnorm import CorrectStatistics, corrected
 from pipelines.stages.calibrate import Calibrate, layers_of
+from pipelines.stages.costs import Costs
 from pipelines.stages.eptq import TrainRounding, trained_inputs, trained_statistics, trained_weights
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.label_free import LabelFreeHessian
@@ -68,6 +69,7 @@ class Chain:
     label_free: LabelFreeHessian
     activations: QuantizeActivations
     rounding: TrainRounding | None
+    costs: Costs
     evaluate: Evaluate
     pictures: Pictures
     report: Report
@@ -274,6 +276,7 @@ def _stages(
         "OBQ, an estimate from some rows" if guessed else "OBQ, all rows",
     )
 
+    inputs = activations.record["bits"] if activations is not None else {}
     reference: Keyed[nn.Module | None] = Keyed(network.module, network.key)
     float_outputs, uncorrected, outputs = (
         store.run(chain.evaluate, module, other, evaluation, machine)
@@ -310,6 +313,7 @@ def _stages(
     begin = {
         **about.about,
         **_average(allocation, layers),
+        **chain.costs.run(network, chain.data, layers, bits, inputs),
         "seed": about.seed,
         "inputs": chain.quantize.inputs,
         "model": network.name,

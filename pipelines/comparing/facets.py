@@ -7,7 +7,7 @@ several bit widths: a method with everything else that was chosen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,8 @@ class Point:
         low: lower end of the 95 % interval of the accuracy (of the drop, below the float one).
         seconds: of the method's own solve.
         size: megabytes.
+        bops: 10^9 bit operations of an image.
+        latency: milliseconds by the roofline of `device`.
     """
 
     run: Run
@@ -36,6 +38,9 @@ class Point:
     high: float | None
     seconds: float | None
     size: float | None
+    bops: float | None
+    latency: float | None
+    device: str | None
     speedup: float | None
     estimated: bool
 
@@ -105,22 +110,25 @@ def mean_bits(results: Results) -> float | None:
     return None if asked_for is None else float(asked_for)
 
 
-def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other one beats: none is as small and better, or smaller and as good.
+def front(
+    points: Sequence[Point], cost: Callable[[Point], float | None] = lambda p: p.size
+) -> list[Point]:
+    """The points that no other beats: none costs as little and is better, or less and is as good.
 
     Returns:
-        in order of size; of equal ones each.
+        in order of cost; of equal ones each.
     """
-    known = [p for p in points if p.size is not None and p.accuracy is not None]
-    return sorted(
-        (p for p in known if not any(_beats(q, p) for q in known)), key=lambda p: p.size or 0.0
-    )
-
-
-def _beats(one: Point, other: Point) -> bool:
-    size, accuracy = one.size or 0.0, one.accuracy or 0.0
-    at_least = size <= (other.size or 0.0) and accuracy >= (other.accuracy or 0.0)
-    return at_least and (size, accuracy) != (other.size or 0.0, other.accuracy or 0.0)
+    known = [
+        (at, p.accuracy, p)
+        for p in points
+        if (at := cost(p)) is not None and p.accuracy is not None
+    ]
+    best = [
+        (at, p)
+        for at, accuracy, p in known
+        if not any(a <= at and b >= accuracy and (a, b) != (at, accuracy) for a, b, _ in known)
+    ]
+    return [p for _, p in sorted(best, key=lambda found: found[0])]
 
 
 def _key(results: Results) -> tuple[Any, ...]:
@@ -174,6 +182,9 @@ def _point(run: Run, results: Results, metric: str) -> Point:
         high=interval[1],
         seconds=wording.solve_seconds(results),
         size=wording.get(results, "size_mb", "quantized"),
+        bops=wording.get(results, "costs", "bops"),
+        latency=wording.get(results, "costs", "roofline"),
+        device=results.get("device"),
         speedup=results.get("speedup"),
         estimated=bool(wording.get(results, "baseline", "estimated")),
     )

@@ -27,6 +27,8 @@ CAPTIONS = {
     "close": "The same close to the float network; ▼ stands below, with its accuracy.",
     "pareto": "Accuracy against size, the bits in the marks. The line is the front: nothing is as "
     "small and better; runs behind it are faint.",
+    "bops": "Accuracy against bit operations, with their front.",
+    "latency": "Accuracy against latency by the roofline model, with its front.",
     "seconds": "Accuracy against the time of solving, the bits in the marks. Times of different "
     "machines do not compare.",
     "speedup": "Speed-up over OBQ in the same run; hollow where OBQ's time is an estimate.",
@@ -115,8 +117,8 @@ def _facet(facet: Facet, index: int) -> dict[str, Any]:
         "warnings": _warnings(facet),
         "legend": legend,
         "figures": [
-            (CAPTIONS[name], Markup(canvas.inline_svg(figure, f"f{index}_{name}")))
-            for name, figure in plots.figures(facet).items()
+            (CAPTIONS[name.split(",")[0]], Markup(canvas.inline_svg(figure, f"f{index}_{number}")))
+            for number, (name, figure) in enumerate(plots.figures(facet).items())
         ],
     }
 

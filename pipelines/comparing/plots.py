@@ -25,9 +25,26 @@ def figures(facet: Facet) -> dict[str, Figure]:
         if floor is not None:
             drawn["close"] = accuracy(facet, lambda p: p.bits, "mean bits of a weight", floor)
         drawn["pareto"] = accuracy(facet, lambda p: p.size, "size in MB", floor, pareto=True)
+        drawn |= _costs(facet, floor)
         drawn["seconds"] = accuracy(facet, lambda p: p.seconds, "seconds of solving", floor)
         drawn["speedup"] = speedup(facet)
     return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _costs(facet: Facet, floor: float | None) -> dict[str, Figure | None]:
+    """Fronts over bit operations and latency, where bits were searched: else they follow bits."""
+    if not any((p.run.results or {}).get("precision") for p in facet.points):
+        return {}
+    drawn = {"bops": accuracy(facet, lambda p: p.bops, "GBOPs of an image", floor, pareto=True)}
+    for device in dict.fromkeys(p.device for p in facet.points if p.device):
+        drawn[f"latency, {device}"] = accuracy(
+            facet,
+            lambda p, on=device: p.latency if p.device == on else None,  # type: ignore[misc]
+            f"ms by the roofline of {device}",
+            floor,
+            pareto=True,
+        )
+    return drawn
 
 
 def accuracy(
@@ -51,10 +68,10 @@ def accuracy(
     figure, axes = _axes(label, _literal(wording.metric_name(facet.metric)) + ", %")
     for value in facet.floats:
         axes.axhline(value, color=canvas.INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
-    best = facets.front(facet.points) if pareto else []
+    best = facets.front(facet.points, x) if pareto else []
     if best:
         axes.plot(
-            [p.size or 0.0 for p in best], [p.accuracy or 0.0 for p in best],
+            [x(p) or 0.0 for p in best], [p.accuracy or 0.0 for p in best],
             drawstyle="steps-post", color=canvas.INK, linewidth=1, alpha=0.6, zorder=1,
         )  # fmt: skip
     below: list[tuple[float, Point, str]] = []

@@ -83,7 +83,7 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
         change = f"{number(before)} → {number(after)}"
         rows.append((f"{wording.metric_name(key)}, float → quantized (%)", change, remark))
     samples = wording.samples(results)
-    base = wording.baseline_name(results)
+    base, costs = wording.baseline_name(results), results.get("costs")
     return [
         *rows,
         ("drop (points)", wording.drop(results), f"95 % interval, paired, {samples}"),
@@ -107,6 +107,7 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
             f"{wording.size(get(results, 'size_mb', 'quantized'))}",
             "codes, grids and what stays unquantized",
         ),
+        *([("costs", wording.price(results), wording.priced_against(results))] if costs else []),
         *_mixed(results),
     ]
 
@@ -115,11 +116,7 @@ def _mixed(results: Results) -> list[tuple[str, str, str]]:
     """What the search for bits found, if there was one."""
     if not results.get("precision"):
         return []
-    most = max(results["precision"]["widths"])
-    return [
-        ("bits by layer", wording.allocation(results), "on calibration images"),
-        ("costs", wording.price(results), f"part of all layers at {most} bits"),
-    ]
+    return [("bits by layer", wording.allocation(results), "on calibration images")]
 
 
 def _layer(layer: Mapping[str, Any], base: str) -> dict[str, str]:

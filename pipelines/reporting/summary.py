@@ -64,6 +64,7 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
         (f"speed-up over {base}", fast),
         (f"layer loss / {base}", Text(number(results.get("loss_ratio_vs_baseline"), 3))),
         ("size", small),
+        *_costs(results),
         *_mixed(results),
         ("time", _time(results)),
         ("layers", _layers(results)),
@@ -74,9 +75,18 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
 def _mixed(results: Results) -> list[tuple[str, Text]]:
     if not results.get("precision"):
         return []
-    costs = Text(wording.price(results))
-    costs.append(f"  of {max(results['precision']['widths'])} bits everywhere", "dim")
-    return [("bits by layer", Text(wording.allocation(results))), ("costs", costs)]
+    return [("bits by layer", Text(wording.allocation(results)))]
+
+
+def _costs(results: Results) -> list[tuple[str, Text]]:
+    if not results.get("costs"):
+        return []
+    return [
+        (
+            "costs",
+            Text(wording.price(results)).append(f"  {wording.priced_against(results)}", "dim"),
+        )
+    ]
 
 
 def _time(results: Results) -> Text:

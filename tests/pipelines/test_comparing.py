@@ -1,9 +1,11 @@
 """Runs beside each other: what is found, what may be compared, and the files for papers."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,8 +41,9 @@ def states(runs):
 
 
 def point(size, accuracy):
-    missing = dict.fromkeys(("run", "label", "bits", "low", "high", "seconds", "speedup"))
-    return facets.Point(**missing, size=size, accuracy=accuracy, estimated=False)
+    known = {"size": size, "accuracy": accuracy, "estimated": False}
+    names = (field.name for field in dataclasses.fields(facets.Point))
+    return facets.Point(**{**dict.fromkeys(names), **known})
 
 
 def test_every_run_is_shown_as_what_became_of_it(tmp_path):
@@ -163,6 +166,25 @@ def test_the_front_holds_what_nothing_beats_and_ties():
     points = [point(1, 50), point(1, 60), point(1.5, 60), point(2, 70), point(2, 70), point(3, 65),
               point(None, 99), point(0.5, None)]  # fmt: skip
     assert facets.front(points) == [points[1], points[3], points[4]]
+
+
+def test_the_front_over_another_cost_goes_by_that_cost():
+    points = [replace(point(1, 60), bops=9.0), replace(point(2, 50), bops=3.0), point(0.5, 99)]
+    assert facets.front(points, lambda p: p.bops) == [points[1], points[0]]
+
+
+def test_searched_bits_are_drawn_against_every_cost_and_device(tmp_path):
+    costs = {"size": 1.0, "bops": 5.0, "roofline": 0.25}
+    search = {"metric": "inter_layer", "search": "greedy", "widths": [4, 8]}
+    for name, device in (("a", "A100"), ("b", "H200")):
+        write(tmp_path / name, costs=costs, device=device, precision=search)
+    drawn = plots.figures(facets.split(finding.find([tmp_path]))[0])
+    assert {"pareto", "bops", "latency, A100", "latency, H200"} <= set(drawn)
+    for device in ("A100", "H200"):
+        axes = drawn[f"latency, {device}"].axes[0]
+        assert device in axes.get_xlabel()
+        at = [line.get_xdata()[0] for line in axes.lines if line.get_marker() not in ("", "None")]
+        assert at == [0.25], "only the run on this device"
 
 
 def test_figures_are_those_that_the_values_suffice_for(tmp_path):

@@ -24,7 +24,7 @@ KEYS = {
     "experiment", "model", "data", "method", "weight_bits", "act_bits", "seed", "versions",
     "machine", "float", "quantized", "n_images", "fidelity", "drop", "seconds", "cached",
     "baseline", "speedup", "loss_ratio_vs_baseline", "size_mb", "layers", "not_quantized",
-    "correction", "uncorrected", "output_dir",
+    "correction", "uncorrected", "output_dir", "costs", "costs_at_16_bits", "cost_units", "device",
 }  # fmt: skip
 STAGES = {"calibrate", "sensitivity", "allocate", "quantize", "baseline", "batchnorm", "evaluate"}
 SHORT = ("calibrate.images=120", "report.heatmaps=1")  # as no other file: nothing is stored yet
@@ -84,6 +84,30 @@ def test_files_and_table_are_there(outcome):
         assert "".join(word.split()) in "".join(outcome.text.split())
     for stage in STAGES:
         assert sum(line.startswith(f"  ✓ {stage} ") for line in outcome.text.splitlines()) == 1
+
+
+def test_costs_are_those_of_the_layers_at_their_bits(outcome, digits):
+    results, macs = outcome.results, {}
+
+    def count(name):
+        def hook(module, inputs, output):
+            macs[name] = module.weight[0].numel() * output[0].numel()
+
+        return hook
+
+    network = deepcopy(digits[0].module)
+    for layer in results["layers"]:
+        network.get_submodule(layer["name"]).register_forward_hook(count(layer["name"]))
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, 8, 8))
+    bits = {layer["name"]: layer["bits"] for layer in results["layers"]}
+    assert set(bits.values()) == {3, 8}
+    chosen = sum(macs[name] * bits[name] * 16 for name in bits) / 1e9
+    assert results["costs"]["bops"] == pytest.approx(chosen, rel=1e-9)
+    assert results["costs_at_16_bits"]["bops"] == pytest.approx(sum(macs.values()) * 256 / 1e9)
+    assert results["costs"]["roofline"] <= results["costs_at_16_bits"]["roofline"]
+    assert results["cost_units"] == {"size": "MB", "bops": "GBOPs", "roofline": "ms"}
+    assert "A100" in results["device"] and "GBOPs" in outcome.text
 
 
 def test_drop_speedup_size_and_loss_ratio_follow_from_their_definitions(outcome, chain, digits):
