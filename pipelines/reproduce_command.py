@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.reproducing import circumstances
-from pipelines.reproducing.figures import Figure, Tolerance, compare, same_rows
+from pipelines.reproducing.figures import Figure, Tolerance, compare, other_rows
 from pipelines.reproducing.record import Record
 
 FAILED, UNUSABLE, DIFFERENT = 1, 2, 4  # exit statuses
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str], store: Path, rerun: Rerun) -> int:
         0: the figures are the same; 4: they are not; 2: the record cannot be run again;
         1: running it failed.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     console = Console(highlight=False)
     try:
         record = Record.read(options.file)
@@ -86,8 +86,12 @@ def judge(
     wrong = [f for f in found if not (f.within(tolerance) if reasons else f.equal)]
     equal = sum(figure.equal for figure in found)
     _print_table([f for f in found if not f.equal or f.name.split(".")[0] not in DETAILS], console)
-    if not same_rows(then, now):
-        _say(console, "OBQ had time for other rows of some layers: what follows is not compared.")
+    others = other_rows(then, now)
+    if others:
+        _say(
+            console,
+            f"OBQ had time for other rows of {len(others)} layers: its figures there are left out",
+        )
     for reason in reasons:
         _say(console, f"not as it was: {reason}")
     _say(console, f"{equal} of {len(found)} figures are equal, bit for bit.")

@@ -5,12 +5,20 @@ Small records only: no image and no Hessian leaves the store.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.artifacts import Artifact
 from pipelines.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from pipelines.artifacts import Artifact
+
+
+def artifact_name(text: str) -> str:
+    """`text` with what W&B allows in the name of an artifact."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:128]
 
 
 def calibration(found: Artifact, model: str, origin: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +50,7 @@ def tell(tracker: Tracker, name: str, found: Artifact, results: Mapping[str, Any
     """
     folder, prints = Path(results["output_dir"]), results["fingerprints"]
     model, data = results["model"], results["data"]
-    made_from = f"calibration-{model}-{data}"
+    made_from = artifact_name(f"calibration-{model}-{data}")
     tracker.calibration(made_from, calibration(found, model, prints))
     weights = {"bits": results["weight_bits"], "act_bits": results["act_bits"]}
     weights |= {"method": results["method"], "sha256": prints["weights"]}
@@ -56,5 +64,10 @@ def tell(tracker: Tracker, name: str, found: Artifact, results: Mapping[str, Any
     tracker.evaluation(
         f"evaluation-{name}",
         [folder / file for file in names if (folder / file).is_file()],
-        {**scores, "made_from": name, "weights": prints["weights"], "data": prints["evaluation"]},
+        {
+            **scores,
+            "made_from": artifact_name(name),
+            "weights": prints["weights"],
+            "data": prints["evaluation"],
+        },
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from pipelines.confidential import redact
 from pipelines.reporting import layers_csv
 from pipelines.tracking import run_id
 from pipelines.tracking.flat import flatten
+from pipelines.tracking.lineage import artifact_name
 
 log = logging.getLogger("pipelines.tracking")
 
@@ -88,10 +88,11 @@ class WandbTracker:
             import wandb
 
             wandb.setup(wandb.Settings(silent=True))
+            own = {key: value for key, value in config.items() if key != "tracking"}
+            where = {"project": self.project, "entity": self.entity}
             settings = {
-                "project": self.project,
-                "entity": self.entity,
-                "id": run_id.of(folder, {"name": name, "project": self.project, **config}),
+                **where,
+                "id": run_id.of(folder, {"name": name, **where, **own}),
                 "resume": "allow",
                 "name": name,
                 "notes": self.notes,
@@ -261,8 +262,7 @@ def _artifact(name: str, kind: str, metadata: Mapping[str, Any], paths: Sequence
     """An artifact that refers to files, and to what is in folders."""
     import wandb
 
-    clean = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:128]
-    artifact = wandb.Artifact(clean, type=kind, metadata=dict(metadata))
+    artifact = wandb.Artifact(artifact_name(name), type=kind, metadata=dict(metadata))
     for path in paths:
         add = artifact.add_dir if path.is_dir() else artifact.add_file
         add(str(path), policy="immutable")
