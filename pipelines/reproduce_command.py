@@ -25,7 +25,8 @@ from pipelines.reproducing.figures import Figure, Tolerance, compare, other_rows
 from pipelines.reproducing.record import Record
 
 FAILED, UNUSABLE, DIFFERENT = 1, 2, 4  # exit statuses
-DETAILS = ("layers", "details", "precision", "rounding")  # shown where they differ
+DETAILS = ("layers", "details", "precision", "rounding")  # shown where they differ ...
+MOST = 20  # ... but so many at most
 
 Check = Callable[[dict[str, Any]], None]
 Rerun = Callable[[Sequence[str], Path, Check], int]
@@ -85,7 +86,11 @@ def judge(
     found = compare(then, now)
     wrong = [f for f in found if not (f.within(tolerance) if reasons else f.equal)]
     equal = sum(figure.equal for figure in found)
-    _print_table([f for f in found if not f.equal or f.name.split(".")[0] not in DETAILS], console)
+    main = [figure for figure in found if figure.name.split(".")[0] not in DETAILS]
+    details = [figure for figure in found if figure not in main and not figure.equal]
+    _print_table([*main, *details[:MOST]], console)
+    if len(details) > MOST:
+        _say(console, f"and {len(details) - MOST} more figures of layers and details that differ")
     others = other_rows(then, now)
     if others:
         _say(
@@ -96,7 +101,7 @@ def judge(
         _say(console, f"not as it was: {reason}")
     _say(console, f"{equal} of {len(found)} figures are equal, bit for bit.")
     if wrong:
-        names = ", ".join(figure.name for figure in wrong[:8])
+        names = ", ".join(figure.name for figure in wrong[:8]) + ", ..." * (len(wrong) > 8)
         beyond = f" by more than the tolerance ({tolerance})" if reasons else ""
         _say(console, f"NOT REPRODUCED: {len(wrong)} differ{beyond}: {names}")
         return DIFFERENT

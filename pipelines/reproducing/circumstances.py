@@ -26,6 +26,12 @@ def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     machine = _mapping(now.get("machine"))
     if machine.get("gpu") and machine.get("accelerator") != "cpu":
         found.append("a GPU may sum in another order every time")
+    networks = [_mapping(results.get("fingerprints")).get("network") for results in (then, now)]
+    if networks[0] != networks[1]:
+        found.append(
+            "the float network is another one: trained here under other circumstances, other "
+            "weights, or another version of the code that defines it"
+        )
     if now.get("rounding") is not None:
         found.append("the rounding is trained: a difference of one bit grows")
     return found

@@ -201,6 +201,19 @@ def test_words_behind_the_file_count_but_may_not_change_what_is_computed(reprodu
     assert status == 0, text
 
 
+def test_own_configuration_files_are_used_again(obliq, reproduce, tmp_path):
+    (tmp_path / "mine" / "method").mkdir(parents=True)
+    text = "_target_: quant.methods.rtn.quantize\n_partial_: true\n"
+    (tmp_path / "mine" / "method" / "own.yaml").write_text(text)
+    first = obliq("--config-dir", str(tmp_path / "mine"), *SHORT, "method=own")
+    assert first.results["config_dir"] == str(tmp_path / "mine")
+    status, text, _ = reproduce(first.folder, "--store")
+    assert status == 0, text
+    (tmp_path / "mine").rename(tmp_path / "gone")
+    status, text, _ = reproduce(first.folder, "--store")
+    assert status == 2 and str(tmp_path / "mine") in " ".join(text.split())
+
+
 def test_words_of_tracking_and_of_hydra_are_not_run_again(tmp_path):
     words = ["bits=3", "tracking=wandb", "+tracking.x=1", "hydra/launcher=a", "hydra.run.dir=/"]
     made = EXAMPLE | {"command": words, "settings": {"bits": 3}, "config_dir": None}
@@ -217,9 +230,14 @@ def test_settings_of_another_version_and_paths_are_no_changes(tmp_path):
 
 
 def test_times_and_places_are_no_figures():
-    names = dict(figures(EXAMPLE | {"rounding": {"seconds": 3.0, "flipped": 0.1}}))
-    assert "rounding.flipped" in names and "layers.conv1.loss" in names
-    for word in ("seconds", "speedup", "machine", "versions", "cached", "command"):
+    timed = {
+        "rounding": {"seconds": 3.0, "flipped": 0.1},
+        "precision": {"measuring": {"images": 2}, "value": 99.0, "seconds_forward": 1.0},
+        "layers": [{"name": "conv1", "loss": 1.0, "baseline_seconds": 2.0}],
+    }
+    names = dict(figures(EXAMPLE | timed))
+    assert {"rounding.flipped", "precision.value", "layers.conv1.loss"} <= set(names)
+    for word in ("seconds", "measuring", "speedup", "machine", "versions", "cached", "command"):
         assert not [name for name in names if word in name], word
 
 
