@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def record(folder: Path, root: Path = ROOT) -> dict[str, Any]:
         diff: name of the file with the changes, diff_sha256 of all of them, diff_complete.
         untracked: files that are not in git, in the folders of code.
     """
-    (folder / "source.diff").unlink(missing_ok=True)  # of an earlier run there
+    with suppress(OSError):  # a folder that cannot be written is told of by what needs it
+        (folder / "source.diff").unlink(missing_ok=True)  # of an earlier run there
     nothing: dict[str, Any] = {"commit": None, "dirty": None, "diff": None, "untracked": []}
     try:
         _git(root, "ls-files", "--error-unmatch", "pipelines/__init__.py")
@@ -45,9 +47,10 @@ def record(folder: Path, root: Path = ROOT) -> dict[str, Any]:
     found = {**nothing, "commit": commit, "dirty": bool(diff), "untracked": untracked[:NAMED]}
     if diff:
         kept = redact(_cut(diff).decode(errors="replace"))
-        (folder / "source.diff").write_text(kept, encoding="utf-8")
+        with suppress(OSError):
+            (folder / "source.diff").write_text(kept, encoding="utf-8")
+            found["diff"] = "source.diff"
         found |= {
-            "diff": "source.diff",
             "diff_sha256": hashlib.sha256(diff).hexdigest(),
             "diff_complete": len(diff) <= LIMIT,
         }

@@ -19,8 +19,10 @@ LETTERS = string.ascii_lowercase + string.digits
 LENGTH = 8  # as wandb's own
 
 
-def of(folder: Path, settings: Mapping[str, Any]) -> str:
-    """The id of the run with these settings in `folder`; a new one is written there.
+def of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, bool]:
+    """The id of the run with these settings in `folder`, and whether it has begun before.
+
+    A new id is written there.
 
     Other settings in the same folder are another run.
 
@@ -32,13 +34,13 @@ def of(folder: Path, settings: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()
     known = _read(file)
     if known.get("settings") == digest and _is_id(known.get("id")):
-        return str(known["id"])
+        return str(known["id"]), True
     new = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".new")
     draft.write_text(json.dumps({"id": new, "settings": digest}) + "\n", encoding="utf-8")
     draft.replace(file)
-    return new
+    return new, False
 
 
 def _read(file: Path) -> Mapping[str, Any]:

@@ -59,6 +59,7 @@ class WandbTracker:
     _folder: str = field(default="", init=False, repr=False)
     _where: str = field(default="", init=False, repr=False)
     _warned: bool = field(default=False, init=False, repr=False)
+    _again: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.mode not in ("offline", "online"):
@@ -90,9 +91,10 @@ class WandbTracker:
             wandb.setup(wandb.Settings(silent=True))
             own = {key: value for key, value in config.items() if key != "tracking"}
             where = {"project": self.project, "entity": self.entity}
+            identity, self._again = run_id.of(folder, {"name": name, **where, **own})
             settings = {
                 **where,
-                "id": run_id.of(folder, {"name": name, **where, **own}),
+                "id": identity,
                 "resume": "allow",
                 "name": name,
                 "notes": self.notes,
@@ -186,6 +188,8 @@ class WandbTracker:
 
     def finish(self) -> None:
         """Close the run as finished."""
+        if self._again:  # what an earlier part of it died of
+            self._send(lambda run: run.summary.update({"error": None}))
         self._close(0)
 
     def fail(self, error: BaseException) -> None:

@@ -99,6 +99,14 @@ def test_code_that_is_not_in_git_has_no_commit(checkout, tmp_path):
     assert source.record(out, tmp_path / "out") == nothing
 
 
+def test_a_folder_that_cannot_be_written_is_not_told_here(checkout, tmp_path):
+    root, _ = checkout
+    (root / "quant" / "__init__.py").write_text("a = 2\n")
+    (tmp_path / "file").write_text("")
+    found = source.record(tmp_path / "file", root)
+    assert found["dirty"] and found["diff"] is None and found["diff_sha256"]
+
+
 def test_no_git_is_no_error(checkout, monkeypatch):
     root, out = checkout
     monkeypatch.setenv("PATH", "")

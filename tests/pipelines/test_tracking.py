@@ -214,9 +214,9 @@ def test_a_damaged_run_id_is_replaced(tmp_path, text):
     file = tmp_path / "wandb" / "run_id.json"
     file.parent.mkdir()
     file.write_text(text)
-    found = run_id.of(tmp_path, {"bits": 4})
-    assert len(found) == 8 and found.isalnum()
-    assert run_id.of(tmp_path, {"bits": 4}) == found
+    found, known = run_id.of(tmp_path, {"bits": 4})
+    assert len(found) == 8 and found.isalnum() and not known
+    assert run_id.of(tmp_path, {"bits": 4}) == (found, True)
 
 
 def test_what_a_person_sets_overrides_what_the_run_says(tmp_path):
@@ -236,6 +236,18 @@ def test_project_and_entity_come_from_the_environment_or_the_command_line(monkey
             user.setenv("WANDB_PROJECT", "theirs")
             user.setenv("WANDB_ENTITY", "team")
             assert (config.project, config.entity) == ("theirs", "team")
+
+
+def test_a_run_that_died_and_then_succeeds_has_no_error_any_more(tmp_path):
+    tracker = WandbTracker(**SETTINGS)
+    tracker.start(folder=tmp_path, **START)
+    tracker.fail(ValueError("killed"))
+    tracker.start(folder=tmp_path, **START)
+    tracker.finish()
+    died, went_on = (records_of(p) for p in sorted(tmp_path.glob("wandb/offline-*/run-*.wandb")))
+    assert last_values(died, "summary", "update")["error"] == "ValueError: killed"
+    assert last_values(went_on, "summary", "update")["error"] is None
+    assert (exit_code(died), exit_code(went_on)) == (1, 0)
 
 
 def test_two_runs_in_one_process_stay_two_runs(tmp_path):
