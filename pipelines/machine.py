@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import signal
+import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,7 +140,7 @@ class Machine:
         """Processor, accelerator, cores and threads, for the record."""
         return {
             "cpu": _cpu(),
-            "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+            **_gpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
@@ -182,6 +183,28 @@ def _keep_freed_memory() -> None:
         return
     mallopt(trim_threshold, 2**30)
     mallopt(mmap_threshold, 2**25)  # glibc takes no more
+
+
+def _gpu() -> dict[str, Any]:
+    """The GPU, how many there are, CUDA's version in torch and the driver's; None without one."""
+    if not torch.cuda.is_available():
+        return {"gpu": None}
+    return {
+        "gpu": torch.cuda.get_device_name(0),
+        "gpus": torch.cuda.device_count(),
+        "cuda": torch.version.cuda,
+        "driver": _driver(),
+    }
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver where its tool tells it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.splitlines()[0].strip() if told.stdout else None
 
 
 def _cpu() -> str:

@@ -19,7 +19,7 @@ from lightning import seed_everything
 from torch import nn
 
 from evaluation.images import ImageData
-from pipelines import fingerprint, preflight
+from pipelines import fingerprint, origin, preflight
 from pipelines.artifacts import Keyed
 from pipelines.machine import Machine, interruptible
 from pipelines.models.network import Network
@@ -39,7 +39,7 @@ from pipelines.stages.report import Findings, Report
 from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solve import wants_importance
 from pipelines.store import Store
-from pipelines.tracking import Tracker
+from pipelines.tracking import Tracker, lineage
 from quant.layers import Layer
 
 
@@ -83,7 +83,7 @@ class Run:
         folder: output folder of this run.
         about: first entries of results.json: experiment, method, bits, versions, ...
         config: the resolved settings, for the tracker.
-        name, group, tags: for the tracker; a sweep is a group.
+        name, group, tags, job_type: for the tracker; a sweep is a group.
         seed: of the choice of calibration images and of everything else that is random.
     """
 
@@ -93,6 +93,7 @@ class Run:
     name: str
     group: str | None
     tags: list[str]
+    job_type: str
     seed: int
 
     def __post_init__(self) -> None:
@@ -128,7 +129,16 @@ def run(
     machine.use()
     seed_everything(about.seed, verbose=False)
     network = prepare(chain, store, machine, about)
-    tracker.start(about.config, about.name, about.folder, about.group, about.tags, "ptq")
+    known = {key: about.about.get(key) for key in ("source", "versions", "command")}
+    tracker.start(
+        about.config,
+        about.name,
+        about.folder,
+        about.group,
+        about.tags,
+        about.job_type,
+        {**known, "machine": machine.describe()},
+    )
     try:
         results = _stages(chain, store, machine, tracker, about, network)
     except BaseException as err:
@@ -318,6 +328,7 @@ def _stages(
         "inputs": chain.quantize.inputs,
         "model": network.name,
         "machine": machine.describe(),
+        "fingerprints": origin.fingerprints(chain.model, network, chain.data),
         "seconds": {**log.seconds, "total": time.perf_counter() - start},
         "cached": log.cached,
         "skipped_images": chain.data.skipped,
@@ -326,10 +337,8 @@ def _stages(
     tracker.layers(results["layers"])
     drawn = [p for kind in ("plots/*.png", "pictures/*.jpg") for p in about.folder.glob(kind)]
     tracker.plots({p.stem: p for p in sorted(drawn)})
-    tracker.weights(
-        about.folder / "weights.safetensors", about.name, {"bits": results["weight_bits"]}
-    )
-    tracker.summary(results)
+    lineage.tell(tracker, about.name, calibration, results)
+    tracker.summary({key: value for key, value in results.items() if key != "settings"})
     return results
 
 

@@ -1,18 +1,18 @@
 """The command line: compose the configuration, build every stage, start the chain.
 
 The only file that imports Hydra. `obliq ...` and `python -m pipelines.run ...` are the same.
-`obliq store ...` is not for Hydra: see `store_command`.
+`obliq store ...` and `obliq reproduce ...` are not for Hydra: see `store_command` and
+`reproduce_command`.
 """
 
 from __future__ import annotations
 
 import os
-import platform
+import shutil
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,39 +28,41 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines import words
+from pipelines import confidential, naming, words
 from pipelines.screen import Screen
 
 if TYPE_CHECKING:
     from pipelines.ptq import Run
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "timm",
-    "transformers",
-    "numpy",
-    "hydra-core",
-    "wandb",
-    "obliq",
-)
 INTERRUPTED = 130  # exit status, as shells have it
 UNREACHED = 3  # exit status: no configuration meets precision.target
 
 failures: list[int] = []  # exit statuses of this process's jobs that did not succeed
+checks: list[Callable[[dict[str, Any]], None]] = []  # what must accept the settings of a job
 
 
 def main() -> None:
     """The console script; its exit status is not 0 when a job failed."""
-    failures.clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here instead of being printed
-    screen = Screen()
+    checks.clear()
     if sys.argv[1:2] == ["store"]:
         from pipelines import store_command
 
         sys.exit(store_command.main(sys.argv[2:], _store()))
+    if sys.argv[1:2] == ["reproduce"]:
+        from pipelines import reproduce_command
+
+        sys.exit(reproduce_command.main(sys.argv[2:], _store(), _rerun))
+    status = _jobs(Screen())
+    if status:
+        sys.exit(status)
+
+
+def _jobs(screen: Screen) -> int:
+    """Run what sys.argv says; the exit status."""
+    failures.clear()
     try:
+        confidential.check_words(sys.argv[1:])
         words.check(sys.argv[1:])
         job()
     except KeyboardInterrupt:
@@ -71,9 +73,16 @@ def main() -> None:
                 "set hydra.run.dir, with -m hydra.sweep.dir, to a folder that can be written"
             )
         _explain(err, screen)
-        sys.exit(2)
-    if failures:
-        sys.exit(failures[0])
+        return 2
+    return failures[0] if failures else 0
+
+
+def _rerun(command: Sequence[str], store: Path, check: Callable[[dict[str, Any]], None]) -> int:
+    """The exit status of these words on another store; `check` is shown the settings first."""
+    sys.argv = [sys.argv[0], *command]
+    os.environ["OBLIQ_CACHE"] = str(store)
+    checks[:] = [check]
+    return _jobs(Screen())
 
 
 @hydra.main(version_base="1.3", config_path=str(words.CONF), config_name="run")
@@ -98,6 +107,9 @@ def job(cfg: DictConfig) -> float | None:
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     """Build everything from the configuration, then run the chain."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    _keep_secrets_out(settings, folder)
+    for check in checks:
+        check(settings)
     screen.line(_name(settings), mark="[bold]obliq[/]  ")
     with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
         from pipelines import ptq, store_users, typecheck
@@ -119,24 +131,31 @@ def _store() -> Path:
     return Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")).expanduser()
 
 
+def _keep_secrets_out(settings: dict[str, Any], folder: Path) -> None:
+    """Refuse settings that are secrets, and remove what Hydra has saved of them by now."""
+    try:
+        confidential.check_settings(settings)
+    except ValueError:
+        shutil.rmtree(folder / "config", ignore_errors=True)
+        if _is_sweep():
+            Path(HydraConfig.get().sweep.dir, "multirun.yaml").unlink(missing_ok=True)
+        raise
+
+
 def _name(settings: dict[str, Any]) -> str:
-    choices = HydraConfig.get().runtime.choices
-    title = choices.get("experiment") or "-".join(
-        dict.fromkeys([choices["model"], choices["data"]])
+    config = HydraConfig.get()
+    choices = config.runtime.choices
+    return " ".join(
+        [
+            naming.name(settings, choices),
+            *naming.swept(sys.argv[1:], config.overrides.task, choices),
+        ]
     )
-    name = f"{title}-{choices['method']}-{_width(settings)}"
-    return f"{name}-s{settings['seed']}" if settings["seed"] else name
-
-
-def _width(settings: dict[str, Any]) -> str:
-    """w4, or w4a8; mixed99.9 for a target of 99.9 %."""
-    activations = f"a{settings['act_bits']}" if settings["act_bits"] is not None else ""
-    target = settings["precision"].get("target")
-    return f"w{settings['bits']}{activations}" if target is None else f"mixed{100 * target:g}"
 
 
 def _about(settings: dict[str, Any], folder: Path) -> Run:
     """Names of the run, and the head of results.json."""
+    from pipelines import origin, source
     from pipelines.ptq import Run
 
     config = HydraConfig.get()
@@ -147,20 +166,28 @@ def _about(settings: dict[str, Any], folder: Path) -> Run:
         "method": choices["method"],
         "weight_bits": settings["bits"],
         "act_bits": settings["act_bits"],
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        "versions": origin.versions(),
+        "source": source.record(folder),
         "command": list(config.overrides.task),
+        "config_dir": _config_dir(),
+        "settings": {key: value for key, value in settings.items() if key != "tracking"},
     }
-    sweep = Path(config.sweep.dir).name if config.mode and config.mode.name == "MULTIRUN" else None
     tags = settings["tags"] if isinstance(settings["tags"], list) else [settings["tags"]]
     return Run(
         folder=folder,
         about=names,
         config=settings,
         name=_name(settings),
-        group=sweep,
-        tags=[*tags, choices["method"], choices["data"], _width(settings)],
+        group=Path(config.sweep.dir).name if _is_sweep() else None,
+        tags=[*tags, choices["method"], choices["data"], naming.width(settings)],
+        job_type=naming.job_type(settings),
         seed=settings["seed"],
     )
+
+
+def _is_sweep() -> bool:
+    mode = HydraConfig.get().mode
+    return mode is not None and mode.name == "MULTIRUN"
 
 
 def _missed(found: Mapping[str, Any]) -> str:
@@ -174,11 +201,10 @@ def _missed(found: Mapping[str, Any]) -> str:
     )
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return "not installed"
+def _config_dir() -> str | None:
+    """The folder that --config-dir has named."""
+    sources = HydraConfig.get().runtime.config_sources
+    return next((str(x.path) for x in sources if x.provider == "command-line"), None)
 
 
 def _interrupted(screen: Screen) -> None:
@@ -191,11 +217,13 @@ def _interrupted(screen: Screen) -> None:
 def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> None:
     """What, where, what to do, on one screen; the traceback goes to a file."""
     notes = [f"({note})" for note in getattr(_cause(err), "__notes__", ())]
-    screen.line(" ".join([_text(_cause(err)), *notes]), mark="[red]✗[/] ")
+    text = confidential.redact(" ".join([_text(_cause(err)), *notes]))
+    screen.line(text, mark="[red]✗[/] ")
     if folder is None:
         return
     try:
-        (folder / "error.log").write_text("".join(traceback.format_exception(err)))
+        trace = confidential.redact("".join(traceback.format_exception(err)))
+        (folder / "error.log").write_text(trace, encoding="utf-8")
         screen.line(f"  details: {folder / 'error.log'}", style="dim")
     except OSError:  # then that is what went wrong, most likely
         pass

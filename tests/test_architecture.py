@@ -85,7 +85,7 @@ def test_hydra_is_imported_in_one_file_only(package):
 
 
 def test_wandb_is_imported_in_one_file_only():
-    assert importers("wandb", files(*FOLDERS)) == {"pipelines/tracking.py"}
+    assert importers("wandb", files(*FOLDERS)) == {"pipelines/tracking/wandb_tracker.py"}
 
 
 def test_no_function_outside_the_entry_takes_a_cfg():

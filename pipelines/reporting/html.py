@@ -149,6 +149,7 @@ def _provenance(results: Results) -> list[tuple[str, str]]:
     rows = [
         ("rounding", _training(results)),
         ("command", _command(results.get("command"))),
+        ("code", _code(results.get("source"))),
         ("folder", results.get("output_dir")),
         ("experiment", results.get("experiment")),
         ("data", results.get("data")),
@@ -173,6 +174,14 @@ def _training(results: Results) -> str | None:
         f"{trained['attention']}; {'kept' if trained['kept'] else 'not kept'} (KL {kl} on held-out "
         f"calibration images), {trained['flipped']:.1%} of the codes changed"
     )
+
+
+def _code(source: Any) -> str | None:
+    """The commit, and whether something was changed since."""
+    if not isinstance(source, Mapping) or not source.get("commit"):
+        return None
+    changed = f", with the changes in {source.get('diff')}" if source.get("dirty") else ""
+    return f"commit {source['commit']}{changed}"
 
 
 def _command(command: Any) -> str | None:

@@ -21,6 +21,7 @@ from pipelines.models.network import Network
 from pipelines.reporting import html, layers_csv, plots
 from pipelines.stages.baseline import LayerBaseline, layer_ratio, loss_ratio
 from pipelines.stages.quantize import QuantizedWeights
+from pipelines.store import checksum
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +56,12 @@ class Report:
 
     def run(self, found: Findings, about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """Write all files into `folder`; `about` is what identifies the run. Returns results."""
+        weights = folder / "weights.safetensors"
+        save_weights(found, weights)
         results: dict[str, Any] = _finite(
             {
                 **about,
+                "fingerprints": {**about["fingerprints"], "weights": checksum(weights)},
                 **scores(found),
                 **costs(found),
                 "precision": found.precision,
@@ -75,7 +79,6 @@ class Report:
         gallery = save_pictures(found.pictures, folder / "pictures")
         layers_csv.write(results, folder / "layers.csv")
         html.render(results, drawn, gallery, folder / "report.html")
-        save_weights(found, folder / "weights.safetensors")
         draft = folder / "results.json.new"
         draft.write_text(json.dumps(results, indent=1) + "\n")
         draft.replace(folder / "results.json")

@@ -278,6 +278,17 @@ def test_a_command_in_words_is_shown_as_typed_and_an_empty_one_not_at_all(result
     assert "command" not in text
 
 
+def test_the_commit_is_shown_and_that_it_was_changed(results, tmp_path):
+    source = {"commit": "0123abc", "dirty": True, "diff": "source.diff"}
+    _, _, text = render(results | {"source": source}, {}, tmp_path)
+    assert "code commit 0123abc, with the changes in source.diff" in text
+    _, _, text = render(results | {"source": source | {"dirty": False}}, {}, tmp_path)
+    assert "code commit 0123abc folder" in text
+    for nothing in (None, [], {"commit": None}):
+        _, _, text = render(results | {"source": nothing}, {}, tmp_path)
+        assert "commit" not in text
+
+
 def test_the_main_metric_comes_first():
     assert wording.metrics({"float": {"top5": 99.0, "top1": 80.0}}) == ["top1", "top5"]
     assert wording.metrics({"float": {"mine": 1.0, "miou": 70.0}}) == ["miou", "mine"]

@@ -18,6 +18,7 @@ from pipelines.stages.calibrate import Calibrate
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solve import SolveLayer
+from pipelines.store import checksum
 from quant.packing import unpack
 
 KEYS = {
@@ -25,6 +26,7 @@ KEYS = {
     "machine", "float", "quantized", "n_images", "fidelity", "drop", "seconds", "cached",
     "baseline", "speedup", "loss_ratio_vs_baseline", "size_mb", "layers", "not_quantized",
     "correction", "uncorrected", "output_dir", "costs", "costs_at_16_bits", "cost_units", "device",
+    "source", "settings", "fingerprints",
 }  # fmt: skip
 STAGES = {"calibrate", "sensitivity", "allocate", "quantize", "baseline", "batchnorm", "evaluate"}
 SHORT = ("calibrate.images=120", "report.heatmaps=1")  # as no other file: nothing is stored yet
@@ -74,6 +76,19 @@ def test_results_have_every_key_and_sane_values(outcome):
         assert {"name", "shape", "groups", "bits", "loss", "loss_rtn", "seconds"} <= set(layer)
         assert 0 < layer["loss"] <= layer["loss_rtn"]
         assert 0 <= layer["cluster"] <= 1 and set(layer["predicted_loss"]) == set("2345678")
+
+
+def test_results_say_what_they_come_from(outcome, digits):
+    results, (network, data) = outcome.results, digits
+    prints = results["fingerprints"]
+    assert prints["network"] == network.key and prints["checkpoint"] is None
+    assert prints["evaluation"] == data.evaluation_key, "the same images whatever calibrates"
+    assert prints["weights"] == checksum(outcome.folder / "weights.safetensors")
+    settings = results["settings"]
+    assert settings["bits"] == 3 and settings["precision"]["overrides"] == {"stem.0": 8}
+    assert settings["calibrate"]["seed"] == 0, "resolved"
+    assert "tracking" not in settings and set(settings) > {"model", "data", "grid", "machine"}
+    assert {"commit", "dirty", "diff", "untracked"} <= set(results["source"])
 
 
 def test_files_and_table_are_there(outcome):
@@ -185,7 +200,7 @@ def test_a_second_run_recomputes_nothing_and_gives_the_same_numbers(
     assert second.status == 0, second.text
     assert all(second.results["cached"].values()) and not any(outcome.results["cached"].values())
     assert second.text.count("from the store") >= len(STAGES)
-    same = KEYS - {"cached", "seconds", "output_dir", "machine"}
+    same = KEYS - {"cached", "seconds", "output_dir", "machine", "source"}
     for key in same:
         assert second.results[key] == outcome.results[key], key
     for stage in STAGES:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.tracking import NullTracker, WandbTracker, flatten
+from pipelines.tracking import NullTracker, WandbTracker, flatten, run_id
 
 RESULTS = json.loads((Path(__file__).parent / "example_results.json").read_text())
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,9 @@ SETTINGS = {
     "entity": None,
     "mode": "offline",
     "group": None,
+    "job_type": None,
     "tags": ["every"],
+    "notes": "what for",
     "connect_seconds": 5,
     "upload_seconds": 5,
 }
@@ -30,7 +32,9 @@ START = {
     "group": "sweep-7",
     "tags": ["w4"],
     "job_type": "ptq",
+    "origin": {"source": {"commit": "0123abc", "dirty": False}},
 }
+CALIBRATION = {"store": "Calibrate/0123", "images": ["a", "b", "c"], "layers": ["conv1"]}
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +47,13 @@ def _nothing_of_the_user(monkeypatch, tmp_path):
 
 
 def read(folder):
-    """All records of the only offline run below a folder: [(type, value)]."""
+    """All records of the only offline run below a folder."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    return records_of(path)
+
+
+def records_of(path):
+    """All records of a run file: [(type, value)]."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [json.loads(line) for line in lines]
@@ -60,6 +69,14 @@ def last_values(records, kind, items):
         key: value
         for record in of_type(records, kind)
         for key, value in record.get(items, {}).items()
+    }
+
+
+def content_of(artifact):
+    """The JSON files of an artifact, by name."""
+    return {
+        entry["path"]: json.loads(Path(entry["local_path"]).read_text())
+        for entry in artifact["manifest"]["contents"]
     }
 
 
@@ -84,7 +101,11 @@ def test_everything_of_an_offline_run_is_in_its_file(tmp_path, caplog, capfd):
     tracker.stage("quantize", 2.25, cached=True)
     tracker.layers([*RESULTS["layers"], {"name": "only a name"}])
     tracker.plots({"loss": tmp_path / "loss.png"})
+    tracker.calibration("calibration-net", CALIBRATION)
     tracker.weights(weights, "net@4 bit", {"bits": 4})
+    (tmp_path / "results.json").write_text("{}")
+    tracker.evaluation("evaluation-net", [tmp_path / "results.json"], {"top1": 80.5})
+    (tmp_path / "results.json").write_text("of another run")
     tracker.summary(RESULTS)
     tracker.finish()
 
@@ -94,7 +115,9 @@ def test_everything_of_an_offline_run_is_in_its_file(tmp_path, caplog, capfd):
     config = run["config"]["update"]
     assert {key: config[key] for key in START["config"]} == START["config"]
     assert run["project"] == "obliq-tests"
+    assert config["source"] == START["origin"]["source"]
     assert run["display_name"] == "synthetic"
+    assert run["notes"] == "what for"
     assert run["run_group"] == "sweep-7"
     assert run["job_type"] == "ptq"
     assert run["tags"] == ["every", "w4"]
@@ -127,12 +150,25 @@ def test_everything_of_an_offline_run_is_in_its_file(tmp_path, caplog, capfd):
     assert summary["plots/loss.width"] == 8
     assert list(folder.rglob("loss*.png"))
 
-    (artifact,) = [a for a in of_type(records, "artifact") if a["type"] == "model"]
+    artifacts = {a["type"]: a for a in of_type(records, "artifact")}
+    artifact = artifacts["model"]
     assert artifact["name"] == "net-4-bit"
     assert json.loads(artifact["metadata"]) == {"bits": 4}
     (content,) = artifact["manifest"]["contents"]
     assert content["path"] == "model.safetensors"
     assert content["local_path"] == str(weights / "model.safetensors")  # not a copy of it
+
+    # the run has used the calibration, has made the weights and used them, has made the evaluation
+    ends = {
+        kind: (a.get("user_created", False), a.get("use_after_commit", False))
+        for kind, a in artifacts.items()
+    }
+    assert ends["calibration"] == (True, True)
+    assert ends["model"] == (False, True)
+    assert ends["evaluation"] == (False, False)
+    assert json.loads(artifacts["calibration"]["metadata"])["images"] == 3
+    assert content_of(artifacts["calibration"]) == {"calibration.json": CALIBRATION}
+    assert content_of(artifacts["evaluation"]) == {"results.json": {}}, "a copy, not what follows"
 
     assert said(caplog) == []
     assert capfd.readouterr() == ("", "")
@@ -148,6 +184,70 @@ def test_a_run_that_died_is_marked_failed_and_says_of_what(tmp_path):
         last_values(records, "summary", "update")["error"]
         == "ValueError: H is not finite in layer conv1"
     )
+
+
+def test_the_same_command_in_the_same_folder_goes_on_in_the_same_run(tmp_path):
+    def run(config, project="obliq-tests"):
+        tracker = WandbTracker(**SETTINGS | {"project": project})
+        tracker.start(folder=tmp_path, **START | {"config": config, "origin": {}})
+        tracker.finish()
+        (path,) = Path(tracker.where).glob("run-*.wandb")
+        (record,) = of_type(records_of(path), "run")
+        assert record["resume"] is True, "wandb sync is to append, not to replace"
+        return record["run_id"]
+
+    first = run({"bits": 4})
+    assert run({"bits": 4}) == first
+    assert json.loads((tmp_path / "wandb" / "run_id.json").read_text())["id"] == first
+    assert run({"bits": 3}) != first, "another command is another run"
+    assert run({"bits": 4}, "other") != first
+
+    listed = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", "--dry-run", str(tmp_path / "wandb")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "Would sync 4 run(s)" in listed.stdout + listed.stderr
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": "../../x"}', '{"id": 7}'])
+def test_a_damaged_run_id_is_replaced(tmp_path, text):
+    file = tmp_path / "wandb" / "run_id.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    found, known = run_id.of(tmp_path, {"bits": 4})
+    assert len(found) == 8 and found.isalnum() and not known
+    assert run_id.of(tmp_path, {"bits": 4}) == (found, True)
+
+
+def test_what_a_person_sets_overrides_what_the_run_says(tmp_path):
+    tracker = WandbTracker(**SETTINGS | {"group": "mine", "job_type": "search"})
+    tracker.start(folder=tmp_path, **START)
+    tracker.finish()
+    (run,) = of_type(read(tmp_path), "run")
+    assert (run["run_group"], run["job_type"]) == ("mine", "search")
+
+
+def test_project_and_entity_come_from_the_environment_or_the_command_line(monkeypatch):
+    omegaconf = pytest.importorskip("omegaconf")
+    for path in ("offline", "wandb"):
+        config = omegaconf.OmegaConf.load(ROOT / "conf" / "tracking" / f"{path}.yaml")
+        assert (config.project, config.entity) == ("obliq", None)
+        with monkeypatch.context() as user:
+            user.setenv("WANDB_PROJECT", "theirs")
+            user.setenv("WANDB_ENTITY", "team")
+            assert (config.project, config.entity) == ("theirs", "team")
+
+
+def test_a_run_that_died_and_then_succeeds_has_no_error_any_more(tmp_path):
+    tracker = WandbTracker(**SETTINGS)
+    tracker.start(folder=tmp_path, **START)
+    tracker.fail(ValueError("killed"))
+    tracker.start(folder=tmp_path, **START)
+    tracker.finish()
+    died, went_on = (records_of(p) for p in sorted(tmp_path.glob("wandb/offline-*/run-*.wandb")))
+    assert last_values(died, "summary", "update")["error"] == "ValueError: killed"
+    assert last_values(went_on, "summary", "update")["error"] is None
+    assert (exit_code(died), exit_code(went_on)) == (1, 0)
 
 
 def test_two_runs_in_one_process_stay_two_runs(tmp_path):
@@ -261,6 +361,7 @@ def test_no_tracking_never_imports_wandb(tmp_path):
         tracker.start(folder=Path({str(tmp_path)!r}), **{START!r})
         tracker.stage("calibrate", 1.0, cached=False)
         tracker.layers([]); tracker.plots({{}}); tracker.weights(Path("w"), "w", {{}})
+        tracker.calibration("c", {{}}); tracker.evaluation("e", [], {{}})
         tracker.summary({{}}); tracker.finish(); tracker.fail(ValueError())
         assert tracker.where == "" and "wandb" not in sys.modules
     """

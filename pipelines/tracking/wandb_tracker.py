@@ -1,4 +1,4 @@
-"""Where a run is recorded beside its own folder: Weights & Biases, or nowhere.
+"""A run recorded with Weights & Biases.
 
 The only file that imports wandb, and only once a run has started. A tracker never ends a
 computation: whatever wandb raises is reported once, and `results.json` holds the same values. In a
@@ -10,92 +10,24 @@ run is lost with a process that dies: https://github.com/wandb/wandb/issues/8114
 
 from __future__ import annotations
 
+import json
 import logging
-import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from pipelines.confidential import redact
 from pipelines.reporting import layers_csv
+from pipelines.tracking import run_id
+from pipelines.tracking.flat import flatten
+from pipelines.tracking.lineage import artifact_name
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pipelines.tracking")
 
 FLUSH_SECONDS = 0.2  # how often wandb's process writes to the run's file (its own default: 15)
-
-Scalar = float | int | bool | str
-
-
-class Tracker(Protocol):
-    """What the pipeline tells about a run, in the order of the methods."""
-
-    @property
-    def where(self) -> str:
-        """Folder or address of the run, "" if there is none."""
-
-    def start(
-        self,
-        config: Mapping[str, Any],
-        name: str,
-        folder: Path,
-        group: str | None,
-        tags: Sequence[str],
-        job_type: str,
-    ) -> None:
-        """Begin a run: `config` is plain and resolved, `folder` the run's output folder."""
-
-    def stage(self, name: str, seconds: float, cached: bool) -> None:
-        """A stage has ended (or its result came from the store)."""
-
-    def layers(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The layer table, a row per layer (`results["layers"]`)."""
-
-    def plots(self, images: Mapping[str, Path]) -> None:
-        """PNG files by name."""
-
-    def weights(self, path: Path, name: str, metadata: Mapping[str, Any]) -> None:
-        """The quantized weights: a file or a folder that will stay where it is."""
-
-    def summary(self, results: Mapping[str, Any]) -> None:
-        """Every single value of `results`, by the names of `flatten`."""
-
-    def finish(self) -> None:
-        """The run succeeded."""
-
-    def fail(self, error: BaseException) -> None:
-        """The run died of `error`; it is marked as failed."""
-
-
-@dataclass(frozen=True)
-class NullTracker:
-    """Records nothing."""
-
-    where: str = field(default="", init=False)
-
-    def start(
-        self,
-        config: Mapping[str, Any],
-        name: str,
-        folder: Path,
-        group: str | None,
-        tags: Sequence[str],
-        job_type: str,
-    ) -> None: ...
-
-    def stage(self, name: str, seconds: float, cached: bool) -> None: ...
-
-    def layers(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
-
-    def plots(self, images: Mapping[str, Path]) -> None: ...
-
-    def weights(self, path: Path, name: str, metadata: Mapping[str, Any]) -> None: ...
-
-    def summary(self, results: Mapping[str, Any]) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def fail(self, error: BaseException) -> None: ...
 
 
 @dataclass
@@ -107,8 +39,9 @@ class WandbTracker:
         entity: user or team; None is the user's default.
         mode: "offline" writes into the run's folder; "online" falls back to that when the server
             does not answer or no API key is configured. Never prompts.
-        group: overrides the group that `start` is given.
+        group, job_type: override those that `start` is given.
         tags: added to those that `start` is given.
+        notes: what a person wants to say about the run.
         connect_seconds: limit of each step of connecting, online only.
         upload_seconds: limit of the upload at the end, online only; the rest stays on disk.
     """
@@ -117,13 +50,16 @@ class WandbTracker:
     entity: str | None
     mode: Literal["offline", "online"]
     group: str | None
+    job_type: str | None
     tags: Sequence[str]
+    notes: str | None
     connect_seconds: float
     upload_seconds: float
     _run: Any = field(default=None, init=False, repr=False)
     _folder: str = field(default="", init=False, repr=False)
     _where: str = field(default="", init=False, repr=False)
     _warned: bool = field(default=False, init=False, repr=False)
+    _again: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.mode not in ("offline", "online"):
@@ -145,24 +81,29 @@ class WandbTracker:
         group: str | None,
         tags: Sequence[str],
         job_type: str,
+        origin: Mapping[str, Any],
     ) -> None:
-        """Begin a run under `folder`/wandb; see `Tracker.start`."""
+        """Begin a run under `folder`/wandb, or go on with it; see `Tracker.start`."""
         self._run, self._where, self._warned = None, "", False
-        settings = {
-            "project": self.project,
-            "entity": self.entity,
-            "name": name,
-            "dir": str(folder),
-            "group": self.group or group,
-            "tags": list(dict.fromkeys([*self.tags, *tags])),
-            "job_type": job_type,
-            "config": dict(config),
-        }
         try:
             import wandb
 
             wandb.setup(wandb.Settings(silent=True))
-            folder.mkdir(parents=True, exist_ok=True)
+            own = {key: value for key, value in config.items() if key != "tracking"}
+            where = {"project": self.project, "entity": self.entity}
+            identity, self._again = run_id.of(folder, {"name": name, **where, **own})
+            settings = {
+                **where,
+                "id": identity,
+                "resume": "allow",
+                "name": name,
+                "notes": self.notes,
+                "dir": str(folder),
+                "group": self.group or group,
+                "tags": list(dict.fromkeys([*self.tags, *tags])),
+                "job_type": self.job_type or job_type,
+                "config": {**config, **origin},
+            }
             problem = self._connect(wandb, settings) if self.mode == "online" else None
             if self._run is None:
                 self._run = self._init(wandb, settings, "offline")
@@ -204,17 +145,36 @@ class WandbTracker:
 
         self._send(send)
 
-    def weights(self, path: Path, name: str, metadata: Mapping[str, Any]) -> None:
-        """Log an artifact of type "model"; its files are referred to, not copied."""
+    def calibration(self, name: str, record: Mapping[str, Any]) -> None:
+        """Use an artifact of type "calibration" with the record as its only file."""
 
         def send(run: Any) -> None:
-            import wandb
+            file = self._own_file("calibration.json")
+            file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            counts = {k: len(v) if isinstance(v, list) else v for k, v in record.items()}
+            artifact = _artifact(name, "calibration", counts, [file])
+            _record(run, artifact, made_here=False, used_here=True)
 
-            clean = re.sub(r"[^A-Za-z0-9_.-]", "-", name)
-            artifact = wandb.Artifact(clean, type="model", metadata=dict(metadata))
-            add = artifact.add_dir if path.is_dir() else artifact.add_file
-            add(str(path), policy="immutable")
-            run.log_artifact(artifact)
+        self._send(send)
+
+    def weights(self, path: Path, name: str, metadata: Mapping[str, Any]) -> None:
+        """Log, and use, an artifact of type "model"; its files are referred to, not copied."""
+        self._send(
+            lambda run: _record(
+                run, _artifact(name, "model", metadata, [path]), made_here=True, used_here=True
+            )
+        )
+
+    def evaluation(self, name: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> None:
+        """Log an artifact of type "evaluation" with copies of the files.
+
+        Copies, since a repeated command writes the same files anew.
+        """
+
+        def send(run: Any) -> None:
+            copies = [Path(shutil.copyfile(f, self._own_file(f.name))) for f in files]
+            artifact = _artifact(name, "evaluation", metadata, copies)
+            _record(run, artifact, made_here=True, used_here=False)
 
         self._send(send)
 
@@ -228,11 +188,13 @@ class WandbTracker:
 
     def finish(self) -> None:
         """Close the run as finished."""
+        if self._again:  # what an earlier part of it died of
+            self._send(lambda run: run.summary.update({"error": None}))
         self._close(0)
 
     def fail(self, error: BaseException) -> None:
         """Close the run as failed, with the error's text in the summary as `error`."""
-        text = f"{type(error).__name__}: {error}"
+        text = redact(f"{type(error).__name__}: {error}")
         self._send(lambda run: run.summary.update({"error": text}))
         self._close(1)
 
@@ -243,7 +205,7 @@ class WandbTracker:
                 return "no API key: `wandb login` sets one"
             self._run = self._init(wandb, settings, "online")
         except Exception as error:
-            return " ".join(str(error).split())[:120]
+            return redact(" ".join(str(error).split()))[:120]
         return None
 
     def _init(self, wandb: Any, settings: Mapping[str, Any], mode: str) -> Any:
@@ -269,6 +231,12 @@ class WandbTracker:
         self._folder, self._where = folder, folder if mode == "offline" else str(run.url)
         return run
 
+    def _own_file(self, name: str) -> Path:
+        """A path in the folder of this W&B run, where nothing changes until it is uploaded."""
+        folder = Path(self._folder) / "artifacts"
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
     def _send(self, action: Callable[[Any], object]) -> None:
         if self._run is not None:
             try:
@@ -283,7 +251,7 @@ class WandbTracker:
         if self._warned:
             return
         self._warned = True
-        text = " ".join(str(error).split())[:200]
+        text = redact(" ".join(str(error).split()))[:200]
         hint = f" What it has so far: wandb sync {self._folder}" if self._run is not None else ""
         log.warning("W&B failed, the run goes on without it: %s.%s", text, hint)
 
@@ -294,20 +262,25 @@ def _settle(run: Any) -> None:
     time.sleep(2 * FLUSH_SECONDS)
 
 
-def flatten(results: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Single values of nested results, by path.
+def _artifact(name: str, kind: str, metadata: Mapping[str, Any], paths: Sequence[Path]) -> Any:
+    """An artifact that refers to files, and to what is in folders."""
+    import wandb
 
-    An interval becomes two values; other lists (the layers) and missing values are left out.
+    artifact = wandb.Artifact(artifact_name(name), type=kind, metadata=dict(metadata))
+    for path in paths:
+        add = artifact.add_dir if path.is_dir() else artifact.add_file
+        add(str(path), policy="immutable")
+    return artifact
 
-    >>> flatten({"speedup": 9.5, "drop": {"points": 0.4, "ci95": [-0.1, 0.9]}, "layers": [{}]})
-    {'speedup': 9.5, 'drop/points': 0.4, 'drop/ci95_lo': -0.1, 'drop/ci95_hi': 0.9}
+
+def _record(run: Any, artifact: Any, made_here: bool, used_here: bool) -> None:
+    """Say that a run has made an artifact, has used it, or both.
+
+    `Run.use_artifact` does the same with a new artifact but refuses to offline, where `wandb sync`
+    would do it: hence the call below it. Without that, the artifact is logged as made here.
     """
-    flat: dict[str, Scalar] = {}
-    for key, value in results.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}/{name}": leaf for name, leaf in flatten(value).items()}
-        elif key == "ci95" and isinstance(value, Sequence) and len(value) == 2:
-            flat |= {"ci95_lo": value[0], "ci95_hi": value[1]}
-        elif isinstance(value, float | int | bool | str):
-            flat[key] = value
-    return flat
+    below = getattr(run, "_log_artifact", None)
+    if below is None or not used_here:
+        run.log_artifact(artifact)
+    else:
+        below(artifact, is_user_created=not made_here, use_after_commit=True)
