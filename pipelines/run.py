@@ -6,6 +6,7 @@ The only file that imports Hydra. `obliq ...` and `python -m pipelines.run ...` 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,11 +29,8 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines import words
+from pipelines import launch, words
 from pipelines.screen import Screen
-
-if TYPE_CHECKING:
-    from pipelines.ptq import Run
 
 PACKAGES = (
     "torch",
@@ -96,22 +94,46 @@ def job(cfg: DictConfig) -> float | None:
 
 
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
-    """Build everything from the configuration, then run the chain."""
+    """Run the chain, in as many processes as the machine has devices."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     screen.line(_name(settings), mark="[bold]obliq[/]  ")
+    about, processes = _about(settings, folder), settings["machine"].get("devices")
+    if not isinstance(processes, int) or processes < 2:
+        return chain(launch.Place(), settings, about, screen)
+    launch.together(processes, member, settings, about)
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def chain(
+    place: launch.Place, settings: Mapping[str, Any], about: Mapping[str, Any], screen: Screen
+) -> dict[str, Any]:
+    """Build everything from the settings, then run the chain, in this process."""
+    cfg = OmegaConf.create(dict(settings))
     with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
-        from pipelines import ptq, store_users, typecheck
+        from pipelines import ptq, ranks, store_users, typecheck
         from pipelines.store import Store
+        from pipelines.tracking import NullTracker
 
         typecheck.check(settings)
         stages = ptq.Chain.__dataclass_fields__
-        chain = ptq.Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})
-        machine = replace(instantiate(cfg.machine, _convert_="all"), screen=screen)
-        tracker = instantiate(cfg.tracking, _convert_="all")
-        about = _about(settings, folder)
+        built = ptq.Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})
+        machine = instantiate(cfg.machine, _convert_="all")
+        tracker = NullTracker() if place.rank else instantiate(cfg.tracking, _convert_="all")
     root = _store()
-    with store_users.using(root):
-        return ptq.run(chain, Store(root, screen.line), machine, tracker, about)
+    with store_users.using(root), ranks.joined(place, machine.accelerator) as among:
+        machine = replace(machine, screen=screen, ranks=among)
+        store = Store(root, screen.line, among)
+        return ptq.run(built, store, machine, tracker, ptq.Run(**about))
+
+
+def member(place: launch.Place, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """`chain` in one of several processes; what it fails of is told by the one that watches."""
+    try:
+        chain(place, settings, about, Screen.nowhere() if place.rank else Screen())
+    except Exception as err:
+        trace = "".join(traceback.format_exception(err))
+        raise launch.Failed(_told(err), trace) from err
 
 
 def _store() -> Path:
@@ -135,10 +157,8 @@ def _width(settings: dict[str, Any]) -> str:
     return f"w{settings['bits']}{activations}" if target is None else f"mixed{100 * target:g}"
 
 
-def _about(settings: dict[str, Any], folder: Path) -> Run:
-    """Names of the run, and the head of results.json."""
-    from pipelines.ptq import Run
-
+def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Fields of `ptq.Run`: names of the run, and the head of results.json."""
     config = HydraConfig.get()
     choices = config.runtime.choices
     names = {
@@ -152,15 +172,15 @@ def _about(settings: dict[str, Any], folder: Path) -> Run:
     }
     sweep = Path(config.sweep.dir).name if config.mode and config.mode.name == "MULTIRUN" else None
     tags = settings["tags"] if isinstance(settings["tags"], list) else [settings["tags"]]
-    return Run(
-        folder=folder,
-        about=names,
-        config=settings,
-        name=_name(settings),
-        group=sweep,
-        tags=[*tags, choices["method"], choices["data"], _width(settings)],
-        seed=settings["seed"],
-    )
+    return {
+        "folder": folder,
+        "about": names,
+        "config": settings,
+        "name": _name(settings),
+        "group": sweep,
+        "tags": [*tags, choices["method"], choices["data"], _width(settings)],
+        "seed": settings["seed"],
+    }
 
 
 def _missed(found: Mapping[str, Any]) -> str:
@@ -190,15 +210,20 @@ def _interrupted(screen: Screen) -> None:
 
 def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> None:
     """What, where, what to do, on one screen; the traceback goes to a file."""
-    notes = [f"({note})" for note in getattr(_cause(err), "__notes__", ())]
-    screen.line(" ".join([_text(_cause(err)), *notes]), mark="[red]✗[/] ")
+    screen.line(_told(err), mark="[red]✗[/] ")
     if folder is None:
         return
+    trace = err.trace if isinstance(err, launch.Failed) else ""
     try:
-        (folder / "error.log").write_text("".join(traceback.format_exception(err)))
+        (folder / "error.log").write_text(trace or "".join(traceback.format_exception(err)))
         screen.line(f"  details: {folder / 'error.log'}", style="dim")
     except OSError:  # then that is what went wrong, most likely
         pass
+
+
+def _told(err: BaseException) -> str:
+    notes = [f"({note})" for note in getattr(_cause(err), "__notes__", ())]
+    return " ".join([_text(_cause(err)), *notes])
 
 
 def _cause(err: BaseException) -> BaseException:
@@ -225,7 +250,7 @@ def _text(err: BaseException) -> str:
     if isinstance(err, OSError):
         named = f": {err.filename}" if err.filename else ""
         return f"{err.strerror or err}{named}"
-    known_kind = isinstance(err, ValueError) or type(err).__module__.startswith("hydra")
+    known_kind = isinstance(err, ValueError | launch.Failed) or type(err).__module__.startswith("hydra")
     return str(err) if known_kind else f"{type(err).__name__}: {err}"
 
 
