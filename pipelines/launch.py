@@ -41,7 +41,7 @@ class Place:
     folder: str = ""
 
 
-class Failed(Exception):
+class MemberError(Exception):
     """What one of the processes failed of.
 
     Attributes:
@@ -57,7 +57,7 @@ def together(processes: int, work: Callable[..., None], *args: Any) -> None:
     """Run work(place, *args) in so many new processes at once; all must be picklable.
 
     Raises:
-        Failed: the first error of any of them; `work` may raise one itself, with its own text.
+        MemberError: the first error of any of them; `work` may raise one itself, with its own text.
         KeyboardInterrupt: this process, or one of them, was interrupted.
     """
     context = get_context("spawn")
@@ -82,7 +82,7 @@ def _watch(members: Sequence[Any], folder: Path) -> None:
         left = None if until is None else max(0.0, until - time.monotonic())
         ended = connection.wait(list(running), left)
         for sentinel in ended:
-            running.pop(sentinel).join()  # type: ignore[arg-type]
+            running.pop(sentinel).join()
         if until is None and any(member.exitcode for member in members):
             until = time.monotonic() + LATER
         elif until is not None and not ended:
@@ -97,7 +97,7 @@ def _cause(members: Sequence[Any], folder: Path) -> BaseException:
     for rank, member in enumerate(members):
         if member.exitcode is not None and member.exitcode < 0:
             name = signal.Signals(-member.exitcode).name
-            return Failed(
+            return MemberError(
                 f"process {rank + 1} of {count} was ended by {name} (for want of memory, perhaps): "
                 "take fewer processes, machine.devices=N, or smaller batches" + _said(folder, rank)
             )
@@ -105,12 +105,12 @@ def _cause(members: Sequence[Any], folder: Path) -> BaseException:
     if reports:
         first = min(reports, key=lambda report: report["time"])
         where = f"Process {first['rank'] + 1} of {count}\n"
-        return Failed(first["text"], where + first["trace"])
+        return MemberError(first["text"], where + first["trace"])
     if any(member.exitcode == INTERRUPTED for member in members):
         return KeyboardInterrupt()
     rank, status = next((i, m.exitcode) for i, m in enumerate(members) if m.exitcode)
     said = _said(folder, rank)
-    return Failed(f"process {rank + 1} of {count} ended with status {status}{said}")
+    return MemberError(f"process {rank + 1} of {count} ended with status {status}{said}")
 
 
 def _said(folder: Path, rank: int) -> str:
@@ -154,9 +154,9 @@ def _member(place: Place, work: Callable[..., None], args: Sequence[Any]) -> Non
 
 
 def _report(place: Place, err: BaseException) -> None:
-    told = isinstance(err, Failed)
-    trace = err.trace if told and err.trace else "".join(traceback.format_exception(err))
-    text = str(err) if told else f"{type(err).__name__}: {err}"
+    trace = err.trace if isinstance(err, MemberError) else ""
+    trace = trace or "".join(traceback.format_exception(err))
+    text = str(err) if isinstance(err, MemberError) else f"{type(err).__name__}: {err}"
     report = {"rank": place.rank, "time": time.time(), "text": text, "trace": trace}
     path = Path(place.folder) / f"{place.rank}.failed"
     with suppress(OSError):  # then the exit status must do

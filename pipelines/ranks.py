@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -198,7 +198,7 @@ def joined(place: Place, accelerator: str) -> Iterator[Ranks]:
         world_size=place.world,
         timeout=PATIENCE,
     )
-    words = dist.new_group(backend="gloo", timeout=PATIENCE)
+    words: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
     yield Ranks(place.rank, place.world, device, words)
     dist.barrier(words)  # not after an error: nobody may come
     dist.destroy_process_group()

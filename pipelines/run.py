@@ -133,7 +133,7 @@ def member(place: launch.Place, settings: Mapping[str, Any], about: Mapping[str,
         chain(place, settings, about, Screen.nowhere() if place.rank else Screen())
     except Exception as err:
         trace = "".join(traceback.format_exception(err))
-        raise launch.Failed(_told(err), trace) from err
+        raise launch.MemberError(_told(err), trace) from err
 
 
 def _store() -> Path:
@@ -213,7 +213,7 @@ def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> 
     screen.line(_told(err), mark="[red]✗[/] ")
     if folder is None:
         return
-    trace = err.trace if isinstance(err, launch.Failed) else ""
+    trace = err.trace if isinstance(err, launch.MemberError) else ""
     try:
         (folder / "error.log").write_text(trace or "".join(traceback.format_exception(err)))
         screen.line(f"  details: {folder / 'error.log'}", style="dim")
@@ -250,8 +250,10 @@ def _text(err: BaseException) -> str:
     if isinstance(err, OSError):
         named = f": {err.filename}" if err.filename else ""
         return f"{err.strerror or err}{named}"
-    known_kind = isinstance(err, ValueError | launch.Failed) or type(err).__module__.startswith("hydra")
-    return str(err) if known_kind else f"{type(err).__name__}: {err}"
+    told = isinstance(err, ValueError | launch.MemberError)
+    if told or type(err).__module__.startswith("hydra"):
+        return str(err)
+    return f"{type(err).__name__}: {err}"
 
 
 if __name__ == "__main__":

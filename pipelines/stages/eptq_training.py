@@ -243,7 +243,7 @@ class RoundingTraining(LightningModule):
         parts = [total.to(self.device).reshape(1), *(g.flatten() for g in gradients)]
         found = self.trainer.strategy.reduce(torch.cat(parts).double(), reduce_op="sum")
         assert isinstance(found, Tensor)
-        first, *sums = found.split([len(part) for part in parts])
+        first, *sums = torch.split(found, [len(part) for part in parts])
         for parameter, gradient in zip(parameters, sums, strict=True):
             parameter.grad = gradient.reshape(parameter.shape).to(parameter)
         return first[0].to(total)
