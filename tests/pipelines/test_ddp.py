@@ -65,9 +65,9 @@ class Command:
     def start(self, *words, processes=2):
         own = {"OBLIQ_CACHE": str(self.store), "PYTHONPATH": f"{ROOT}{os.pathsep}{self.tmp_path}"}
         several = ("machine=ddp", f"machine.devices={processes}", "machine.accelerator=cpu")
+        where = f"hydra.run.dir={self.folder}"
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.run", *several, *ALL, *words]
-            + [f"hydra.run.dir={self.folder}"],
+            [sys.executable, "-m", "pipelines.run", *several, *ALL, *words, where],
             env={**os.environ, **own},
             cwd=self.tmp_path,
             stdout=subprocess.DEVNULL,

@@ -122,7 +122,7 @@ def test_the_cause_is_told_and_not_what_came_of_it(work, tmp_path):
 
 def test_a_process_that_does_not_listen_is_ended_all_the_same(work, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "GRACE", 0.2)
-    with pytest.raises(launch.MemberError, match="^ValueError: no use$"):
+    with pytest.raises(launch.MemberError, match=r"^ValueError: no use$"):
         launch.together(2, work.deaf, str(tmp_path))
     assert ended(tmp_path)
 
