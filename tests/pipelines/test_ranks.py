@@ -6,6 +6,7 @@ import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -15,6 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.ranks import Ranks
 from pipelines.store import Store
+
+STAGES = Path(__file__).parents[2] / "pipelines" / "stages"
 
 
 def batches(loader):
@@ -169,3 +172,11 @@ def test_processes_with_other_inputs_are_told_so(tmp_path):
 
     found = in_all(2, work)
     assert "do not have the same inputs for Double" in str(found[1])
+
+
+@pytest.mark.parametrize("path", sorted(STAGES.glob("*.py")), ids=lambda path: path.stem)
+def test_a_stage_that_runs_networks_on_all_processes_says_so(path):
+    """Where rank 0 alone called the trainer, it would wait for the others for ever."""
+    source = path.read_text()
+    uses = any(f"machine.{loop}(" in source for loop in ("predict", "test", "fit"))
+    assert ("TOGETHER: ClassVar[bool] = True" in source) >= uses
