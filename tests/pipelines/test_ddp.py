@@ -169,6 +169,18 @@ def test_eptq_is_trained_by_two_processes_as_by_one(two, obliq):
         assert loss == pytest.approx(other, rel=1e-6 if step < 3 else 1e-2)
 
 
+@pytest.mark.long
+def test_norms_whose_batches_depend_on_each_other_are_matched_as_by_one_process(
+    two, obliq, tiny_bert
+):
+    model = (f"model.checkpoint={tiny_bert}", "model.max_length=12", f"data.root={tiny_bert}")
+    words = ("model=transformers", "model.name=tiny", "data=sst2", *model, "calibrate.images=20")
+    more = ("calibrate.batch_size=5", "data.batch_size=7", "act_bits=8", "bits=3", "method=gptq")
+    _, one = both(two, obliq, *words, *more)
+    same(two.folder, one.folder)
+    assert one.results["correction"]["kl_after"] > 0
+
+
 BROKEN = """
 import os
 import time
