@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from lightning import LightningModule
@@ -16,6 +16,8 @@ class CollectOutputs(LightningModule):
 
     Attributes:
         outputs: tensors [n, ...] on the CPU, in the order of the data set; after the test.
+        parts: of this process's batches; where there are several processes, whoever runs the test
+            must `join` those of all.
     """
 
     outputs: dict[str, Tensor]
@@ -26,31 +28,27 @@ class CollectOutputs(LightningModule):
         super().__init__()
         self.task = task
         self.network, self.reference = network, reference
-        self._parts: list[dict[str, Tensor]] = []
+        self.parts: list[dict[str, Tensor]] = []
 
     def on_test_epoch_start(self) -> None:
-        self._parts = []
+        self.parts = []
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         found = self.task.outputs(self.network, self.reference, batch)
-        self._parts.append({name: value.detach().cpu() for name, value in found.items()})
+        self.parts.append({name: value.detach().cpu() for name, value in found.items()})
 
     def on_test_epoch_end(self) -> None:
-        """Join the batches of all ranks.
+        if self.trainer.world_size == 1:
+            self.join(self.parts)
+
+    def join(self, parts: Sequence[dict[str, Tensor]]) -> None:
+        """The outputs of all batches, which are in their order.
 
         Raises:
             ValueError: outputs that are not finite.
         """
-        joined = {name: torch.cat([p[name] for p in self._parts]) for name in self._parts[0]}
-        if self.trainer.world_size > 1:
-            joined = {name: self._from_ranks(part) for name, part in joined.items()}
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         for name, values in joined.items():
             if values.dim() > 1:
                 finite(name, values)
-        self.outputs, self._parts = joined, []
-
-    def _from_ranks(self, part: Tensor) -> Tensor:
-        """Undo the sampler: rank r of R had images r, r + R, ..., padded at the end."""
-        gathered: Any = self.all_gather(part)  # [R, m, ...]
-        loader: Any = self.trainer.test_dataloaders
-        return torch.as_tensor(gathered).cpu().transpose(0, 1).flatten(0, 1)[: len(loader.dataset)]
+        self.outputs, self.parts = joined, []

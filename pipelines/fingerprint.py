@@ -20,7 +20,9 @@ from typing import Any
 PACKAGES = ("quant", "evaluation", "pipelines")
 OUTSIDE = (
     "pipelines.fingerprint",
+    "pipelines.launch",
     "pipelines.machine",
+    "pipelines.ranks",
     "pipelines.reporting",
     "pipelines.screen",
     "pipelines.store",

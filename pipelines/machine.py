@@ -24,6 +24,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from evaluation.evaluator import CollectOutputs
+from pipelines.ranks import Ranks
 from pipelines.screen import Screen
 
 
@@ -52,9 +54,10 @@ class Machine:
 
     Attributes:
         accelerator: "auto", "cpu", "cuda", ...
-        devices: how many.
+        devices: how many; a process for each.
         precision: of the networks' loops, "32-true", "bf16-mixed", ...
-        threads: CPU threads; None for all cores.
+        threads: CPU threads of a process; None for its share of all cores.
+        ranks: this process among those of the run.
     """
 
     accelerator: str
@@ -62,6 +65,7 @@ class Machine:
     precision: str
     threads: int | None
     screen: Screen = field(default_factory=Screen)
+    ranks: Ranks = field(default_factory=Ranks)
     key: str = ""
 
     def __post_init__(self) -> None:
@@ -77,6 +81,8 @@ class Machine:
         _keep_freed_memory()
         if self.threads:
             torch.set_num_threads(self.threads)
+        elif self.ranks.several:
+            torch.set_num_threads(max(1, torch.get_num_threads() // self.ranks.world))
         for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="lightning")
@@ -89,15 +95,27 @@ class Machine:
                 f"precision={self.precision} cannot be used here: {err}. machine=cpu always can"
             ) from err
 
-    def predict(self, name: str, module: LightningModule, loader: DataLoader[Any]) -> None:
-        """Send `loader` through `module.predict_step` under a progress bar."""
+    def predict(
+        self, name: str, module: LightningModule, loader: DataLoader[Any], share: bool = True
+    ) -> None:
+        """Send `loader` through `module.predict_step` under a progress bar.
+
+        With several processes each one sends its share of the batches, all of them without
+        `share`; `predict_step` is told a batch's number among those of all processes.
+        """
+        loader = self.ranks.share(loader) if share else loader
+        module.allow_zero_length_dataloader_with_multiple_devices = True
         with self.screen.bar(name, len(loader)) as advance:
             self._trainer(advance).predict(module, loader, return_predictions=False)
 
-    def test(self, name: str, module: LightningModule, loader: DataLoader[Any]) -> None:
-        """Send `loader` through `module.test_step` under a progress bar."""
+    def test(self, name: str, module: CollectOutputs, loader: DataLoader[Any]) -> None:
+        """Send `loader`, shared likewise, through `module`; the outputs are those of all."""
+        loader = self.ranks.share(loader)
+        module.allow_zero_length_dataloader_with_multiple_devices = True
         with self.screen.bar(name, len(loader)) as advance:
             self._trainer(advance).test(module, loader, verbose=False)
+        if self.ranks.several:
+            module.join(self.ranks.in_order(module.parts))
 
     def fit(
         self, name: str, module: LightningModule, epochs: int, steps: int, folder: Path
@@ -124,7 +142,7 @@ class Machine:
             ).fit(module, ckpt_path=found if _whole(found) else None, weights_only=True)
 
     def _trainer(self, advance: Any, *callbacks: Callback, **more: Any) -> Trainer:
-        settings = {"enable_checkpointing": False, **more}
+        settings = {"enable_checkpointing": False, **self.ranks.trainer_settings(), **more}
         return Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
@@ -143,6 +161,7 @@ class Machine:
             **_gpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "processes": self.ranks.world,
             "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
             "accelerator": self.accelerator,
             "precision": self.precision,

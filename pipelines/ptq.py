@@ -146,6 +146,8 @@ def run(
             tracker.fail(err)
         raise
     tracker.finish()
+    if machine.ranks.rank:
+        return results
     print_table(results, machine.screen.console)
     if tracker.where:
         machine.screen.line(f" W&B                 {nearby(tracker.where)}", style="dim")
@@ -159,7 +161,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     preflight.writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
     preflight.settings_work(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
     if chain.rounding is not None:
-        chain.rounding.check(chain.calibrate.images)
+        chain.rounding.check(chain.calibrate.images, machine.ranks.world)
     chain.model.check()
     data, calibrate = chain.data, chain.calibrate
     with machine.screen.busy("loading the network"):
@@ -175,8 +177,8 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     check = preflight.CheckImages(data.skip_bad)
     images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")
     checked = store.run(check, images, machine)
-    if checked.cached and checked.record["skipped"]:
-        data.check()  # leaves the same images out again
+    if checked.record["skipped"] and not data.skipped:
+        data.check()  # leaves out the images that were found before, or by another process
     hessians = preflight.network_fits(network, data, chain.precision)
     if chain.rounding is not None or wants_importance(chain.quantize.solve.fit_grid):
         preflight.layers_run_once(network, data)
@@ -222,7 +224,8 @@ def _stages(
     bits = allocation.bits
     quantize_inputs = chain.activations.with_bits(allocation.inputs)
     width = Keyed(bits, str(sorted(bits.items())))
-    given: tuple[Any, ...] = (network, calibration, width, *([importance] if importance else []))
+    more = [importance] if importance else []
+    given: tuple[Any, ...] = (network, calibration, width, machine, *more)
     searched = allocation.record is not None
     known = allocation.cached if searched else store.has(chain.sensitivity, *given)
     log.stage("allocate", allocation.seconds, known, _range(bits))
@@ -320,6 +323,8 @@ def _stages(
         rounding=trained,
         precision=allocation.record,
     )
+    if machine.ranks.rank:  # one process writes the results
+        return {}
     begin = {
         **about.about,
         **_average(allocation, layers),

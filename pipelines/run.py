@@ -7,6 +7,7 @@ The only file that imports Hydra. `obliq ...` and `python -m pipelines.run ...` 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,11 +29,8 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines import confidential, naming, words
+from pipelines import confidential, launch, naming, words
 from pipelines.screen import Screen
-
-if TYPE_CHECKING:
-    from pipelines.ptq import Run
 
 INTERRUPTED = 130  # exit status, as shells have it
 UNREACHED = 3  # exit status: no configuration meets precision.target
@@ -105,25 +103,49 @@ def job(cfg: DictConfig) -> float | None:
 
 
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
-    """Build everything from the configuration, then run the chain."""
+    """Run the chain, in as many processes as the machine has devices."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _keep_secrets_out(settings, folder)
     for check in checks:
         check(settings)
     screen.line(_name(settings), mark="[bold]obliq[/]  ")
+    about, processes = _about(settings, folder), settings["machine"].get("devices")
+    if not isinstance(processes, int) or processes < 2:
+        return chain(launch.Place(), settings, about, screen)
+    launch.together(processes, member, settings, about)
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def chain(
+    place: launch.Place, settings: Mapping[str, Any], about: Mapping[str, Any], screen: Screen
+) -> dict[str, Any]:
+    """Build everything from the settings, then run the chain, in this process."""
+    cfg = OmegaConf.create(dict(settings))
     with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
-        from pipelines import ptq, store_users, typecheck
+        from pipelines import ptq, ranks, store_users, typecheck
         from pipelines.store import Store
+        from pipelines.tracking import NullTracker
 
         typecheck.check(settings)
         stages = ptq.Chain.__dataclass_fields__
-        chain = ptq.Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})
-        machine = replace(instantiate(cfg.machine, _convert_="all"), screen=screen)
-        tracker = instantiate(cfg.tracking, _convert_="all")
-        about = _about(settings, folder)
+        built = ptq.Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})
+        machine = instantiate(cfg.machine, _convert_="all")
+        tracker = NullTracker() if place.rank else instantiate(cfg.tracking, _convert_="all")
     root = _store()
-    with store_users.using(root):
-        return ptq.run(chain, Store(root, screen.line), machine, tracker, about)
+    with store_users.using(root), ranks.joined(place, machine.accelerator) as among:
+        machine = replace(machine, screen=screen, ranks=among)
+        store = Store(root, screen.line, among)
+        return ptq.run(built, store, machine, tracker, ptq.Run(**about))
+
+
+def member(place: launch.Place, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """`chain` in one of several processes; what it fails of is told by the one that watches."""
+    try:
+        chain(place, settings, about, Screen.nowhere() if place.rank else Screen())
+    except Exception as err:
+        trace = "".join(traceback.format_exception(err))
+        raise launch.MemberError(_told(err), trace) from err
 
 
 def _store() -> Path:
@@ -153,10 +175,9 @@ def _name(settings: dict[str, Any]) -> str:
     )
 
 
-def _about(settings: dict[str, Any], folder: Path) -> Run:
-    """Names of the run, and the head of results.json."""
+def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Fields of `ptq.Run`: names of the run, and the head of results.json."""
     from pipelines import origin, source
-    from pipelines.ptq import Run
 
     config = HydraConfig.get()
     choices = config.runtime.choices
@@ -173,16 +194,16 @@ def _about(settings: dict[str, Any], folder: Path) -> Run:
         "settings": {key: value for key, value in settings.items() if key != "tracking"},
     }
     tags = settings["tags"] if isinstance(settings["tags"], list) else [settings["tags"]]
-    return Run(
-        folder=folder,
-        about=names,
-        config=settings,
-        name=_name(settings),
-        group=Path(config.sweep.dir).name if _is_sweep() else None,
-        tags=[*tags, choices["method"], choices["data"], naming.width(settings)],
-        job_type=naming.job_type(settings),
-        seed=settings["seed"],
-    )
+    return {
+        "folder": folder,
+        "about": names,
+        "config": settings,
+        "name": _name(settings),
+        "group": Path(config.sweep.dir).name if _is_sweep() else None,
+        "tags": [*tags, choices["method"], choices["data"], naming.width(settings)],
+        "job_type": naming.job_type(settings),
+        "seed": settings["seed"],
+    }
 
 
 def _is_sweep() -> bool:
@@ -216,17 +237,21 @@ def _interrupted(screen: Screen) -> None:
 
 def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> None:
     """What, where, what to do, on one screen; the traceback goes to a file."""
-    notes = [f"({note})" for note in getattr(_cause(err), "__notes__", ())]
-    text = confidential.redact(" ".join([_text(_cause(err)), *notes]))
-    screen.line(text, mark="[red]✗[/] ")
+    screen.line(_told(err), mark="[red]✗[/] ")
     if folder is None:
         return
+    trace = err.trace if isinstance(err, launch.MemberError) else ""
     try:
-        trace = confidential.redact("".join(traceback.format_exception(err)))
+        trace = confidential.redact(trace or "".join(traceback.format_exception(err)))
         (folder / "error.log").write_text(trace, encoding="utf-8")
         screen.line(f"  details: {folder / 'error.log'}", style="dim")
     except OSError:  # then that is what went wrong, most likely
         pass
+
+
+def _told(err: BaseException) -> str:
+    notes = [f"({note})" for note in getattr(_cause(err), "__notes__", ())]
+    return confidential.redact(" ".join([_text(_cause(err)), *notes]))
 
 
 def _cause(err: BaseException) -> BaseException:
@@ -253,8 +278,10 @@ def _text(err: BaseException) -> str:
     if isinstance(err, OSError):
         named = f": {err.filename}" if err.filename else ""
         return f"{err.strerror or err}{named}"
-    known_kind = isinstance(err, ValueError) or type(err).__module__.startswith("hydra")
-    return str(err) if known_kind else f"{type(err).__name__}: {err}"
+    told = isinstance(err, ValueError | launch.MemberError)
+    if told or type(err).__module__.startswith("hydra"):
+        return str(err)
+    return f"{type(err).__name__}: {err}"
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ class Screen:
     def __post_init__(self) -> None:
         self._progress = _bars(self.console)
 
+    @classmethod
+    def nowhere(cls) -> Screen:
+        """Nobody watches."""
+        return cls(Console(quiet=True, force_terminal=False))
+
     def busy(self, name: str) -> AbstractContextManager[object]:
         """Show that something without steps goes on, where somebody watches; no bar goes inside."""
         if not self.console.is_terminal:

@@ -5,6 +5,10 @@ renamed into place last, `done.json` with the checksums of the other two. A fold
 `done.json`, or with files that do not fit it, counts as absent. One run computes, others that
 want the same artifact wait on a file lock; the operating system frees the lock of a process that
 died.
+
+Of several processes of one run, rank 0 says what is stored, holds the lock and writes; the others
+read what it has written. A stage whose class has `TOGETHER = True` is run by all of them, any other
+one by rank 0 alone. Only `run_each` computes different artifacts at the same time.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +33,7 @@ from safetensors.torch import save_file
 
 from pipelines import fingerprint
 from pipelines.artifacts import Artifact, TensorFile
+from pipelines.ranks import Ranks
 
 FILES = ("tensors.safetensors", "record.json")  # of an artifact, beside done.json
 
@@ -49,10 +54,12 @@ class Store:
     Attributes:
         root: folder, made when it is not there.
         say: told when this run waits for another one, or finds a damaged artifact.
+        ranks: this process among those of its run.
     """
 
     root: Path
     say: Callable[[str], None] = lambda message: None
+    ranks: Ranks = field(default_factory=Ranks)
 
     def run(self, stage: Any, *inputs: Input) -> Artifact:
         """`stage.run(*inputs)`, or what an earlier run of it left here.
@@ -64,26 +71,91 @@ class Store:
         key = fingerprint.key(stage, (i.key for i in inputs))
         folder = self.root / name / key
         _mark_used(folder)  # before it is read: what was just used is not taken away
+        if self.ranks.rank:
+            return self._follow(stage, inputs, folder, key)
+        with ExitStack() as held:
+            found = self._load(folder, key)
+            if found is None:
+                held.enter_context(self._locked(folder))
+                found = self._load(folder, key, self.say)  # another run may have finished it by now
+            self.ranks.agree((key, found is not None))
+            if found is None:
+                found = self._compute(stage, inputs, folder, key)
+                self.ranks.agree(key)
+        return found
+
+    def _follow(self, stage: Any, inputs: tuple[Input, ...], folder: Path, key: str) -> Artifact:
+        """What rank 0 finds or computes, where this process is another one."""
+        wanted, cached = self.ranks.agree((key, False))
+        if wanted != key:
+            raise ValueError(
+                f"the processes of this run do not have the same inputs for {folder.parent.name}: "
+                "was a file changed meanwhile? Start it again"
+            )
+        if not cached:
+            if getattr(stage, "TOGETHER", False):
+                stage.run(*inputs, **self._scratch(stage, folder))
+            self.ranks.agree(key)
         found = self._load(folder, key)
-        if found is not None:
+        if found is None:
+            raise ValueError(f"what was just stored in {folder} cannot be read by all processes")
+        return replace(found, cached=cached)
+
+    def run_each(
+        self,
+        stage: Any,
+        inputs: Sequence[tuple[Input, ...]],
+        costs: Sequence[float],
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> list[Artifact]:
+        """`run` for each of the inputs, in any order; every process computes its share of them.
+
+        Args:
+            stage: computes by itself, without the other processes.
+            inputs: of each run.
+            costs: of each, in any unit.
+            advance: told of each that is done, whoever did it.
+        """
+        alone = self.alone
+        if not self.ranks.several:
+            found = []
+            for given in inputs:
+                found.append(alone.run(stage, *given))
+                advance(1)
             return found
-        with self._locked(folder):
-            found = self._load(folder, key, self.say)  # another run may have finished it meanwhile
-            return found or self._compute(stage, inputs, folder, key)
+        cached = self.ranks.agree([alone.has(stage, *i) for i in inputs])
+        missing = [n for n, there in enumerate(cached) if not there]
+        advance(len(inputs) - len(missing))
+        share = self.ranks.mine([costs[n] for n in missing])
+        for n in share:
+            alone.run(stage, *inputs[missing[n]])
+            advance(1)
+        self.ranks.gather(None)  # all are done
+        advance(len(missing) - len(share))
+        pairs = zip(inputs, cached, strict=True)
+        return [replace(alone.run(stage, *i), cached=there) for i, there in pairs]
+
+    @property
+    def alone(self) -> Store:
+        """The same, for what one process computes without the others."""
+        return replace(self, ranks=Ranks())
+
+    def _scratch(self, stage: Any, folder: Path) -> dict[str, Path]:
+        wanted = "scratch" in inspect.signature(stage.run).parameters
+        return {"scratch": folder.with_name(f"{folder.name}.partial")} if wanted else {}
 
     def _compute(self, stage: Any, inputs: tuple[Input, ...], folder: Path, key: str) -> Artifact:
-        scratch = folder.with_name(f"{key}.partial")
-        extra = {}
-        if "scratch" in inspect.signature(stage.run).parameters:
-            with _storing(scratch):
-                scratch.mkdir(parents=True, exist_ok=True)
-            extra["scratch"] = scratch
+        scratch = self._scratch(stage, folder)
+        for made in scratch.values():
+            with _storing(made):
+                made.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        artifact: Artifact = stage.run(*inputs, **extra)
+        artifact: Artifact = stage.run(*inputs, **scratch)
         artifact = replace(artifact, key=key, seconds=time.perf_counter() - start)
         with _storing(folder):
             _write(folder, artifact, needed(i.key for i in inputs))
-        shutil.rmtree(scratch, ignore_errors=True)
+        for made in scratch.values():
+            shutil.rmtree(made, ignore_errors=True)
         return replace(artifact, tensors=TensorFile(folder / "tensors.safetensors"))
 
     def has(self, stage: Any, *inputs: Input) -> bool:

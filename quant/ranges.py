@@ -49,6 +49,16 @@ class Histogram:
         index = (x.detach().flatten() * (half / reach)).floor_().clamp_(-half, half - 1)
         self.counts += torch.bincount(index.long() + half, minlength=BINS).cpu()
 
+    def __add__(self, other: Histogram) -> Histogram:
+        """The values of both."""
+        total = Histogram(self.counts.clone(), self.reach, self.low, self.high)
+        total._widen(other.reach)
+        more = Histogram(other.counts.clone(), other.reach)
+        more._widen(total.reach)
+        total.counts += more.counts
+        total.low, total.high = min(self.low, other.low), max(self.high, other.high)
+        return total
+
     def _widen(self, largest: float) -> None:
         if largest == 0 or largest <= self.reach:
             return

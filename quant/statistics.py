@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -51,17 +51,64 @@ class Move:
     def __truediv__(self, n: int) -> Move:
         return Move(self.mean_f / n, self.mean_q / n, self.log_ratio / n)
 
+    def beside(self, norm: nn.Module) -> Move:
+        """The same, where the tensors of `norm` are."""
+        place = next(iter(norm.state_dict().values())).device
+        return Move(*(t.to(place) for t in (self.mean_f, self.mean_q, self.log_ratio)))
+
+
+@dataclass(eq=False)
+class Moves:
+    """What quantization did to all normalisations, by name; those of different batches add up.
+
+    Attributes:
+        moves: sums over all runs.
+        runs: of each norm, over all batches.
+        pooled: of each LayerNorm: all outputs of the float network, and of the quantized one.
+        several: LayerNorms that ran more than once on a batch.
+    """
+
+    moves: dict[str, Move] = field(default_factory=dict)
+    runs: Counter[str] = field(default_factory=Counter)
+    pooled: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
+    several: set[str] = field(default_factory=set)
+
+    def add(
+        self, name: str, move: Move, pooled: tuple[Moments, Moments] | None, runs: int = 1
+    ) -> None:
+        """Add what so many runs of one norm gave."""
+        self.moves[name] = self.moves[name] + move if name in self.moves else move
+        self.runs[name] += runs
+        if pooled is not None:
+            before = self.pooled.get(name)
+            both = zip(before, pooled, strict=True) if before else None
+            self.pooled[name] = tuple(a + b for a, b in both) if both else pooled  # type: ignore[assignment]
+
+    def __add__(self, other: Moves) -> Moves:
+        total = Moves(dict(self.moves), Counter(self.runs), dict(self.pooled), set(self.several))
+        for name, move in other.moves.items():
+            total.add(name, move, other.pooled.get(name), other.runs[name])
+        total.several |= other.several
+        return total
+
+    def mean(self, name: str) -> Move:
+        """What is to be undone in one norm."""
+        if name in self.several:
+            return _move(*self.pooled[name])
+        return self.moves[name] / self.runs[name]
+
 
 class Matcher:
-    """Collects over batches how far quantization moved the statistics, and moves them back."""
+    """Collects over batches how far quantization moved the statistics, and moves them back.
+
+    Attributes:
+        found: so far. Batches do not depend on each other, unless `found.several` names a norm.
+    """
 
     def __init__(self, reference: nn.Module, quantized: nn.Module) -> None:
         """Two networks of one structure in eval mode; `finish` changes `quantized`."""
         self.reference, self.quantized = reference, quantized
-        self.moves: dict[str, Move] = {}
-        self.runs: Counter[str] = Counter()  # of each norm, over all batches
-        self.pooled: dict[str, tuple[Moments, Moments]] = {}  # of each LayerNorm: float, quantized
-        self.several: set[str] = set()  # LayerNorms that ran more than once on a batch
+        self.found = Moves()
 
     @torch.no_grad()
     def step(self, images: Tensor) -> None:
@@ -72,7 +119,7 @@ class Matcher:
         def note(name: str, norm: nn.Module, x: Tensor) -> None:
             seen[name].append(_moments(norm, x))
             if len(seen[name]) > 1 and isinstance(norm, nn.LayerNorm):
-                self.several.add(name)
+                self.found.several.add(name)
 
         def correct(name: str, norm: nn.Module, x: Tensor) -> None:
             """Note this batch's move; undo it, so that later layers see corrected inputs."""
@@ -94,46 +141,83 @@ class Matcher:
     def _note(self, name: str, norm: nn.Module, reference: Moments, quantized: Moments) -> Move:
         """Add one run to the sums; what is to be undone at this run."""
         move = _move(reference, quantized)
-        self.moves[name] = self.moves[name] + move if name in self.moves else move
-        self.runs[name] += 1
-        if isinstance(norm, nn.LayerNorm):
-            if name in self.pooled:
-                reference, quantized = (
-                    self.pooled[name][0] + reference,
-                    self.pooled[name][1] + quantized,
-                )
-            self.pooled[name] = reference, quantized
-        return _move(*self.pooled[name]) if name in self.several else move
+        pooled = (reference, quantized) if isinstance(norm, nn.LayerNorm) else None
+        self.found.add(name, move, pooled)
+        return self.found.mean(name) if name in self.found.several else move
 
     @torch.no_grad()
     def finish(self) -> dict[str, Tensor]:
         """Correct the quantized network; return the corrected tensors by state-dict name."""
-        if not self.runs and any(map(_correctable, self.quantized.modules())):
+        if not self.found.runs and any(map(_correctable, self.quantized.modules())):
             raise ValueError("no calibration batch was seen: nothing to match statistics on")
         changed = {}
-        for name, move in self.moves.items():
-            move = _move(*self.pooled[name]) if name in self.several else move / self.runs[name]
-            state = _corrected(self.reference.get_submodule(name), move)
+        for name in self.found.moves:
+            norm = self.reference.get_submodule(name)
+            state = _corrected(norm, self.found.mean(name).beside(norm))
             _set(self.quantized.get_submodule(name), state)
             changed.update({f"{name}.{key}": value for key, value in state.items()})
         return changed
 
 
+@dataclass(eq=False)
+class Averages:
+    """Sums of what BatchNorms saw in each of their runs, by name, in float64 on the CPU."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)  # [2, channels]: mean, variance
+    runs: Counter[str] = field(default_factory=Counter)
+
+    def add(self, name: str, found: Tensor, runs: int = 1) -> None:
+        """Add the sum over so many runs of one norm."""
+        self.sums[name] = self.sums[name] + found if name in self.sums else found
+        self.runs[name] += runs
+
+    def __add__(self, other: Averages) -> Averages:
+        total = Averages(dict(self.sums), Counter(self.runs))
+        for name, found in other.sums.items():
+            total.add(name, found, other.runs[name])
+        return total
+
+    @torch.no_grad()
+    def put(self, module: nn.Module) -> None:
+        """Make the averages the running statistics of the norms in `module`."""
+        for name, found in self.sums.items():
+            norm = module.get_submodule(name)
+            mean, var = found / self.runs[name]
+            _set(norm, {"running_mean": mean, "running_var": var})
+
+
 @contextmanager
-def reestimating(module: nn.Module) -> Iterator[None]:
-    """While active, BatchNorms forget their running statistics and average those of all batches."""
-    norms = [m for m in module.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
+def reestimating(module: nn.Module) -> Iterator[Averages]:
+    """While active, BatchNorms forget their running statistics and average those of all batches.
+
+    Gives the sums that the averages at the end are made of, so that others may be added to them.
+    """
+    named = dict(module.named_modules())
+    norms = {n: m for n, m in named.items() if isinstance(m, BatchNorm) and m.track_running_stats}
     if not norms:
         raise ValueError("batchnorm=reestimate needs a BatchNorm; use batchnorm=match or none")
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
+    seen = Averages()
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(norm: BatchNorm, *args: object) -> None:
+            assert norm.running_mean is not None and norm.running_var is not None  # see above
+            seen.add(name, torch.stack([norm.running_mean, norm.running_var]).double().cpu())
+
+        return hook
+
+    momenta = [norm.momentum for norm in norms.values()]
+    handles = [norm.register_forward_hook(note(name)) for name, norm in norms.items()]
+    for norm in norms.values():
         norm.reset_running_stats()
-        norm.momentum = None  # the cumulative average
+        norm.momentum = 1.0  # those of its last run alone
         norm.train()
     try:
-        yield
+        yield seen
+        seen.put(module)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for handle in handles:
+            handle.remove()
+        for norm, momentum in zip(norms.values(), momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
 

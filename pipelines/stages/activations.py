@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -30,6 +33,8 @@ class QuantizeActivations:
         percentile: of the values that "percentile" keeps on either side.
         images: calibration images to look at, at most.
     """
+
+    TOGETHER: ClassVar[bool] = True
 
     bits: int | None
     ends_bits: int
@@ -67,7 +72,7 @@ class QuantizeActivations:
         tensors: dict[str, Tensor] = {}
         for name, b in bits.items():
             grid = fit(
-                seen[name],
+                reduce(add, machine.ranks.gather(seen[name])),
                 b,
                 symmetric=self.symmetric,
                 search=self.search,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.stages.quantize import QuantizedWeights
-from pipelines.stages.solve import LayerInput, SolveLayer, evenly
+from pipelines.stages.solve import LayerInput, SolveLayer, effort, evenly
 from pipelines.store import Store
 from quant.problem import inverse_root
 
@@ -64,14 +64,24 @@ class Baseline:
     def run(
         self, store: Store, weights: QuantizedWeights, bits: Mapping[str, int], machine: Machine
     ) -> dict[str, LayerBaseline]:
-        """The baseline of every layer, by name."""
+        """The baseline of every layer, by name; each process computes that of its share."""
+        names, ranks = list(weights.inputs), machine.ranks
+
+        def layer(name: str) -> LayerBaseline:
+            width = Keyed(bits[name], str(bits[name]))
+            return self._layer(store.alone, weights.inputs[name], width, weights.solutions[name])
+
+        share = ranks.mine([effort(weights.inputs[name].layer) for name in names])
         results = {}
-        with machine.screen.bar("OBQ baseline", len(weights.inputs)) as advance:
-            for name, layer in weights.inputs.items():
-                width = Keyed(bits[name], str(bits[name]))
-                results[name] = self._layer(store, layer, width, weights.solutions[name])
+        with machine.screen.bar("OBQ baseline", len(share)) as advance:
+            for i in share:
+                results[names[i]] = layer(names[i])
                 advance(1)
-        return results
+        if not ranks.several:
+            return results
+        own = {name: found.cached for name, found in results.items()}
+        cached = {name: there for part in ranks.gather(own) for name, there in part.items()}
+        return {name: replace(layer(name), cached=cached[name]) for name in names}
 
     def _layer(
         self, store: Store, given: LayerInput, bits: Keyed[int], solution: Artifact

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import ClassVar
 
 from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.fidelity import Distance
-from evaluation.images import ImageData
+from evaluation.images import Batches, ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
@@ -29,6 +32,8 @@ class CorrectStatistics:
         mode: "match", "reestimate" or "none" (see quant/statistics.py).
         compare_images: the rule looks at the last so many calibration images.
     """
+
+    TOGETHER: ClassVar[bool] = True
 
     mode: str
     compare_images: int
@@ -49,21 +54,19 @@ class CorrectStatistics:
         """Tensors: what to overwrite in the state dict. Record: the rule's figures."""
         if self.mode == "none":
             return Artifact({}, {"mode": "none", "kept": False})
-        corrected = deepcopy(quantized.value)
+        corrected, loader = deepcopy(quantized.value), data.value.fitting_loader()
         if self.mode == "match":
-            matching = _Match(Matcher(network.module, corrected))
-            machine.predict("match statistics", matching, data.value.fitting_loader())
-            changed = matching.matcher.finish()
+            changed = _match(network.module, corrected, loader, machine)
         else:
-            with reestimating(corrected):
-                machine.predict(
-                    "re-estimate statistics", Forward(corrected), data.value.fitting_loader()
-                )
+            with reestimating(corrected) as seen:
+                machine.predict("re-estimate statistics", Forward(corrected), loader)
+            reduce(add, machine.ranks.gather(seen)).put(corrected)
             changed = running_statistics(corrected)
         compare = _Compare(data.value, network.module, quantized.value, corrected)
         last = max(0, len(data.value.calibration) - self.compare_images)
         machine.predict("compare", compare, data.value.calibration_loader(start=last))
-        before, after = (total.figures()["kl"] for total in compare.totals)
+        totals = zip(*machine.ranks.gather(compare.totals), strict=True)
+        before, after = (sum(parts, Distance()).figures()["kl"] for parts in totals)
         kept = bool(changed) and after < before
         record = {"mode": self.mode, "kept": kept, "kl_before": before, "kl_after": after}
         return Artifact(changed if kept else {}, record)
@@ -74,6 +77,21 @@ def corrected(module: nn.Module, statistics: Artifact) -> nn.Module:
     copy = deepcopy(module)
     copy.load_state_dict({**copy.state_dict(), **statistics.tensors})
     return copy
+
+
+def _match(
+    reference: nn.Module, quantized: nn.Module, loader: Batches, machine: Machine
+) -> dict[str, Tensor]:
+    """Match `quantized`, in place; returns what changed."""
+    matcher = Matcher(reference, quantized)
+    machine.predict("match statistics", _Match(matcher), loader)
+    found = reduce(add, machine.ranks.gather(matcher.found))
+    if machine.ranks.several and found.several:  # what a batch gives depends on those before it
+        matcher = Matcher(reference, quantized)
+        machine.predict("match statistics", _Match(matcher), loader, share=False)
+    else:
+        matcher.found = found
+    return matcher.finish()
 
 
 class _Match(LightningModule):

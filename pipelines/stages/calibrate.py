@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from lightning import LightningModule
@@ -17,6 +18,7 @@ from pipelines.artifacts import Artifact, Keyed
 from pipelines.checkpoint import Checkpoint
 from pipelines.machine import Machine
 from pipelines.models.network import Network
+from pipelines.ranks import Ranks
 from quant.hessian import HessianSum
 from quant.layers import Call, Calls, Layer, find
 
@@ -36,6 +38,8 @@ class Calibrate:
         copies: altered copies of every image (see evaluation/augmentation.py) that Hessians and
             statistics are fitted to as well.
     """
+
+    TOGETHER: ClassVar[bool] = True
 
     images: int
     batch_size: int
@@ -71,13 +75,15 @@ class Calibrate:
         layers, skipped = find(network.module, example[:2])
         if not layers:
             raise ValueError(f"model {network.name} has no Linear or Conv2d weight to quantize")
-        unfinished = Checkpoint(scratch, "sums")
+        several = machine.ranks.several  # whose unfinished sums would be parts of the sums
+        unfinished = None if several else Checkpoint(scratch, "sums")
         collect = CollectHessians(network.module, layers, self, unfinished)
         collect.resume()
         loader = images.fitting_loader(start=collect.images)
         if len(loader):
             machine.predict("calibrate", collect, loader)
-        hessians = {name: total.hessian().float().cpu() for name, total in collect.sums.items()}
+        sums = {n: summed(total, layers[n], machine.ranks) for n, total in collect.sums.items()}
+        hessians = {name: total.hessian().float().cpu() for name, total in sums.items()}
         for name, H in hessians.items():
             if not H.isfinite().all():
                 raise ValueError(
@@ -90,11 +96,21 @@ class Calibrate:
             "ids": list(images.calibration.ids),
             "layers": [asdict(layer) for layer in layers.values()],
             "skipped": [asdict(parameter) for parameter in skipped],
-            "positions": {name: total.n for name, total in collect.sums.items()},
+            "positions": {name: total.n for name, total in sums.items()},
             "dead_inputs": {name: count for name, count in dead.items() if count},
         }
-        means = {f"mean/{n}": total.input_mean().float() for n, total in collect.sums.items()}
+        means = {f"mean/{n}": total.input_mean().float() for n, total in sums.items()}
         return Artifact({**hessians, **means}, record)
+
+
+def summed(part: HessianSum, layer: Layer, ranks: Ranks) -> HessianSum:
+    """The sum over the batches of all processes, one of which may have had none."""
+    if not ranks.several:
+        return part
+    g, c = layer.groups, layer.columns
+    total = torch.zeros(g, c, c, dtype=torch.float64) if part.total is None else part.total
+    inputs = torch.zeros(g, c, dtype=torch.float64) if part.inputs is None else part.inputs
+    return HessianSum(ranks.sum(total), ranks.sum(inputs), sum(ranks.gather(part.n)))
 
 
 def layers_of(calibration: Artifact) -> dict[str, Layer]:
@@ -111,7 +127,7 @@ class CollectHessians(LightningModule):
         network: nn.Module,
         layers: dict[str, Layer],
         settings: Calibrate,
-        unfinished: Checkpoint,
+        unfinished: Checkpoint | None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -119,7 +135,8 @@ class CollectHessians(LightningModule):
         self.settings = settings
         self.unfinished = unfinished
         self.sums = {name: HessianSum() for name in layers}
-        self.images = 0
+        self.images = 0  # the number of the next one
+        self.start = 0
         self.rows: Counter[str] = Counter()  # that each layer has seen of this batch
         self.saved = time.monotonic()
 
@@ -127,10 +144,11 @@ class CollectHessians(LightningModule):
         """One batch through the float network."""
         weights = {x.name: self.network.get_parameter(x.weight) for x in self.layers.values()}
         self.rows.clear()
+        self.images = self.start + batch_idx * self.settings.batch_size
         with Calls(weights, lambda name, _, call: self._receive(name, call, len(batch[0]))):
             self.network(batch[0])
         self.images += len(batch[0])
-        if time.monotonic() - self.saved > SAVE_EVERY:
+        if self.unfinished is not None and time.monotonic() - self.saved > SAVE_EVERY:
             self.save()
 
     def _receive(self, name: str, call: Call | None, batch: int) -> None:
@@ -149,14 +167,15 @@ class CollectHessians(LightningModule):
         for name, s in self.sums.items():
             if s.total is not None and s.inputs is not None:
                 state |= {name: s.total, f"{name}/x": s.inputs, f"{name}/n": torch.tensor(s.n)}
+        assert self.unfinished is not None
         self.unfinished.save(state)
         self.saved = time.monotonic()
 
     def resume(self) -> None:
         """Go on from sums that an earlier, interrupted run saved."""
-        state = self.unfinished.load()
+        state = self.unfinished.load() if self.unfinished is not None else None
         if state is not None:
-            self.images = int(state["/images"])
+            self.images = self.start = int(state["/images"])
             self.sums = {
                 n: HessianSum(state[n], state[f"{n}/x"], int(state[f"{n}/n"])) for n in self.layers
             }

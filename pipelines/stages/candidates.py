@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import nn
 
@@ -17,7 +18,7 @@ from pipelines.stages.allocate import Given
 from pipelines.stages.changes import Change
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.quantize import shifted_mean
-from pipelines.stages.solve import as_weight, float_inputs
+from pipelines.stages.solve import as_weight, effort, float_inputs
 from quant.activations import opened
 from quant.ranges import TensorGrid
 
@@ -25,6 +26,8 @@ from quant.ranges import TensorGrid
 @dataclass(frozen=True)
 class Figures:
     """Stage: the task's metric of a network, and how far it is from the float network."""
+
+    TOGETHER: ClassVar[bool] = True
 
     def run(
         self,
@@ -104,25 +107,24 @@ class Candidates:
         stage = given.quantize
         kind = "centred" if stage.inputs == "sequential" else stage.inputs
         inputs = float_inputs(given.network, given.calibration, kind, given.importance)
-        with given.machine.screen.bar(
-            "solve at all widths", len(inputs) * len(self.widths)
-        ) as advance:
-            for name, layer_input in inputs.items():
-                layer, mean = layer_input.layer, given.calibration.tensors[f"mean/{name}"]
-                for bits in self.widths:
-                    solution = self.ran(
-                        given.store.run(
-                            stage.solve, Keyed(layer_input, layer_input.key), Keyed(bits, str(bits))
-                        )
-                    )
-                    moved = None
-                    if layer.norm and kind != "float":
-                        moved = shifted_mean(given.network.module, layer, solution, mean, mean)
-                    grid = self.grids.get(name, {}).get(bits)
-                    change = Change(layer, bits, as_weight(solution, layer), moved, grid)
-                    inputs_key = f"/{self.grid_keys[bits]}" if grid is not None else ""
-                    found[name, bits] = change, solution.key + inputs_key
-                    advance(1)
+        wanted = [(given_layer, bits) for given_layer in inputs.values() for bits in self.widths]
+        with given.machine.screen.bar("solve at all widths", len(wanted)) as advance:
+            solutions = given.store.run_each(
+                stage.solve,
+                [(Keyed(i, i.key), Keyed(bits, str(bits))) for i, bits in wanted],
+                [effort(i.layer) for i, _ in wanted],
+                advance,
+            )
+        for (layer_input, bits), solution in zip(wanted, map(self.ran, solutions), strict=True):
+            layer = layer_input.layer
+            moved = None
+            if layer.norm and kind != "float":
+                mean = given.calibration.tensors[f"mean/{layer.name}"]
+                moved = shifted_mean(given.network.module, layer, solution, mean, mean)
+            grid = self.grids.get(layer.name, {}).get(bits)
+            change = Change(layer, bits, as_weight(solution, layer), moved, grid)
+            inputs_key = f"/{self.grid_keys[bits]}" if grid is not None else ""
+            found[layer.name, bits] = change, solution.key + inputs_key
         return found
 
     def _grids(self) -> dict[str, dict[int, TensorGrid]]:

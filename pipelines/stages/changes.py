@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule
@@ -89,6 +89,8 @@ class MeasureChanges:
         seed: of the signs.
     """
 
+    TOGETHER: ClassVar[bool] = True
+
     images: int
     trace_images: int
     draws: int
@@ -123,7 +125,9 @@ class MeasureChanges:
 
         Record: seconds of the forward passes and of what the couplings add to them.
         """
-        collect = CollectChanges(data.value, module.value, changes.value, scratch)
+        ranks = machine.ranks  # with several, unfinished sums would be parts of the sums
+        kept = None if ranks.several else Checkpoint(scratch, "changes")
+        collect = CollectChanges(data.value, module.value, changes.value, kept)
         collect.resume()
         rest = data.value.calibration_loader(start=collect.sums.n, first=self.images)
         if len(rest):
@@ -132,19 +136,22 @@ class MeasureChanges:
         trace = CollectTraces(data.value, network.module, layers, self.draws, self.seed)
         loader = data.value.calibration_loader(first=min(self.trace_images, self.images))
         machine.predict("traces", trace, loader)
-        sums = collect.sums
+        sums = CouplingSum(len(changes.value))
+        sums.total, sums.divergence = map(ranks.sum, (collect.sums.total, collect.sums.divergence))
+        sums.n = sum(ranks.gather(collect.sums.n))
+        seconds = ranks.sum(collect.seconds)
         return Artifact(
             {
                 "couplings": sums.couplings(),
                 "divergence": sums.alone(),
-                "trace": trace.total / trace.images,
+                "trace": ranks.sum(trace.total) / sum(ranks.gather(trace.images)),
             },
             {
                 "changes": [[change.layer.name, change.bits] for change in changes.value],
                 "images": sums.n,
                 "layers": list(layers),
-                "seconds_forward": float(collect.seconds[0]),
-                "seconds_couplings": float(collect.seconds[1]),
+                "seconds_forward": float(seconds[0]),
+                "seconds_couplings": float(seconds[1]),
             },
         )
 
@@ -153,13 +160,17 @@ class CollectChanges(LightningModule):
     """Sums over images; saves them now and then."""
 
     def __init__(
-        self, data: ImageData, module: nn.Module, changes: Sequence[Change], scratch: Path
+        self,
+        data: ImageData,
+        module: nn.Module,
+        changes: Sequence[Change],
+        unfinished: Checkpoint | None,
     ) -> None:
         super().__init__()
         self.data, self.network, self.changes = data, module, changes
         self.sums = CouplingSum(len(changes))
         self.seconds = torch.zeros(2, dtype=torch.float64)
-        self.unfinished, self.saved = Checkpoint(scratch, "changes"), time.monotonic()
+        self.unfinished, self.saved = unfinished, time.monotonic()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch, in pieces whose changes fit into memory."""
@@ -170,7 +181,7 @@ class CollectChanges(LightningModule):
             size = max(1, MEMORY // (numbers * len(self.changes)))
             for piece in torch.split(x, size):
                 self._add(piece)
-        if time.monotonic() - self.saved > SAVE_EVERY:
+        if self.unfinished is not None and time.monotonic() - self.saved > SAVE_EVERY:
             self.save()
 
     def _add(self, x: Tensor) -> None:
@@ -195,6 +206,7 @@ class CollectChanges(LightningModule):
     def save(self) -> None:
         """Write the sums, all or nothing."""
         sums = self.sums
+        assert self.unfinished is not None
         self.unfinished.save(
             {
                 "total": sums.total,
@@ -207,7 +219,7 @@ class CollectChanges(LightningModule):
 
     def resume(self) -> None:
         """Go on from sums that an earlier, interrupted run saved."""
-        state = self.unfinished.load()
+        state = self.unfinished.load() if self.unfinished is not None else None
         if state is not None:
             self.sums.total, self.sums.divergence = state["total"], state["divergence"]
             self.sums.n, self.seconds = int(state["n"]), state["seconds"]
@@ -226,7 +238,7 @@ class CollectTraces(LightningModule):
     ) -> None:
         super().__init__()
         self.data, self.network, self.layers = data, network, layers
-        self.draws, self.generator = draws, torch.Generator().manual_seed(seed)
+        self.draws, self.seed = draws, seed
         self.total = torch.zeros(len(layers), dtype=torch.float64)
         self.images = 0
 
@@ -242,7 +254,8 @@ class CollectTraces(LightningModule):
             with torch.no_grad():
                 expected = self.network(x)
             loss = self.data.divergence(self.network, expected, outputs).sum()
-            self.total += traces(loss, weights, self.draws, self.generator)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + batch_idx)
+            self.total += traces(loss, weights, self.draws, generator)
             for weight, before in zip(weights, wanted, strict=True):
                 weight.requires_grad_(before)
             self.images += len(x)

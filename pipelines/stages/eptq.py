@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,8 @@ class TrainRounding:
         seed: of the order of the images.
     """
 
+    TOGETHER: ClassVar[bool] = True
+
     init: str
     scope: str
     attention: str
@@ -83,8 +86,22 @@ class TrainRounding:
         if self.held_out < 1:
             raise ValueError(f"method.held_out={self.held_out} must be at least 1")
 
-    def check(self, images: int) -> None:
-        """Raise a ValueError where so many calibration images leave none to train on."""
+    def check(self, images: int, processes: int = 1) -> None:
+        """Raise a ValueError where so many calibration images leave none to train on.
+
+        So too where several processes cannot share the training.
+        """
+        step = min(self.schedule.batch_size, images - self.held_out)
+        if processes > 1 and 0 < step < processes:
+            raise ValueError(
+                f"a step trains on {step} images, which {processes} processes cannot share: set "
+                "schedule.batch_size higher or machine.devices lower"
+            )
+        if processes > 1 and self.activations == "qdrop":
+            raise ValueError(
+                "method.activations=qdrop draws for a whole batch at once, which several processes "
+                "would do otherwise than one: take method.activations=gradual, or machine.devices=1"
+            )
         if images <= self.held_out:
             raise ValueError(
                 f"method.held_out={self.held_out} leaves none of {images} calibration images to "

@@ -210,16 +210,18 @@ class RoundingTraining(LightningModule):
             optimizer.zero_grad()
         x, numbers = batch
         total = torch.zeros(())
-        if (regulariser := self.regulariser(progress)) is not None:
+        regulariser = self.regulariser(progress)
+        if regulariser is not None and self.trainer.is_global_zero:  # gradients add up
             self.manual_backward(regulariser)
             total = regulariser.detach()
-        size = self.schedule.chunk
+        size, images = self.schedule.chunk, min(self.schedule.batch_size, self.task.images)
         chunks = zip(torch.split(x, size), torch.split(numbers.cpu(), size), strict=True)
         for part, which in chunks:
             outputs, layers = self.distances(part, which)
-            loss = (outputs + self.gamma * layers) * (len(part) / len(x))
+            loss = (outputs + self.gamma * layers) * (len(part) / images)
             self.manual_backward(loss)
             total = total + loss.detach()
+        total = self._add_up(optimizers, total)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group.setdefault("first_lr", group["lr"])
@@ -230,6 +232,21 @@ class RoundingTraining(LightningModule):
         self.curve[self.trainer.current_epoch, 0] = self.done
         self.curve[self.trainer.current_epoch, 1] = total
         self.seconds += time.perf_counter() - begin
+
+    def _add_up(self, optimizers: Sequence[torch.optim.Optimizer], total: Tensor) -> Tensor:
+        """Sum gradients, in place, and the loss over processes, whose images are one batch."""
+        if self.trainer.world_size == 1:
+            return total
+        groups = chain(*(optimizer.param_groups for optimizer in optimizers))
+        parameters = [p for group in groups for p in group["params"]]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        parts = [total.to(self.device).reshape(1), *(g.flatten() for g in gradients)]
+        found = self.trainer.strategy.reduce(torch.cat(parts).double(), reduce_op="sum")
+        assert isinstance(found, Tensor)
+        first, *sums = torch.split(found, [len(part) for part in parts])
+        for parameter, gradient in zip(parameters, sums, strict=True):
+            parameter.grad = gradient.reshape(parameter.shape).to(parameter)
+        return first[0].to(total)
 
     def distances(self, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Divergence of the outputs (0 in the published loss), and the sum over layers.
@@ -263,10 +280,10 @@ class RoundingTraining(LightningModule):
         numbers = list(range(count))
         size = self.schedule.chunk
         batches = [numbers[i : i + size] for i in range(0, count, size)]
-        total = torch.zeros(2)
+        total = torch.zeros(2, dtype=torch.float64)
         for x, which in self.task.data.calibration_batches(batches):
             terms = torch.stack(self.distances(x.to(self.device), which))
-            total = total + terms.cpu() * (len(x) / count)
+            total = total + terms.double().cpu() * (len(x) / count)
         outputs, layers = total.tolist()
         self.gamma.fill_(self.task.features * outputs / layers if layers > 0 else 0.0)
 

@@ -6,6 +6,7 @@ Every figure of the result is computed from that.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -18,6 +19,8 @@ from pipelines.machine import Machine
 @dataclass(frozen=True)
 class Evaluate:
     """Run a network over the evaluation set."""
+
+    TOGETHER: ClassVar[bool] = True
 
     def run(
         self,

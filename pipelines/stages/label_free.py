@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from lightning import LightningModule
@@ -27,6 +28,8 @@ class LabelFreeHessian:
         tolerance: stop drawing where the mean changes by a smaller fraction.
         seed: of the signs.
     """
+
+    TOGETHER: ClassVar[bool] = True
 
     images: int
     draws: int
@@ -54,11 +57,11 @@ class LabelFreeHessian:
         loader = data.value.calibration_loader(first=self.images)
         collect = CollectDiagonals(out_of_place(network.module), layers.value, self)
         machine.predict("label-free Hessian", collect, loader)
-        scores = torch.cat(collect.scores)
+        scores = torch.cat(machine.ranks.in_order(collect.scores))
         tensors = {"attention": scores}
         for name, layer in layers.value.items():
-            mean = collect.weights[name] / len(scores)
-            tensors[f"importance/{name}"] = to_matrix(mean.cpu(), layer.groups)
+            mean = machine.ranks.sum(collect.weights[name]) / len(scores)
+            tensors[f"importance/{name}"] = to_matrix(mean.float().cpu(), layer.groups)
         return Artifact(tensors, {"layers": list(layers.value)})
 
 
@@ -77,8 +80,7 @@ class CollectDiagonals(LightningModule):
         self.network, self.layers, self.settings = network, layers, settings
         self.scores: list[Tensor] = []
         self.weights = {
-            name: torch.zeros(layer.shape, device=network.get_parameter(layer.weight).device)
-            for name, layer in layers.items()
+            name: torch.zeros(layer.shape, dtype=torch.float64) for name, layer in layers.items()
         }
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:

@@ -14,7 +14,14 @@ from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.sequential import SequentialInputs
-from pipelines.stages.solve import LayerInput, SolveLayer, as_weight, float_inputs, weights_of
+from pipelines.stages.solve import (
+    LayerInput,
+    SolveLayer,
+    as_weight,
+    effort,
+    float_inputs,
+    weights_of,
+)
 from pipelines.store import Store
 from quant.layers import Layer, to_matrix
 
@@ -123,6 +130,17 @@ class QuantizeLayers:
         inputs = float_inputs(network, calibration, self.inputs, importance)
         quantized = deepcopy(network.module)
         with machine.screen.bar("quantize", len(inputs)) as advance:
+            if self.inputs != "sequential":  # no layer waits for another
+                found = store.run_each(
+                    self.solve,
+                    [
+                        (Keyed(given, given.key), Keyed(bits[name], str(bits[name])))
+                        for name, given in inputs.items()
+                    ],
+                    [effort(given.layer) for given in inputs.values()],
+                    advance,
+                )
+                solutions = dict(zip(inputs, found, strict=True))
             for name, given in inputs.items():
                 mean = float_mean = calibration.tensors[f"mean/{name}"]
                 if self.inputs == "sequential":
@@ -134,9 +152,10 @@ class QuantizeLayers:
                     inputs[name] = given = stage.layer_input(given, moved)
                     collecting += moved.seconds
                     mean, float_mean = (moved.tensors[k] for k in ("mean", "float_mean"))
-                solutions[name] = store.run(
-                    self.solve, Keyed(given, given.key), Keyed(bits[name], str(bits[name]))
-                )
+                    solutions[name] = store.run(
+                        self.solve, Keyed(given, given.key), Keyed(bits[name], str(bits[name]))
+                    )
+                    advance(1)
                 put(quantized, given.layer, solutions[name])
                 norm = given.layer.norm
                 if norm and self.inputs != "float":
@@ -144,5 +163,4 @@ class QuantizeLayers:
                         network.module, given.layer, solutions[name], mean, float_mean
                     )
                     quantized.get_buffer(norm).copy_(means[norm])
-                advance(1)
         return QuantizedWeights(solutions, inputs, means, collecting)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.solve import FitGrid, float_inputs
+from pipelines.stages.solve import FitGrid, LayerInput, effort, float_inputs
 from quant.sensitivity import clustering, heatmap, sensitivity
 
 PICTURE = (128, 256)  # rows and columns of a stored heatmap, at most
@@ -26,6 +28,8 @@ class Sensitivity:
         inputs: those that the layers will be solved on, see `QuantizeLayers`.
     """
 
+    TOGETHER: ClassVar[bool] = True
+
     fit_grid: FitGrid
     damping: float
     predict_bits: Sequence[int]
@@ -36,29 +40,33 @@ class Sensitivity:
         network: Network,
         calibration: Artifact,
         bits: Keyed[Mapping[str, int]],
+        machine: Machine,
         importance: Artifact | None = None,
     ) -> Artifact:
         """Tensors: "columns/<layer>" [g, c] and "heatmap/<layer>". Record: figures by layer."""
-        tensors: dict[str, Tensor] = {}
-        record = {}
-        given_layers = float_inputs(network, calibration, self.inputs, importance)
-        for name, given in given_layers.items():
-            raw = given.problem()
-            try:
-                problem = raw.prepared(self.damping)
-                S = sensitivity(problem, given.grid(self.fit_grid, problem.W, bits.value[name]))
-            except Exception as err:
-                err.add_note(f"in layer {name}")
-                raise
-            tensors[f"columns/{name}"] = S.sum(1)
-            tensors[f"heatmap/{name}"] = heatmap(S, *PICTURE)
-            grids = {b: given.grid(self.fit_grid, problem.W, b) for b in self.predict_bits}
-            record[name] = {
-                "sensitivity": float(S.double().sum()),
-                "cluster": clustering(S),
-                "predicted_loss": {
-                    str(b): float(raw.loss(grid.round(problem.W)).sum())
-                    for b, grid in grids.items()
-                },
-            }
-        return Artifact(tensors, record)
+        layers = float_inputs(network, calibration, self.inputs, importance)
+        names = list(layers)
+        mine = machine.ranks.mine([effort(given.layer) for given in layers.values()])
+        share = {names[i]: self._layer(layers[names[i]], bits.value[names[i]]) for i in mine}
+        found = {k: v for part in machine.ranks.gather(share) for k, v in part.items()}
+        tensors = {f"{kind}/{name}": t for name in names for kind, t in found[name][0].items()}
+        return Artifact(tensors, {name: found[name][1] for name in names})
+
+    def _layer(self, given: LayerInput, bits: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors by kind, figures) of one layer."""
+        raw = given.problem()
+        try:
+            problem = raw.prepared(self.damping)
+            S = sensitivity(problem, given.grid(self.fit_grid, problem.W, bits))
+        except Exception as err:
+            err.add_note(f"in layer {given.layer.name}")
+            raise
+        grids = {b: given.grid(self.fit_grid, problem.W, b) for b in self.predict_bits}
+        figures = {
+            "sensitivity": float(S.double().sum()),
+            "cluster": clustering(S),
+            "predicted_loss": {
+                str(b): float(raw.loss(grid.round(problem.W)).sum()) for b, grid in grids.items()
+            },
+        }
+        return {"columns": S.sum(1), "heatmap": heatmap(S, *PICTURE)}, figures

@@ -13,7 +13,7 @@ its running mean moves by Q m~ - W m. The idea is that of GPTAQ (arXiv 2504.0269
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule
@@ -23,6 +23,7 @@ from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
+from pipelines.stages.calibrate import summed
 from pipelines.stages.solve import LayerInput
 from quant.hessian import HessianSum, centred
 from quant.layers import Call, Calls, Layer, to_matrix
@@ -38,6 +39,8 @@ class SequentialInputs:
         positions: of an image that the sums run over; None: all.
     """
 
+    TOGETHER: ClassVar[bool] = True
+
     damping: float
     positions: int | None
 
@@ -50,17 +53,23 @@ class SequentialInputs:
         machine: Machine,
     ) -> Artifact:
         """Tensors: W* [g, r, c], H [g, c, c]; mean inputs [g, c] "mean" (m~), "float_mean" (m)."""
-        collect = CollectPair(network.module, quantized.value, layer.value, self.positions)
-        machine.predict(f"inputs of {layer.value.name}", collect, data.value.fitting_loader())
-        H, C = collect.same.hessian(), collect.cross.mean()
-        m, m_q = collect.cross.input_mean(), collect.same.input_mean()
+        loader = data.value.fitting_loader()
+        collect = CollectPair(
+            network.module, quantized.value, layer.value, self.positions, loader.batch_size or 1
+        )
+        machine.predict(f"inputs of {layer.value.name}", collect, loader)
+        same, cross = (
+            summed(part, layer.value, machine.ranks) for part in (collect.same, collect.cross)
+        )
+        H, C = same.hessian(), cross.mean()
+        m, m_q = cross.input_mean(), same.input_mean()
         if layer.value.norm:
             H = centred(H, m_q)
             C = C - 2 * m[:, :, None] * m_q[:, None, :]
         weight = network.module.get_parameter(layer.value.weight).detach().cpu()
         W = moved(to_matrix(weight, layer.value.groups), H, C, self.damping)
         tensors = {"W": W, "H": H.float(), "mean": m_q.float(), "float_mean": m.float()}
-        return Artifact(tensors, {"n": collect.same.n})
+        return Artifact(tensors, {"n": same.n})
 
     @staticmethod
     def layer_input(given: LayerInput, moved: Artifact) -> LayerInput:
@@ -92,13 +101,18 @@ class CollectPair(LightningModule):
     """
 
     def __init__(
-        self, network: nn.Module, quantized: nn.Module, layer: Layer, positions: int | None
+        self,
+        network: nn.Module,
+        quantized: nn.Module,
+        layer: Layer,
+        positions: int | None,
+        batch_size: int,
     ) -> None:
         super().__init__()
         self.network, self.quantized, self.layer = network, quantized, layer
-        self.positions = positions
+        self.positions, self.batch_size = positions, batch_size
         self.same, self.cross = HessianSum(), HessianSum()
-        self.images = 0
+        self.first = True
         # shapes of the first batch, and of the layer's call on it where there was but one
         self.alone: tuple[torch.Size, torch.Size] | None = None
 
@@ -106,13 +120,12 @@ class CollectPair(LightningModule):
         """One batch through both networks."""
         images = batch[0]
         calls, others = (self._calls(net, images) for net in (self.network, self.quantized))
-        if self.images == 0 and len(calls) == 1:
+        if self.first and len(calls) == 1:
             self.alone = images.shape, calls[0].x.shape
-        rows = 0
+        self.first, rows = False, 0
         for call, other in zip(calls, others, strict=True):
-            self._add(call, other, self.images + rows % len(images))
+            self._add(call, other, batch_idx * self.batch_size + rows % len(images))
             rows += len(call.x)
-        self.images += len(images)
 
     def _add(self, call: Call, other: Call, seed: int) -> None:
         if self.positions is None:

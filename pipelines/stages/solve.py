@@ -59,6 +59,11 @@ class LayerInput:
         return replace(self, key=f"{self.key}/rows={count}", rows=index)
 
 
+def effort(layer: Layer) -> float:
+    """What a layer's inverse Hessian and its solve take, in no unit: for sharing layers out."""
+    return float(layer.groups * layer.columns**2 * (layer.columns + layer.rows))
+
+
 def evenly(count: int, total: int) -> Tensor:
     """`count` of the rows 0 ... total - 1, evenly spaced."""
     return torch.tensor(samples.evenly(count, total))

@@ -219,7 +219,7 @@ def test_hessians_of_the_quantized_inputs_and_moved_weights_are_the_least_square
     with torch.no_grad():
         other.stem[0].weight.mul_(16).round_().div_(16)
     layer = Layer("down.0", "down.0.weight", tuple(other.down[0].weight.shape), 1)
-    collect = CollectPair(network.module, other, layer, None)
+    collect = CollectPair(network.module, other, layer, None, 16)
     inputs: dict[str, list[torch.Tensor]] = {"float": [], "quantized": []}
     hooks = [
         net.down[0].register_forward_hook(lambda m, a, o, to=inputs[name]: to.append(a[0].double()))

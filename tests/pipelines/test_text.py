@@ -99,7 +99,7 @@ def test_sequential_sums_run_over_all_calls_of_a_layer(tiny_bert, batch):
         parameter.data += 0.05 * torch.randn_like(parameter)
     layers = calibrate.find(network.module, next(iter(data.calibration_loader()))[0])[0]
     name = "model.bert.encoder.layer.1.output.dense"
-    collect = CollectPair(network.module, other, layers[name], None)
+    collect = CollectPair(network.module, other, layers[name], None, batch)
     with torch.inference_mode():
         for number, loaded_batch in enumerate(data.calibration_loader()):
             collect.predict_step(loaded_batch, number)
@@ -115,7 +115,7 @@ def test_a_layer_called_once_is_not_run_past_and_a_smaller_last_batch_is_not_los
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     layers, _ = calibrate.find(net, torch.randn(2, 3))
-    collect = CollectPair(net, copy.deepcopy(net), layers["0"], None)
+    collect = CollectPair(net, copy.deepcopy(net), layers["0"], None, 4)
     ran = []
     net[2].register_forward_hook(lambda *args: ran.append(1))
     batches = [torch.randn(n, 3) for n in (4, 4, 4, 2)]

@@ -35,6 +35,18 @@ def test_counts_do_not_depend_on_batches_or_their_order():
     assert (whole.low, whole.high) == (float(x.min()), float(x.max()))
 
 
+def test_histograms_of_parts_add_up_to_that_of_the_whole():
+    parts = [values() / 100, 50 * values(seed=2), torch.zeros(7), values(seed=1)]
+    whole = seen(*parts)
+    for order in ((0, 1, 2, 3), (2, 3, 0, 1), (1, 2, 3, 0)):
+        alone = [seen(parts[i]) for i in order] + [Histogram()]
+        before = [h.counts.clone() for h in alone]
+        found = sum(alone[1:], alone[0])
+        assert torch.equal(found.counts, whole.counts)
+        assert (found.reach, found.low, found.high) == (whole.reach, whole.low, whole.high)
+        assert all(torch.equal(h.counts, b) for h, b in zip(alone, before, strict=True))
+
+
 def test_every_value_lies_in_the_bin_of_its_centre():
     x = values()
     histogram = seen(x)

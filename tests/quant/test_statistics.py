@@ -340,6 +340,37 @@ def test_moments_of_parts_add_up_to_those_of_the_whole(sizes):
     close(total.var, x.var(0, correction=0))
 
 
+class InParts(nn.Module):
+    """A LayerNorm that runs on one row, then on all others."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.norm = nn.Linear(8, 5), nn.LayerNorm(5)
+
+    def forward(self, x):
+        y = torch.tanh(self.conv1(x.mean((1, 2))))
+        return torch.cat([self.norm(y[:1]), self.norm(y[1:])])
+
+
+@pytest.mark.parametrize("build", [network, lambda: InParts().double().eval()])
+def test_moves_of_parts_add_up_to_those_of_all_batches(build):
+    reference, x = build(), draw(20, 3, 8, 8).split(8)
+    with torch.no_grad():
+        changed = copy.deepcopy(reference)
+        changed.conv1.weight.mul_(1.3)
+    together = Matcher(reference, copy.deepcopy(changed))
+    parts = [Matcher(reference, copy.deepcopy(changed)) for _ in range(3)]
+    for number, batch in enumerate(x):
+        together.step(batch)
+        parts[number % 2].step(batch)  # the third one has none
+    parts[2].found = sum((p.found for p in parts[1:]), parts[0].found)
+    expected, found = together.finish(), parts[2].finish()
+    assert expected and set(found) == set(expected)
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-7, atol=1e-9)
+
+
 def test_matching_without_a_batch_is_refused():
     net = network()
     with pytest.raises(ValueError, match="no calibration batch"):
@@ -365,12 +396,36 @@ def test_reestimate_equals_torchs_cumulative_average():
             net(batch)
             expected(batch)
     for name, value in running_statistics(net).items():
-        assert torch.equal(value, expected.state_dict()[name]), name
+        close(value, expected.state_dict()[name])
     assert set(running_statistics(net)) == {
         f"{n}.{k}" for n in NORMS for k in ("running_mean", "running_var")
     }
     first = torch.stack([before(net, batch, "bn1")[0] for batch in x.split(8)]).mean(0)
     close(net.bn1.running_mean, first)
+
+
+def test_averages_of_parts_add_up_to_those_of_all_batches():
+    x = draw(20, 3, 8, 8).split(8)  # the last one is smaller
+
+    def fresh():
+        net = network()
+        for name in NORMS:
+            net.get_submodule(name).eps = 1e-5
+        return net
+
+    whole, seen = fresh(), []
+    with torch.no_grad(), reestimating(whole):
+        for batch in x:
+            whole(batch)
+    for share in (x[::2], x[1::2], ()):
+        net = fresh()
+        with torch.no_grad(), reestimating(net) as part:
+            for batch in share:
+                net(batch)
+        seen.append(part)
+    sum(seen[1:], seen[0]).put(net)
+    for name, value in running_statistics(net).items():
+        torch.testing.assert_close(value, running_statistics(whole)[name], rtol=1e-7, atol=1e-9)
 
 
 def test_reestimating_restores_momentum_and_mode_even_after_an_error():
