@@ -67,8 +67,11 @@ def main() -> None:
         _interrupted(screen)
     except Exception as err:
         if isinstance(err, OSError):  # of Hydra: the output folder and its config/ are made first
+            known = HydraConfig.initialized() and not err.filename
+            where = f"in {HydraConfig.get().runtime.output_dir}: " if known else ""
             err.add_note(
-                "set hydra.run.dir, with -m hydra.sweep.dir, to a folder that can be written"
+                f"{where}set hydra.run.dir, with -m hydra.sweep.dir, to a folder that can be "
+                "written"
             )
         _explain(err, screen)
         sys.exit(2)
@@ -83,6 +86,7 @@ def job(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         results = start(cfg, folder, screen)
+        (folder / "error.log").unlink(missing_ok=True)  # of the same command, before
         if (results["precision"] or {}).get("reached") is False:
             screen.line(_missed(results["precision"]), mark="[red]✗[/] ")
             failures.append(UNREACHED)

@@ -161,6 +161,7 @@ class WandbTracker:
         try:
             import wandb
 
+            logging.raiseExceptions = False  # of its log, which a full disk takes no more of
             wandb.setup(wandb.Settings(silent=True))
             folder.mkdir(parents=True, exist_ok=True)
             problem = self._connect(wandb, settings) if self.mode == "online" else None
