@@ -67,11 +67,9 @@ def main() -> None:
         _interrupted(screen)
     except Exception as err:
         if isinstance(err, OSError):  # of Hydra: the output folder and its config/ are made first
-            known = HydraConfig.initialized() and not err.filename
-            where = f"in {HydraConfig.get().runtime.output_dir}: " if known else ""
             err.add_note(
-                f"{where}set hydra.run.dir, with -m hydra.sweep.dir, to a folder that can be "
-                "written"
+                "the output folder: set hydra.run.dir, with -m hydra.sweep.dir, to one that can "
+                "be written"
             )
         _explain(err, screen)
         sys.exit(2)

@@ -32,7 +32,7 @@ def main() -> int:
     unbroken = Unbroken(Runs(folder / "runs", WHOLE, options.fresh), folder, options.seed)
     faults = {
         "kill": lambda: kills.many(unbroken, options.kills),
-        "damage": lambda: damage.artifacts(unbroken, 6),
+        "damage": lambda: damage.artifacts(unbroken, 4),
         "checkpoint": lambda: damage.checkpoints(unbroken),
         "lock": lambda: damage.locks(unbroken),
         "full": lambda: disks.each(unbroken, "disk full"),

@@ -6,6 +6,7 @@ saved after every batch instead of every minute or two, since these runs take se
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -13,13 +14,20 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipelines import machine, ptq, run, typecheck  # noqa: F401  (all loaded before a fork)
+import timm  # noqa: F401  (this and others: loaded once, before the forks)
+import wandb.sdk.launch  # noqa: F401
+from matplotlib.figure import Figure
+
+import evaluation.digits  # noqa: F401
+from pipelines import machine, ptq, run, typecheck  # noqa: F401
+from pipelines.models import digits  # noqa: F401
 from pipelines.reporting import plots
 from pipelines.stages import baseline, calibrate, changes, mixed, quantize, report
 from pipelines.store import Store
 from tests.faults.points import Moment, Points
 
 FIGURES = 2  # in the report: to draw all of them takes longer than everything else
+Figure().savefig(io.BytesIO())  # finds the fonts
 BATCHES = ("on_predict_batch_end", "on_train_batch_end", "on_test_batch_end")
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.faults.points import Moment
 from tests.faults.runs import ROOT
@@ -61,23 +60,25 @@ def dead_owner(unbroken: Unbroken, places=("Calibrate", "TrainRounding"), say=pr
     return line
 
 
-def collected(unbroken: Unbroken, say=print) -> Line:
-    """`obliq store gc --keep 0` over and over beside a run that starts from a full store."""
-    line = Line("store gc --keep 0 beside a run")
-    store = unbroken.new_store("collected", "*")
-    command = [sys.executable, "-c", COLLECT, str(store)]
-    collector = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
-    try:
-        collector.stdout.readline()
-        run = unbroken.runs.start(store)
-        while not run.has_ended():
+def collected(unbroken: Unbroken, places=("prepare", "quantize", "report"), say=print) -> Line:
+    """`obliq store gc --keep 0` over and over beside a run, from a moment on."""
+    line = Line("store gc --keep 0 over and over beside a run")
+    for where in places:
+        store = unbroken.new_store("collected", "*")
+        run = unbroken.runs.start(store, at=Moment(where, 1), do="stop")
+        wrong = [] if run.wait_until_stopped() else ["the run has ended before"]
+        command = [sys.executable, "-c", COLLECT, str(store)]
+        collector = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+        try:
             collector.stdout.readline()
-        ended = run.wait()
-    finally:
-        collector.kill()
-        collector.wait()
-    wrong = [w for w in unbroken.wrong(ended, store)]
-    line.add("gc", wrong)
-    say(f"  collected all the while: {wrong or 'the same'}")
-    line.repeated = "what was removed before the run began"
+            os.kill(run.pid, signal.SIGCONT)
+            while not run.has_ended():
+                collector.stdout.readline()
+        finally:
+            collector.kill()
+            collector.wait()
+        wrong += unbroken.differs(run.wait())  # the store is what was collected, so not looked at
+        line.add(where, wrong)
+        say(f"  collected from {where} on: {wrong or 'the same'}")
+    line.repeated = "what was removed before it was used"
     return line

@@ -114,7 +114,8 @@ def complaints(ended: Ended, said: tuple[str, ...], folders: list[Path]) -> list
     found += ["a traceback"] if "Traceback" in ended.text else []
     lines = [line for line in ended.text.splitlines() if line.startswith("✗")]
     clear = [line for line in lines if any(word in line.lower() for word in said)]
-    named = [line for line in clear if any(str(folder) in line for folder in folders)]
+    places = [*map(str, folders), "the output folder"]
+    named = [line for line in clear if any(place in line for place in places)]
     if not named or not any(word in " ".join(named) for word in ("OBLIQ_CACHE", "hydra.run.dir")):
         found.append(f"does not say what, where and what to do: {ended.text[-600:]!r}")
     return found

@@ -95,11 +95,17 @@ class Unbroken:
             shutil.copytree(self.store / stage, store / stage)
         return store
 
-    def wrong(self, ended: Ended, store: Path) -> list[str]:
-        """What differs from this run, in a few words each."""
+    def differs(self, ended: Ended) -> list[str]:
+        """What differs from this run's results, in a few words each."""
         if ended.status:
             return [f"status {ended.status}: {ended.text[-500:]}"]
-        found = [] if ended.outcome == self.ended.outcome else ["other results"]
+        return [] if ended.outcome == self.ended.outcome else ["other results"]
+
+    def wrong(self, ended: Ended, store: Path) -> list[str]:
+        """What differs from this run, in results or in the store."""
+        found = self.differs(ended)
+        if ended.status:
+            return found
         there = stored.tensors(store)
         found += [f"other tensors in {k}" for k, v in self.tensors.items() if there.get(k) != v]
         whole = stored.whole(store)
