@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 
 import timm  # noqa: F401  (this and others: loaded once, before the forks)
-import wandb.sdk.launch  # noqa: F401
 from matplotlib.figure import Figure
 
 import evaluation.digits  # noqa: F401
@@ -26,7 +25,7 @@ from pipelines.stages import baseline, calibrate, changes, mixed, quantize, repo
 from pipelines.store import Store
 from tests.faults.points import Moment, Points
 
-FIGURES = 2  # in the report: to draw all of them takes longer than everything else
+FIGURES = 1  # in the report: to draw all of them takes longer than everything else
 Figure().savefig(io.BytesIO())  # finds the fonts
 BATCHES = ("on_predict_batch_end", "on_train_batch_end", "on_test_batch_end")
 

@@ -117,7 +117,8 @@ class Runs:
         self._numbers = count()
         self._started: list[Started] = []
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([child.__name__])
+        tracked = ["wandb.sdk.launch"] if "tracking=offline" in self.words else []
+        self.context.set_forkserver_preload([child.__name__, *tracked])
 
     def start(
         self, store: Path, folder: Path | None = None, at: Moment | None = None, do: str = "kill"
