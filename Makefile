@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench bench-real clean
+.PHONY: help setup run test faults check bench bench-real clean
 
 PYTHON := .venv/bin/python
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
@@ -27,6 +27,9 @@ run: setup  ## the main job: the embedded default, or make run ARGS="experiment=
 
 test: setup  ## all tests
 	$(PYTHON) -m pytest $(ARGS)
+
+faults: setup  ## kill, damage, fill the disk, run at once, at random: a table; half an hour
+	@$(PYTHON) -m tests.faults $(ARGS)
 
 check: setup  ## lint, format and types, exactly as CI runs them
 	$(PYTHON) -m ruff check .

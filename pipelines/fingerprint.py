@@ -19,6 +19,8 @@ from typing import Any
 
 PACKAGES = ("quant", "evaluation", "pipelines")
 OUTSIDE = (
+    "pipelines.checkpoint",
+    "pipelines.disk",
     "pipelines.fingerprint",
     "pipelines.launch",
     "pipelines.machine",

@@ -21,10 +21,10 @@ from typing import Any
 import psutil
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from evaluation.evaluator import CollectOutputs
+from pipelines.checkpoint import Checkpoint, KeepEpochs
 from pipelines.ranks import Ranks
 from pipelines.screen import Screen
 
@@ -129,17 +129,16 @@ class Machine:
             steps: of all epochs together.
             folder: of the checkpoint.
         """
-        last = ModelCheckpoint(folder, "last", every_n_epochs=1, enable_version_counter=False)
-        found = folder / "last.ckpt"
+        checkpoint = Checkpoint(folder, "training", "ckpt")
         with self.screen.bar(name, steps) as advance:
             self._trainer(
                 advance,
-                last,
+                KeepEpochs(checkpoint),
                 max_epochs=epochs,
                 reload_dataloaders_every_n_epochs=1,
                 use_distributed_sampler=False,
                 enable_checkpointing=True,
-            ).fit(module, ckpt_path=found if _whole(found) else None, weights_only=True)
+            ).fit(module, ckpt_path=checkpoint.newest(), weights_only=True)
 
     def _trainer(self, advance: Any, *callbacks: Callback, **more: Any) -> Trainer:
         settings = {"enable_checkpointing": False, **self.ranks.trainer_settings(), **more}
@@ -166,15 +165,6 @@ class Machine:
             "accelerator": self.accelerator,
             "precision": self.precision,
         }
-
-
-def _whole(checkpoint: Path) -> bool:
-    """It is there and can be read; a damaged one counts as absent."""
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # whatever the damage leads to
-        return False
-    return True
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.images import ImageData
+from pipelines.disk import checksum
 from pipelines.models.network import Network
-from pipelines.store import checksum
 
 PACKAGES = (
     "torch",

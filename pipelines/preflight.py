@@ -13,11 +13,11 @@ import torch
 
 from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
+from pipelines.disk import is_full
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.allocate import Precision
 from pipelines.stages.solve import SolveLayer, wants_importance
-from pipelines.store import is_full
 from quant.layers import Call, Calls, find
 from quant.problem import LayerProblem
 

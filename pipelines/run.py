@@ -68,7 +68,8 @@ def _jobs(screen: Screen) -> int:
     except Exception as err:
         if isinstance(err, OSError):  # of Hydra: the output folder and its config/ are made first
             err.add_note(
-                "set hydra.run.dir, with -m hydra.sweep.dir, to a folder that can be written"
+                "the output folder: set hydra.run.dir, with -m hydra.sweep.dir, to one that can "
+                "be written"
             )
         _explain(err, screen)
         return 2
@@ -90,6 +91,7 @@ def job(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         results = start(cfg, folder, screen)
+        (folder / "error.log").unlink(missing_ok=True)  # of the same command, before
         if (results["precision"] or {}).get("reached") is False:
             screen.line(_missed(results["precision"]), mark="[red]✗[/] ")
             failures.append(UNREACHED)

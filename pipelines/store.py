@@ -13,7 +13,6 @@ one by rank 0 alone. Only `run_each` computes different artifacts at the same ti
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import inspect
 import json
@@ -21,21 +20,22 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from pipelines import fingerprint
 from pipelines.artifacts import Artifact, TensorFile
+from pipelines.disk import checksum, storing, write_through
 from pipelines.ranks import Ranks
 
 FILES = ("tensors.safetensors", "record.json")  # of an artifact, beside done.json
+WORTH = 1.0  # seconds of computing that are worth the milliseconds of writing through to the disk
 
 
 class Input(Protocol):
@@ -147,12 +147,12 @@ class Store:
     def _compute(self, stage: Any, inputs: tuple[Input, ...], folder: Path, key: str) -> Artifact:
         scratch = self._scratch(stage, folder)
         for made in scratch.values():
-            with _storing(made):
+            with storing(made):
                 made.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         artifact: Artifact = stage.run(*inputs, **scratch)
         artifact = replace(artifact, key=key, seconds=time.perf_counter() - start)
-        with _storing(folder):
+        with storing(folder):
             _write(folder, artifact, needed(i.key for i in inputs))
         for made in scratch.values():
             shutil.rmtree(made, ignore_errors=True)
@@ -171,22 +171,21 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            done = json.loads(text)
-            digests, seconds = {f: done["sha256"][f] for f in FILES}, float(done["seconds"])
-        except (ValueError, KeyError, TypeError):
-            digests, seconds = {"done.json": "its own checksum is not kept"}, 0.0
-        for file, digest in digests.items():
-            if not (folder / file).is_file() or checksum(folder / file) != digest:
-                say(f"stored result {folder} is damaged ({file}): computing it again")
-                return None
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        tensors = TensorFile(folder / "tensors.safetensors")
+            digests, seconds = _said(text)
+            for file, digest in digests.items():
+                if checksum(folder / file) != digest:
+                    raise ValueError(file)
+            record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+            tensors = TensorFile(folder / "tensors.safetensors")
+        except (OSError, ValueError) as err:  # gone, taken away just now, or another content
+            say(f"stored result {folder} is damaged ({err}): computing it again")
+            return None
         return Artifact(tensors, record, key, cached=True, seconds=seconds)
 
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
         """Hold the lock of one artifact; says so when it has to wait."""
-        with _storing(folder):
+        with storing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder.with_name(f"{folder.name}.lock"))
             try:
@@ -203,12 +202,6 @@ class Store:
             lock.release()
 
 
-def checksum(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def needed(keys: Iterable[str]) -> list[str]:
     """Keys of the artifacts that inputs with these keys are made of."""
     return sorted({key for text in keys for key in re.findall(r"\b[0-9a-f]{32}\b", text)})
@@ -220,44 +213,55 @@ def _mark_used(folder: Path) -> None:
         os.utime(folder / "done.json")
 
 
+def _said(text: bytes) -> tuple[dict[str, str], float]:
+    """Checksums and seconds in a done.json; older ones have no checksum of their own.
+
+    Raises:
+        ValueError: it was not written like this.
+    """
+    try:
+        done = json.loads(text)
+        own = done.pop("own", None)
+        if not set(done) <= {"sha256", "seconds", "inputs"} or own not in (None, _own(done)):
+            raise ValueError
+        return {f: str(done["sha256"][f]) for f in FILES}, float(done["seconds"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError("done.json") from None
+
+
+def _own(done: Mapping[str, Any]) -> str:
+    """Checksum of what done.json says."""
+    return hashlib.sha256(json.dumps(done, sort_keys=True).encode()).hexdigest()
+
+
 def _write(folder: Path, artifact: Artifact, inputs: list[str]) -> None:
-    """All of the artifact or nothing: `done.json` appears last."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """All of the artifact or nothing: `done.json` appears last.
+
+    Files that another process may be reading are replaced one by one and never cut short. What was
+    quick to compute need not survive a power cut: the checksums tell what it has lost.
+    """
+    draft = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in artifact.tensors.items()}
     try:
-        save_file(tensors, folder / "tensors.safetensors")
-        (folder / "record.json").write_text(json.dumps(artifact.record), encoding="utf-8")
-        digests = {f: checksum(folder / f) for f in FILES}
+        save_file(tensors, draft / "tensors.safetensors")
+        (draft / "record.json").write_text(json.dumps(artifact.record), encoding="utf-8")
+        digests = {f: checksum(draft / f) for f in FILES}
         done = {"sha256": digests, "seconds": artifact.seconds, "inputs": inputs}
-        draft = folder / "done.json.new"
-        draft.write_text(json.dumps(done))
-        os.replace(draft, folder / "done.json")
+        (draft / "done.json").write_text(json.dumps({**done, "own": _own(done)}))
+        folder.mkdir(exist_ok=True)
+        lasting = artifact.seconds > WORTH
+        for name in (*FILES, "done.json"):
+            if lasting:
+                write_through(draft / name)
+            os.replace(draft / name, folder / name)
+        if lasting:
+            write_through(folder)
+            write_through(folder.parent)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not (folder / "done.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-@contextmanager
-def _storing(folder: Path) -> Iterator[None]:
-    """Turn what a disk may answer into what a person can do about it."""
-    try:
-        yield
-    except (OSError, SafetensorError) as err:
-        number = errno.ENOSPC if is_full(err) else getattr(err, "errno", None) or errno.EIO
-        what = (
-            f"no space left for {folder}: free some, or point OBLIQ_CACHE at another disk"
-            if is_full(err)
-            else f"the store cannot write {folder} ({getattr(err, 'strerror', None) or err}): "
-            "point OBLIQ_CACHE at a folder that can be written"
-        )
-        raise OSError(
-            number,
-            f"{what}. What was stored before stays valid, and the same command goes on from there",
-        ) from err
-
-
-def is_full(err: BaseException) -> bool:
-    """Whether an error says that the disk is full (safetensors has its own way to say so)."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(err, "errno", None) in full or "No space left" in str(err)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

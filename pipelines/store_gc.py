@@ -67,6 +67,12 @@ def _take_away(item: Item) -> bool:
     """Rename first: a run finds all of it or nothing. It comes back if it was used just then."""
     if item.kind == "artifact" and _last_use(item.path) != item.used:
         return False
+    if (
+        item.kind == "leftover"
+        and (item.path / "done.json").is_file()
+        and item.path.name == item.key
+    ):
+        return False  # a run has finished it since
     away = item.path.with_name(f"{item.key}.removed-{os.getpid()}-{time.time_ns()}")
     item.path.rename(away)
     if item.kind == "artifact" and _last_use(away) != item.used and not item.path.exists():

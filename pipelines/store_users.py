@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 FOLDER = "running"
 CLOCKS = 1.0  # seconds that a file system's clock may be behind
@@ -22,18 +22,29 @@ CLOCKS = 1.0  # seconds that a file system's clock may be behind
 @contextmanager
 def using(root: Path) -> Iterator[None]:
     """Nothing that is used within is taken out of the store by another process meanwhile."""
-    lock = FileLock(root / FOLDER / f"{time.time_ns()}-{os.getpid()}.lock")
     try:
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock = _registered(root / FOLDER)
     except OSError:  # what cannot be written, the run itself will say
         yield
         return
     try:
         yield
     finally:
+        with suppress(OSError):  # gone, or read-only by now
+            Path(lock.lock_file).unlink()
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _registered(folder: Path) -> BaseFileLock:
+    """A lock of this process alone; a new one where another has just looked whether it is held."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        lock = FileLock(folder / f"{time.time_ns()}-{os.getpid()}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        return lock
 
 
 def first_start(root: Path) -> float | None:
@@ -44,15 +55,16 @@ def first_start(root: Path) -> float | None:
     alive = []
     for path in sorted((root / FOLDER).glob("*.lock")):
         started = path.name.split("-")[0]
-        if is_held(path):
+        if is_held(path, remove=True):
             alive.append(int(started) / 1e9 if started.isdecimal() else 0.0)
-        else:
-            path.unlink(missing_ok=True)
     return min(alive) - CLOCKS if alive else None
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process holds a lock file."""
+def is_held(path: Path, remove: bool = False) -> bool:
+    """Whether a process holds a lock file.
+
+    With `remove` one that is not held goes, while we hold it: who is about to lock it will notice.
+    """
     if not path.exists():
         return False
     lock = FileLock(path)
@@ -60,5 +72,7 @@ def is_held(path: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    if remove:
+        path.unlink(missing_ok=True)
     lock.release()
     return False

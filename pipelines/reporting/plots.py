@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipelines.disk import replacing
 from pipelines.reporting import canvas, mixed_plots, sensitivity_plots, training_plot, wording
 from pipelines.reporting.wording import Results
 
@@ -40,7 +41,8 @@ def save_all(drawn: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
     paths = {}
     for name, figure in drawn.items():
         paths[name] = folder / f"{name}.png"
-        canvas.save_png(figure, paths[name])
+        with replacing(paths[name]) as draft:
+            canvas.save_png(figure, draft)
     return paths
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from evaluation.images import ImageData
 from pipelines.artifacts import Artifact
+from pipelines.disk import checksum, explained, replacing
 from pipelines.models.network import Network
 from pipelines.reporting import html, layers_csv, plots
 from pipelines.stages.baseline import LayerBaseline, layer_ratio, loss_ratio
 from pipelines.stages.quantize import QuantizedWeights
-from pipelines.store import checksum
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,10 @@ class Report:
     def run(self, found: Findings, about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """Write all files into `folder`; `about` is what identifies the run. Returns results."""
         weights = folder / "weights.safetensors"
-        save_weights(found, weights)
+        with explained(folder, "the report", "set hydra.run.dir to"):
+            (folder / "results.json").unlink(missing_ok=True)  # of a run before: comes last
+            with replacing(weights) as draft:
+                save_weights(found, draft)
         results: dict[str, Any] = _finite(
             {
                 **about,
@@ -75,13 +78,15 @@ class Report:
         )
         heatmaps = self._heatmaps(found)
         drawn = plots.figures(results, heatmaps)
-        plots.save_all(drawn, folder / "plots")
-        gallery = save_pictures(found.pictures, folder / "pictures")
-        layers_csv.write(results, folder / "layers.csv")
-        html.render(results, drawn, gallery, folder / "report.html")
-        draft = folder / "results.json.new"
-        draft.write_text(json.dumps(results, indent=1) + "\n")
-        draft.replace(folder / "results.json")
+        with explained(folder, "the report", "set hydra.run.dir to"):
+            plots.save_all(drawn, folder / "plots")
+            gallery = save_pictures(found.pictures, folder / "pictures")
+            with replacing(folder / "layers.csv") as draft:
+                layers_csv.write(results, draft)
+            with replacing(folder / "report.html") as draft:
+                html.render(results, drawn, gallery, draft)
+            with replacing(folder / "results.json") as draft:
+                draft.write_text(json.dumps(results, indent=1) + "\n")
         return results
 
     def _heatmaps(self, found: Findings) -> dict[str, Tensor]:
@@ -187,7 +192,8 @@ def save_pictures(pictures: Artifact, folder: Path) -> dict[str, Path]:
     for number, name in pictures.record["images"].items():
         folder.mkdir(parents=True, exist_ok=True)
         paths[name] = folder / f"{number}.jpg"
-        paths[name].write_bytes(pictures.tensors[number].numpy().tobytes())
+        with replacing(paths[name]) as draft:
+            draft.write_bytes(pictures.tensors[number].numpy().tobytes())
     return paths
 
 

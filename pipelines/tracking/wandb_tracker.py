@@ -88,6 +88,7 @@ class WandbTracker:
         try:
             import wandb
 
+            logging.raiseExceptions = False  # of its log, which a full disk takes no more of
             wandb.setup(wandb.Settings(silent=True))
             own = {key: value for key, value in config.items() if key != "tracking"}
             where = {"project": self.project, "entity": self.entity}

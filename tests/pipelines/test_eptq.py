@@ -117,7 +117,7 @@ def test_killed_in_the_middle_of_training_it_ends_at_the_same_numbers(
     )
     found = None
     for _ in range(6000):
-        found = next(store.glob("TrainRounding/*.partial/last.ckpt"), None)
+        found = next(store.glob("TrainRounding/*.partial/*.ckpt"), None)
         if found is not None or process.poll() is not None:
             break
         time.sleep(0.02)
@@ -132,13 +132,3 @@ def test_killed_in_the_middle_of_training_it_ends_at_the_same_numbers(
         assert results["rounding"].pop("seconds") > 0
     for key in ("quantized", "fidelity", "rounding", "loss_ratio_vs_baseline"):
         assert a[key] == b[key], key
-
-
-def test_a_damaged_checkpoint_counts_as_none(tmp_path):
-    from pipelines.machine import _whole
-
-    assert not _whole(tmp_path / "last.ckpt")
-    (tmp_path / "last.ckpt").write_bytes(b"PK\x03\x04 cut off")
-    assert not _whole(tmp_path / "last.ckpt")
-    torch.save({"a": torch.ones(3)}, tmp_path / "last.ckpt")
-    assert _whole(tmp_path / "last.ckpt")

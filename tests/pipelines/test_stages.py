@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from pipelines.disk import checksum
 from pipelines.machine import Machine
 from pipelines.stages.batchnorm import CorrectStatistics
 from pipelines.stages.calibrate import Calibrate
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solve import SolveLayer
-from pipelines.store import checksum
 from quant.packing import unpack
 
 KEYS = {

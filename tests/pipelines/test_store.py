@@ -92,6 +92,14 @@ def write(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
+def rewrite(path, **entries):
+    """As flipped bits may, with the rest as it was; a changed name leaves no `own`."""
+    done = json.loads(path.read_text())
+    if not entries.keys() <= done.keys():
+        del done["own"]
+    path.write_text(json.dumps({**done, **entries}))
+
+
 DAMAGES = {
     "truncated tensors": truncate,
     "one bit of the tensors": flip_a_bit,
@@ -101,6 +109,9 @@ DAMAGES = {
     "garbage in done.json": write("done.json", "\x00garbage"),
     "empty done.json": write("done.json", ""),
     "done.json of another kind": write("done.json", "[1, 2]"),
+    "other seconds in done.json": lambda folder: rewrite(folder / "done.json", seconds=9.0),
+    "other inputs in done.json": lambda folder: rewrite(folder / "done.json", inputs=["a" * 32]),
+    "an unknown entry in done.json": lambda folder: rewrite(folder / "done.json", owm="b" * 64),
     "done.json without checksums": write("done.json", '{"sha256": {}, "seconds": 1}'),
 }
 
@@ -113,6 +124,58 @@ def test_a_damaged_result_is_told_once_and_computed_again(store, said, damage):
     assert not second.cached and torch.equal(second.tensors["x"], torch.full((64,), 6.0))
     assert len(said) == 1 and "damaged" in said[0] and "computing it again" in said[0]
     assert double(store).cached and len(said) == 1
+
+
+def test_files_that_are_taken_away_while_they_are_read_are_computed_again(store, monkeypatch):
+    first, checksum = double(store), pipelines.store.checksum
+
+    def vanishing(path):
+        (folder_of(store, first) / "record.json").unlink(missing_ok=True)
+        return checksum(path)
+
+    monkeypatch.setattr(pipelines.store, "checksum", vanishing)
+    store._load(folder_of(store, first), first.key)
+    monkeypatch.undo()
+    second = double(store)
+    assert not second.cached and torch.equal(second.tensors["x"], torch.full((64,), 6.0))
+
+
+def test_who_reads_an_artifact_finds_it_while_it_is_replaced(store, monkeypatch):
+    """A damaged record: its tensors may be in use by a run that read them before."""
+    first = double(store)
+    folder = folder_of(store, first)
+    (folder / "record.json").write_text("{}")
+    reader, seen, replace = double(Store(store.root)), [], os.replace
+    (folder / "record.json").write_text("{}")
+
+    def looking(source, target):
+        seen.append(reader.tensors["x"].tolist() == [6.0] * 64)
+        replace(source, target)
+        seen.append(reader.tensors["x"].tolist() == [6.0] * 64)
+
+    monkeypatch.setattr(os, "replace", looking)
+    assert not double(store).cached
+    assert seen == [True] * 6
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        ["tensors.safetensors", "record.json", "done.json"]
+    )
+
+
+@pytest.mark.parametrize(("worth", "through"), [(0.0, True), (1e6, False)])
+def test_what_took_long_is_on_the_disk_before_it_is_renamed(store, monkeypatch, worth, through):
+    order, replace, sync = [], os.replace, pipelines.store.write_through
+    monkeypatch.setattr(pipelines.store, "WORTH", worth)
+    monkeypatch.setattr(
+        os, "replace", lambda old, new: (order.append(f"rename {new.name}"), replace(old, new))
+    )
+    monkeypatch.setattr(
+        pipelines.store, "write_through", lambda path: (order.append(path.name), sync(path))
+    )
+    artifact = double(store)
+    names = ["tensors.safetensors", "record.json", "done.json"]
+    whole = [step for name in names for step in (name, f"rename {name}")]
+    expected = [*whole, artifact.key, "Double"] if through else [f"rename {n}" for n in names]
+    assert order == expected
 
 
 def test_a_folder_without_done_json_is_computed_again(store):

@@ -174,6 +174,48 @@ def test_what_is_used_in_the_middle_of_the_removal_comes_back(store, monkeypatch
     assert store.run(Fill(1)).cached
 
 
+def test_what_a_run_has_finished_since_the_plan_stays(store):
+    """A leftover of a killed run, which another one computes between the plan and the removal."""
+    folder = fill(store, 1)
+    content = (folder / "done.json").read_bytes()
+    (folder / "done.json").unlink()
+    plan = store_gc.plan(store.root, keep=None, older_than=None)
+    assert folders(plan) == [folder]
+    (folder / "done.json").write_bytes(content)
+    assert store_gc.remove([item for item, _ in plan.remove]) == []
+    assert store.run(Fill(1)).cached
+
+
+def test_a_run_is_known_though_somebody_looks_just_as_it_registers(store, monkeypatch):
+    folder = store.root / store_users.FOLDER
+    folder.mkdir(parents=True)
+    looked_at = FileLock(folder / f"7-{os.getpid()}.lock")
+    looked_at.acquire()
+    times = iter((7, 8))
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    with store_users.using(store.root):
+        looked_at.release()
+        assert store_users.first_start(store.root) == pytest.approx(8e-9 - store_users.CLOCKS)
+        assert [p.name for p in folder.iterdir()] == [f"8-{os.getpid()}.lock"]
+    assert list(folder.iterdir()) == []
+
+
+def test_the_file_of_a_dead_run_goes_while_it_is_locked(store, monkeypatch):
+    """Else a run that has just opened it would hold a lock on a file without a name."""
+    path, held = store.root / store_users.FOLDER / "1-1.lock", []
+    path.parent.mkdir(parents=True)
+    path.touch()
+    unlink = type(path).unlink
+
+    def looking(self, **given):
+        held.append(store_users.is_held(self))
+        unlink(self, **given)
+
+    monkeypatch.setattr(type(path), "unlink", looking)
+    assert store_users.first_start(store.root) is None
+    assert held == [True] and not path.exists()
+
+
 def test_what_an_artifact_was_computed_from_is_kept_and_older_ones_say_unknown(store, capsys):
     first = store.run(Fill(1))
     second = store.run(Fill(2), first, Keyed(None, f"{first.key} {'f' * 64}"), Keyed(0, "4"))
@@ -183,7 +225,7 @@ def test_what_an_artifact_was_computed_from_is_kept_and_older_ones_say_unknown(s
     assert [item.key for item in users[first.key]] == [second.key]
     done = store.root / "Fill" / first.key / "done.json"
     record = json.loads(done.read_text())
-    done.write_text(json.dumps({k: v for k, v in record.items() if k != "inputs"}))
+    done.write_text(json.dumps({k: v for k, v in record.items() if k not in ("inputs", "own")}))
     assert store.run(Fill(1)).cached, "an older record is still good"
     assert store_command.main(["ls"], store.root) == 0
     lines = capsys.readouterr().out.splitlines()

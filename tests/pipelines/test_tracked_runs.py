@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.store import checksum
+from pipelines.disk import checksum
 
 SHORT = (
     "experiment=digits",
