@@ -32,6 +32,7 @@ from pipelines.stages.calibrate import Calibrate, layers_of
 from pipelines.stages.eptq import TrainRounding, trained_inputs, trained_statistics, trained_weights
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.label_free import LabelFreeHessian
+from pipelines.stages.objective import Objective, Quantized, write
 from pipelines.stages.pictures import Pictures
 from pipelines.stages.quantize import QuantizeLayers
 from pipelines.stages.report import Findings, Report
@@ -71,6 +72,7 @@ class Chain:
     evaluate: Evaluate
     pictures: Pictures
     report: Report
+    objective: Objective | None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Log:
 def run(
     chain: Chain, store: Store, machine: Machine, tracker: Tracker, about: Run
 ) -> dict[str, Any]:
-    """Run the chain; returns the content of results.json.
+    """Run the chain; returns the content of results.json, or of objective.json.
 
     Raises:
         ValueError, OSError: bad input; found before calibration starts where that is possible.
@@ -134,7 +136,8 @@ def run(
             tracker.fail(err)
         raise
     tracker.finish()
-    print_table(results, machine.screen.console)
+    if chain.objective is None and not machine.screen.brief:
+        print_table(results, machine.screen.console)
     if tracker.where:
         machine.screen.line(f" W&B                 {nearby(tracker.where)}", style="dim")
     return results
@@ -147,7 +150,8 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     preflight.writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
     preflight.settings_work(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
     if chain.rounding is not None:
-        chain.rounding.check(chain.calibrate.images)
+        held_out = chain.objective.images if chain.objective is not None else 0
+        chain.rounding.check(chain.calibrate.images - held_out)
     chain.model.check()
     data, calibrate = chain.data, chain.calibrate
     with machine.screen.busy("loading the network"):
@@ -179,6 +183,7 @@ def _stages(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     log = Log(machine, tracker)
+    held_out = chain.data.hold_out(chain.objective.images if chain.objective is not None else 0)
     images = Keyed(chain.data, chain.data.calibration_key)
     evaluation = Keyed(chain.data, chain.data.evaluation_key)
 
@@ -263,6 +268,27 @@ def _stages(
                 activations = trained_inputs(activations, trained, layers)
                 changed = with_activations(changed, layers, activations)
             best = Keyed(changed, f"{best.key} {trained.key}")
+
+    if chain.objective is not None:  # a search over settings never sees the evaluation images
+        judged = Keyed(held_out, held_out.calibration_key)
+        given = Quantized(store, network, best, weights, judged, machine)
+        objective = chain.objective.measure(given)
+        record = {
+            **about.about,
+            "seed": about.seed,
+            "inputs": chain.quantize.inputs,
+            "model": network.name,
+            "calibrated_on": len(chain.data.calibration),
+            "held_out": len(held_out.calibration),
+            "objective": objective,
+            "seconds": {**log.seconds, "total": time.perf_counter() - start},
+            "cached": log.cached,
+            "output_dir": str(about.folder),
+        }
+        write(record, about.folder)
+        tracker.summary(record)
+        machine.screen.line(f"  {objective['name']} {objective['value']:.6g}")
+        return record
 
     baseline = chain.baseline.run(store, weights, bits, machine)
     took = sum(layer.seconds for layer in baseline.values())

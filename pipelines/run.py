@@ -28,7 +28,7 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines import words
+from pipelines import jobs, words
 from pipelines.screen import Screen
 
 if TYPE_CHECKING:
@@ -48,12 +48,9 @@ PACKAGES = (
 INTERRUPTED = 130  # exit status, as shells have it
 UNREACHED = 3  # exit status: no configuration meets precision.target
 
-failures: list[int] = []  # exit statuses of this process's jobs that did not succeed
-
 
 def main() -> None:
     """The console script; its exit status is not 0 when a job failed."""
-    failures.clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here instead of being printed
     screen = Screen()
     if sys.argv[1:2] == ["store"]:
@@ -71,34 +68,51 @@ def main() -> None:
                 "set hydra.run.dir, with -m hydra.sweep.dir, to a folder that can be written"
             )
         _explain(err, screen)
+        jobs.finish(screen)
         sys.exit(2)
-    if failures:
-        sys.exit(failures[0])
+    if status := jobs.finish(screen):
+        sys.exit(status)
 
 
 @hydra.main(version_base="1.3", config_path=str(words.CONF), config_name="run")
 def job(cfg: DictConfig) -> float | None:
-    """One run. Returns its drop in points, for sweepers; None where it failed."""
-    screen = Screen()
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    """One run, in whichever process. Returns its objective, for sweepers, if it has one.
+
+    Raises:
+        SystemExit: it failed. In a sweep the others go on: jobs.finish tells.
+    """
+    config = HydraConfig.get()
+    folder = Path(config.runtime.output_dir)
+    name = _name(cfg)
+    sweep = Path(config.sweep.dir) if _is_sweep(config) else None
+    number = config.job.num if sweep else 0
+    alone = sweep is None or config.launcher._target_.endswith(".BasicLauncher")
+    screen = Screen() if alone else jobs.screen(f"{number} {name}")
+    outcome = jobs.Outcome(number, name, str(folder))
+    if sweep:
+        outcome.write(sweep)
+    status, text, value = 0, "", None
     try:
         results = start(cfg, folder, screen)
-        if (results["precision"] or {}).get("reached") is False:
-            screen.line(_missed(results["precision"]), mark="[red]✗[/] ")
-            failures.append(UNREACHED)
-        return float(results["drop"]["points"])
+        value = (results.get("objective") or {}).get("value")
+        if (results.get("precision") or {}).get("reached") is False:
+            status, text = UNREACHED, _missed(results["precision"])
+            screen.line(text, mark="[red]✗[/] ")
     except KeyboardInterrupt:
         _interrupted(screen)
     except Exception as err:
-        _explain(err, screen, folder)
-        failures.append(1)
-    return None
+        status, text = 1, _explain(err, screen, folder)
+    if sweep:
+        outcome.ended(sweep, status, text)
+    elif status:
+        sys.exit(status)
+    return value
 
 
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     """Build everything from the configuration, then run the chain."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    screen.line(_name(settings), mark="[bold]obliq[/]  ")
+    screen.line(_name(cfg), mark="[bold]obliq[/]  ")
     with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
         from pipelines import ptq, store_users, typecheck
         from pipelines.store import Store
@@ -119,7 +133,11 @@ def _store() -> Path:
     return Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")).expanduser()
 
 
-def _name(settings: dict[str, Any]) -> str:
+def _is_sweep(config: Any) -> bool:
+    return bool(config.mode and config.mode.name == "MULTIRUN")
+
+
+def _name(settings: Mapping[str, Any] | DictConfig) -> str:
     choices = HydraConfig.get().runtime.choices
     title = choices.get("experiment") or "-".join(
         dict.fromkeys([choices["model"], choices["data"]])
@@ -128,7 +146,7 @@ def _name(settings: dict[str, Any]) -> str:
     return f"{name}-s{settings['seed']}" if settings["seed"] else name
 
 
-def _width(settings: dict[str, Any]) -> str:
+def _width(settings: Mapping[str, Any] | DictConfig) -> str:
     """w4, or w4a8; mixed99.9 for a target of 99.9 %."""
     activations = f"a{settings['act_bits']}" if settings["act_bits"] is not None else ""
     target = settings["precision"].get("target")
@@ -150,7 +168,7 @@ def _about(settings: dict[str, Any], folder: Path) -> Run:
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
         "command": list(config.overrides.task),
     }
-    sweep = Path(config.sweep.dir).name if config.mode and config.mode.name == "MULTIRUN" else None
+    sweep = Path(config.sweep.dir).name if _is_sweep(config) else None
     tags = settings["tags"] if isinstance(settings["tags"], list) else [settings["tags"]]
     return Run(
         folder=folder,
@@ -188,17 +206,19 @@ def _interrupted(screen: Screen) -> None:
     sys.exit(INTERRUPTED)
 
 
-def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> None:
-    """What, where, what to do, on one screen; the traceback goes to a file."""
+def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> str:
+    """What, where, what to do, on one screen; the traceback goes to a file. Returns the text."""
     notes = [f"({note})" for note in getattr(_cause(err), "__notes__", ())]
-    screen.line(" ".join([_text(_cause(err)), *notes]), mark="[red]✗[/] ")
+    text = " ".join([_text(_cause(err)), *notes])
+    screen.line(text, mark="[red]✗[/] ")
     if folder is None:
-        return
+        return text
     try:
         (folder / "error.log").write_text("".join(traceback.format_exception(err)))
         screen.line(f"  details: {folder / 'error.log'}", style="dim")
     except OSError:  # then that is what went wrong, most likely
         pass
+    return text
 
 
 def _cause(err: BaseException) -> BaseException:
@@ -225,6 +245,8 @@ def _text(err: BaseException) -> str:
     if isinstance(err, OSError):
         named = f": {err.filename}" if err.filename else ""
         return f"{err.strerror or err}{named}"
+    if extra := words.missing_extra(str(err)):
+        return extra
     known_kind = isinstance(err, ValueError) or type(err).__module__.startswith("hydra")
     return str(err) if known_kind else f"{type(err).__name__}: {err}"
 

@@ -60,7 +60,7 @@ class CorrectStatistics:
                     "re-estimate statistics", Forward(corrected), data.value.fitting_loader()
                 )
             changed = running_statistics(corrected)
-        compare = _Compare(data.value, network.module, quantized.value, corrected)
+        compare = Compare(data.value, network.module, quantized.value, corrected)
         last = max(0, len(data.value.calibration) - self.compare_images)
         machine.predict("compare", compare, data.value.calibration_loader(start=last))
         before, after = (total.figures()["kl"] for total in compare.totals)
@@ -86,8 +86,8 @@ class _Match(LightningModule):
         self.matcher.step(batch[0])
 
 
-class _Compare(LightningModule):
-    """Distances from the float network to some quantized ones."""
+class Compare(LightningModule):
+    """Distances from the float network to some quantized ones, added up in `totals`."""
 
     def __init__(self, task: ImageData, reference: nn.Module, *networks: nn.Module) -> None:
         super().__init__()

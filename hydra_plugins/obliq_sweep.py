@@ -1,0 +1,27 @@
+"""What a sweep needs of Hydra beside its launcher."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from pipelines import jobs
+
+
+class SweepStarts(Callback):
+    """Before the first job of a sweep: remember its folder, divide the cores between its jobs."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """In the process that starts the sweep; `pipelines.run.main` finishes it."""
+        launcher = OmegaConf.to_container(config.hydra.launcher)
+        assert isinstance(launcher, dict)
+        batch = config.hydra.sweeper.get("max_batch_size")
+        threads = jobs.threads_each(launcher, batch, jobs.cores())
+        if threads is not None:  # inherited by the processes of the jobs
+            for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+                os.environ.setdefault(name, str(threads))
+        jobs.begin(Path(str(config.hydra.sweep.dir)))
