@@ -17,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from pipelines import study
+from pipelines.reporting import study_table
 from pipelines.screen import Screen
 
 
@@ -33,36 +34,39 @@ class OptunaSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Called by Hydra before the sweep."""
-        self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.composed = config
+        self.jobs = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> list[study.Trial]:
         """Search; words of the command line come after, and so instead of, `params`."""
-        if self.config.get("objective") is None:
+        if self.composed.get("objective") is None:
             raise ValueError("a search needs objective=kl (or objective=loss)")
         given = [f"{name}={value}" for name, value in self.params.items()]
         words = {o.get_key_element(): o for o in self.parser.parse_overrides([*given, *arguments])}
         space = {k: _values(o) for k, o in words.items() if o.is_sweep_override()}
-        fixed = [o.input_line for o in words.values() if not o.is_sweep_override()]
-        defaults = {name: OmegaConf.select(self.config, name) for name in space}
-        folder = Path(str(self.config.hydra.sweep.dir))
+        fixed = [str(o.input_line) for o in words.values() if not o.is_sweep_override()]
+        defaults = {name: OmegaConf.select(self.composed, name) for name in space}
+        folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
-        done = 0
+        screen, done = Screen(), 0
 
         def measure(batch: Sequence[study.Settings]) -> list[float | None]:
             nonlocal done
             jobs = [[*fixed, *(f"{k}={_word(v)}" for k, v in s.items())] for s in batch]
-            returns = self.launcher.launch(jobs, initial_job_idx=done)
+            for number, settings in enumerate(batch, start=done):
+                words = " ".join(f"{k}={_word(v)}" for k, v in settings.items())
+                screen.line(f"trial {number}: {words}", mark="[bold]obliq[/]  ")
+            returns = self.jobs.launch(jobs, initial_job_idx=done)
             done += len(jobs)
             return [job.return_value for job in returns]
 
         trials = self.search.run(space, defaults, measure)
         about = {"seed": self.search.seed, "startup": self.search.startup, "arguments": fixed}
-        study.write(trials, about, folder / "study.json")
-        study.show(trials, folder / "study.json", Screen())
+        study_table.write(trials, about, folder / "study.json")
+        study_table.show(trials, folder / "study.json", screen)
         return trials
 
 
@@ -84,8 +88,9 @@ def _values(override: Override) -> study.Range | list[study.Choice]:
         whole = all(isinstance(number, int) for number in (start, stop, step))
         count = -(-(stop - start) // step)  # the stop itself is not in
         return study.Range(start, start + (count - 1) * step, False, step, whole)
-    if override.is_choice_sweep() or isinstance(value, RangeSweep):
-        return [_plain(v) for v in override.sweep_iterator()]
+    known = override.is_choice_sweep() or isinstance(value, RangeSweep)
+    if known and (choices := [_plain(v) for v in override.sweep_iterator()]):
+        return choices
     raise ValueError(
         f"{override.input_line}: a search takes choice(a,b), interval(a,b), range(a,b,step) or "
         "tag(log,interval(a,b))"
@@ -97,4 +102,6 @@ def _plain(value: Any) -> study.Choice:
 
 
 def _word(value: study.Choice) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )

@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from pipelines import jobs
+from pipelines.screen import Screen
 
 
 class SweepStarts(Callback):
@@ -17,11 +18,13 @@ class SweepStarts(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """In the process that starts the sweep; `pipelines.run.main` finishes it."""
-        launcher = OmegaConf.to_container(config.hydra.launcher)
-        assert isinstance(launcher, dict)
+        launcher: Any = OmegaConf.to_container(config.hydra.launcher)
         batch = config.hydra.sweeper.get("max_batch_size")
         threads = jobs.threads_each(launcher, batch, jobs.cores())
         if threads is not None:  # inherited by the processes of the jobs
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
                 os.environ.setdefault(name, str(threads))
-        jobs.begin(Path(str(config.hydra.sweep.dir)))
+        folder = Path(str(config.hydra.sweep.dir))
+        jobs.begin(folder)
+        if "submitit" in launcher["_target_"]:
+            Screen().line(f"what the jobs print: {folder / '.submitit'}", mark="[bold]obliq[/]  ")

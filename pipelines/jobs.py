@@ -1,6 +1,7 @@
 """What the jobs of a sweep tell the process that started it, whichever process runs them.
 
-A job writes `<sweep>/.jobs/<number>.json` when it starts and when it ends: one that died has no end.
+A job writes `<sweep>/.jobs/<number>.json` when it starts and when it ends: one that died has no
+end.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ def finish(screen: Screen) -> int:
         screen.line(f"job {job.number} {job.name}: {error}", mark="[red]✗[/] ")
         screen.line(f"  {nearby(job.folder)}", style="dim")
     failed = f", {len(bad)} of them failed" if bad else ""
-    screen.line(f"{len(ended)} jobs{failed}; files: {nearby(root.resolve())}", mark="[bold]obliq[/]  ")
+    screen.line(
+        f"{len(ended)} jobs{failed}; files: {nearby(root.resolve())}", mark="[bold]obliq[/]  "
+    )
     return _status(ended)
 
 
@@ -133,7 +136,7 @@ def _table(ended: Sequence[Outcome], screen: Screen) -> None:
 
 def screen(name: str) -> Screen:
     """That of a job beside others: no bars, every line behind its name."""
-    lines = Prefixed(sys.stderr, name)
+    lines: Any = Prefixed(sys.stderr, name)
     return Screen(Console(file=lines, highlight=False, width=WIDTH), brief=True)
 
 

@@ -220,8 +220,10 @@ def _stages(
     known = allocation.cached if searched else store.has(chain.sensitivity, *given)
     log.stage("allocate", allocation.seconds, known, _range(bits))
 
-    sensitivity = store.run(chain.sensitivity, *given)
-    log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
+    sensitivity = None
+    if chain.objective is None:  # it is only for the report
+        sensitivity = store.run(chain.sensitivity, *given)
+        log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
 
     weights = chain.quantize.run(store, network, images, calibration, bits, machine, importance)
     log.stage("quantize", weights.seconds + weights.collecting, weights.cached)
@@ -271,8 +273,9 @@ def _stages(
 
     if chain.objective is not None:  # a search over settings never sees the evaluation images
         judged = Keyed(held_out, held_out.calibration_key)
-        given = Quantized(store, network, best, weights, judged, machine)
-        objective = chain.objective.measure(given)
+        objective = chain.objective.measure(
+            Quantized(store, network, best, weights, judged, machine)
+        )
         record = {
             **about.about,
             "seed": about.seed,
@@ -290,6 +293,7 @@ def _stages(
         machine.screen.line(f"  {objective['name']} {objective['value']:.6g}")
         return record
 
+    assert sensitivity is not None  # see above
     baseline = chain.baseline.run(store, weights, bits, machine)
     took = sum(layer.seconds for layer in baseline.values())
     guessed = any(layer.estimated for layer in baseline.values())

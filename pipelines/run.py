@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -52,7 +52,7 @@ UNREACHED = 3  # exit status: no configuration meets precision.target
 def main() -> None:
     """The console script; its exit status is not 0 when a job failed."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here instead of being printed
-    screen = Screen()
+    screen, jobs.sweep = Screen(), None
     if sys.argv[1:2] == ["store"]:
         from pipelines import store_command
 
@@ -63,7 +63,9 @@ def main() -> None:
     except KeyboardInterrupt:
         _interrupted(screen)
     except Exception as err:
-        if isinstance(err, OSError):  # of Hydra: the output folder and its config/ are made first
+        if isinstance(err, OSError) and not isinstance(
+            err, MissingConfigException
+        ):  # of Hydra: the output folder and its config/ are made first
             err.add_note(
                 "set hydra.run.dir, with -m hydra.sweep.dir, to a folder that can be written"
             )
@@ -229,6 +231,8 @@ def _cause(err: BaseException) -> BaseException:
 
 
 def _text(err: BaseException) -> str:
+    if extra := words.missing_extra(str(err)):
+        return extra
     if isinstance(err, MissingMandatoryValue):
         return words.missing(str(err.full_key))
     reason = err.__cause__
@@ -245,8 +249,6 @@ def _text(err: BaseException) -> str:
     if isinstance(err, OSError):
         named = f": {err.filename}" if err.filename else ""
         return f"{err.strerror or err}{named}"
-    if extra := words.missing_extra(str(err)):
-        return extra
     known_kind = isinstance(err, ValueError) or type(err).__module__.startswith("hydra")
     return str(err) if known_kind else f"{type(err).__name__}: {err}"
 

@@ -6,22 +6,11 @@ again finds its first trials in the store and goes on.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich import box
-from rich.table import Table
-
-from pipelines.reporting.summary import nearby
-from pipelines.screen import Screen
-
-if TYPE_CHECKING:
-    import optuna
+from typing import Any
 
 Choice = str | int | float | bool | None
 Settings = Mapping[str, Choice]
@@ -94,7 +83,9 @@ class Search:
             raise ValueError("hparams= needs Optuna: pip install 'obliq[optuna]'") from err
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study()
-        known = {name: _distribution(optuna, values) for name, values in space.items()}
+        known = {
+            name: _distribution(optuna.distributions, values) for name, values in space.items()
+        }
         if all(name in defaults and _within(space[name], defaults[name]) for name in space):
             study.enqueue_trial({name: defaults[name] for name in space})
         found: list[Trial] = []
@@ -114,7 +105,9 @@ class Search:
                 good = value is not None and math.isfinite(value)
                 state = optuna.trial.TrialState
                 study.tell(trial, value if good else None, state.COMPLETE if good else state.FAIL)
-                found.append(Trial(trial.number, dict(trial.params), value if good else None, seconds))
+                found.append(
+                    Trial(trial.number, dict(trial.params), value if good else None, seconds)
+                )
         return found
 
 
@@ -135,53 +128,17 @@ class Trial:
     seconds: float
 
 
-def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The best first, failed ones last."""
-    return sorted(trials, key=lambda t: (t.value is None, t.value or 0.0, t.number))
-
-
-def write(trials: Sequence[Trial], about: Mapping[str, Any], path: Path) -> None:
-    """Write study.json: what was searched, the best settings, all trials."""
-    best = ranked(trials)[0]
-    rows = [{**vars(trial)} for trial in trials]
-    record = {**about, "best": dict(best.settings), "value": best.value, "trials": rows}
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def show(trials: Sequence[Trial], path: Path, screen: Screen, rows: int = 10) -> None:
-    """The best trials and the first one (the defaults, if they lie in the space) in a table."""
-    order = ranked(trials)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("trial", *order[0].settings, "objective"):
-        table.add_column(name, justify="right", no_wrap=True)
-    chosen = order[:rows]
-    for trial in [*chosen, *(t for t in order[rows:] if t.number == 0)]:
-        value = "failed" if trial.value is None else f"{trial.value:.6g}"
-        table.add_row(str(trial.number), *map(_text, trial.settings.values()), value)
-    screen.console.print(table)
-    words = " ".join(f"{name}={_text(value)}" for name, value in order[0].settings.items())
-    screen.line(f"best of {len(trials)}: {words}", mark="[bold]obliq[/]  ")
-    screen.line(f"  all trials: {nearby(path)}", style="dim")
-
-
-def _text(value: Choice) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "null" if value is None else str(value)
-
-
 def _within(values: Range | Sequence[Choice], value: Choice) -> bool:
     if isinstance(values, Range):
         return isinstance(value, int | float) and values.low <= value <= values.high
     return value in values
 
 
-def _distribution(
-    optuna: Any, values: Range | Sequence[Choice]
-) -> optuna.distributions.BaseDistribution:
-    kinds = optuna.distributions
+def _distribution(kinds: Any, values: Range | Sequence[Choice]) -> Any:
+    """The same as one of `optuna.distributions`, which are `kinds`."""
     if not isinstance(values, Range):
         return kinds.CategoricalDistribution(list(values))
     if values.whole:
-        step = {} if values.log else {"step": int(values.step or 1)}
-        return kinds.IntDistribution(int(values.low), int(values.high), log=values.log, **step)
-    step = {} if values.log else {"step": values.step}
-    return kinds.FloatDistribution(values.low, values.high, log=values.log, **step)
+        step = int(values.step or 1)
+        return kinds.IntDistribution(int(values.low), int(values.high), log=values.log, step=step)
+    return kinds.FloatDistribution(values.low, values.high, log=values.log, step=values.step)

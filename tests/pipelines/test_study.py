@@ -9,8 +9,9 @@ import math
 import pytest
 from rich.console import Console
 
+from pipelines.reporting.study_table import ranked, show, write
 from pipelines.screen import Screen
-from pipelines.study import Range, Search, ranked, show, write
+from pipelines.study import Range, Search
 
 pytest.importorskip("optuna", reason="the extra obliq[optuna] is not installed")
 
@@ -97,5 +98,7 @@ def test_the_table_names_the_best_settings_and_the_defaults(tmp_path):
     show(trials, tmp_path / "study.json", Screen(Console(file=out, width=120)), rows=3)
     text = out.getvalue()
     assert f"best of 24: damping={best.settings['damping']:.4g} block=256" in text
-    rows = [line.split() for line in text.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
+    rows = [
+        line.split() for line in text.splitlines() if line.split()[:1] and line.split()[0].isdigit()
+    ]
     assert [int(row[0]) for row in rows] == [*(t.number for t in ranked(trials)[:3]), 0]
