@@ -56,6 +56,7 @@ class RayLauncher(Launcher):
         if started:
             own = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
             more = {} if self.address else own
+            os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
             ray.init(address=self.address, logging_level=logging.ERROR, **more)
         try:
             total = ray.cluster_resources()
