@@ -11,6 +11,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -92,6 +93,8 @@ def job(cfg: DictConfig) -> float | None:
     screen = Screen() if alone else jobs.screen(f"{number} {name}")
     outcome = jobs.Outcome(number, name, str(folder))
     if sweep:
+        with suppress(OSError):  # of an earlier sweep into the same folder
+            (folder / "error.log").unlink(missing_ok=True)
         outcome.write(sweep)
     status, text, value = 0, "", None
     try:

@@ -11,6 +11,7 @@ import torch
 
 from evaluation.digits import Digits
 from pipelines.artifacts import Keyed
+from pipelines.comparing import finding
 from pipelines.machine import Machine
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.objective import Divergence, LayerLoss, Quantized
@@ -111,6 +112,8 @@ def test_a_search_never_looks_at_the_evaluation_images(obliq, blind, shared_stor
     found = obliq("-m", "hparams=damping", *SHORT, *words)
     assert found.status == 0, found.text
     assert not list(found.folder.rglob("results.json"))
+    with pytest.raises(FileNotFoundError, match="no run below"):
+        finding.find([found.folder])
     study = json.loads((found.folder / "study.json").read_text())
     assert [row["number"] for row in study["trials"]] == [0, 1, 2]
     assert study["trials"][0]["settings"] == {"damping": 0.01}, "the default is the first"
