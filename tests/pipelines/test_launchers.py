@@ -181,6 +181,18 @@ def test_what_our_plugins_need_is_named_too(obliq, monkeypatch, words, package, 
     assert f"pip install 'obliq[{names}]'" in found.text and "Traceback" not in found.text
 
 
+@pytest.mark.parametrize(
+    ("total", "at_once", "each"),
+    [(16, 2, 8), (16, 3, 5), (2, 4, 0.5), (0, 2, 0), (1, 2, 0.5), (8, 2, 4)],
+)
+def test_jobs_on_ray_ask_for_their_part_whole_from_one_on(total, at_once, each):
+    from hydra_plugins.obliq_ray_launcher import RayLauncher, _share
+
+    assert _share(total, at_once) == each
+    with pytest.raises(ValueError, match=r"hydra\.launcher\.at_once=0 must be at least 1"):
+        RayLauncher(None, 0)
+
+
 @needs("joblib")
 def test_the_threads_of_parallel_jobs_are_set_before_they_start(monkeypatch, tmp_path):
     from hydra import compose, initialize_config_dir
