@@ -39,16 +39,11 @@ check: setup  ## lint, format and types, exactly as CI runs them
 bench: setup  ## quality and speed of row_parallel against OBQ, one table
 	@PYTHONPATH=. $(PYTHON) tests/bench/solvers.py $(ARGS)
 
+SWEEPS := cifar10_resnet20 cifar10_resnet56 imagenet_mobilenet_v1 obq_published coco coco_obq voc sst2
+
 bench-real: setup  ## the README's accuracy tables on OBLIQ_DATA: hours; what is done is kept
-	$(PYTHON) -m pipelines.run -m tracking=none hydra.sweep.dir=outputs/bench-real/images \
-	  experiment=cifar10_resnet20,cifar10_resnet56,imagenet_mobilenet_v1 bits=4,3,2 \
-	  method=rtn,gptq,row_parallel,obq baseline.budget=900 $(ARGS)
-	$(PYTHON) -m pipelines.run -m tracking=none hydra.sweep.dir=outputs/bench-real/dense \
-	  experiment=coco_yolov5n,coco_yolov5s,coco_yolov8n,voc_deeplabv3_mobilenet_v2,voc_espnetv2 \
-	  bits=8,4,3 method=rtn,gptq,row_parallel baseline.budget=10 $(ARGS)
-	$(PYTHON) -m pipelines.run -m tracking=none hydra.sweep.dir=outputs/bench-real/yolov5n-obq \
-	  experiment=coco_yolov5n bits=8,4,3 method=obq baseline.budget=900 $(ARGS)
-	$(PYTHON) -m pipelines.table outputs/bench-real
+	for name in $(SWEEPS); do $(PYTHON) -m pipelines.run sweep=$$name tracking=none $(ARGS) || exit; done
+	$(PYTHON) -m pipelines.table $(SWEEPS:%=outputs/sweeps/%)
 
 clean:  ## remove what setup and the tools have made (not the store, not outputs/)
 	rm -rf .venv .uv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

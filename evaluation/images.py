@@ -242,6 +242,23 @@ class ImageData(LightningDataModule, ABC):
         other.evaluation = self.calibration.take(range(len(self.calibration))[:images])
         return other
 
+    def hold_out(self, count: int) -> Self:
+        """Take the first `count` images out of the calibration; gives the same with only those.
+
+        Raises:
+            ValueError: none is left to calibrate on.
+        """
+        total = len(self.calibration)
+        if count >= total:
+            raise ValueError(
+                f"objective.images={count} leaves none of {total} calibration {self.kind} to "
+                "calibrate on: set calibrate.images higher or objective.images lower"
+            )
+        other = copy(self)
+        other.calibration = self.calibration.take(range(count))
+        self.calibration = self.calibration.take(range(count, total))
+        return other
+
     @property
     def calibration_key(self) -> str:
         """sha256 of the chosen images, their transform and the number of their copies."""

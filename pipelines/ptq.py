@@ -33,6 +33,7 @@ from pipelines.stages.costs import Costs
 from pipelines.stages.eptq import TrainRounding, trained_inputs, trained_statistics, trained_weights
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.label_free import LabelFreeHessian
+from pipelines.stages.objective import Objective, Quantized, write
 from pipelines.stages.pictures import Pictures
 from pipelines.stages.quantize import QuantizeLayers
 from pipelines.stages.report import Findings, Report
@@ -73,6 +74,7 @@ class Chain:
     evaluate: Evaluate
     pictures: Pictures
     report: Report
+    objective: Objective | None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Log:
 def run(
     chain: Chain, store: Store, machine: Machine, tracker: Tracker, about: Run
 ) -> dict[str, Any]:
-    """Run the chain; returns the content of results.json.
+    """Run the chain; returns the content of results.json, or of objective.json.
 
     Raises:
         ValueError, OSError: bad input; found before calibration starts where that is possible.
@@ -148,7 +150,8 @@ def run(
     tracker.finish()
     if machine.ranks.rank:
         return results
-    print_table(results, machine.screen.console)
+    if chain.objective is None and not machine.screen.brief:
+        print_table(results, machine.screen.console)
     if tracker.where:
         machine.screen.line(f" W&B                 {nearby(tracker.where)}", style="dim")
     return results
@@ -161,7 +164,8 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     preflight.writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
     preflight.settings_work(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
     if chain.rounding is not None:
-        chain.rounding.check(chain.calibrate.images, machine.ranks.world)
+        held_out = chain.objective.images if chain.objective is not None else 0
+        chain.rounding.check(chain.calibrate.images - held_out, machine.ranks.world)
     chain.model.check()
     data, calibrate = chain.data, chain.calibrate
     with machine.screen.busy("loading the network"):
@@ -193,6 +197,7 @@ def _stages(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     log = Log(machine, tracker)
+    held_out = chain.data.hold_out(chain.objective.images if chain.objective is not None else 0)
     images = Keyed(chain.data, chain.data.calibration_key)
     evaluation = Keyed(chain.data, chain.data.evaluation_key)
 
@@ -230,8 +235,10 @@ def _stages(
     known = allocation.cached if searched else store.has(chain.sensitivity, *given)
     log.stage("allocate", allocation.seconds, known, _range(bits))
 
-    sensitivity = store.run(chain.sensitivity, *given)
-    log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
+    sensitivity = None
+    if chain.objective is None:  # it is only for the report
+        sensitivity = store.run(chain.sensitivity, *given)
+        log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
 
     weights = chain.quantize.run(store, network, images, calibration, bits, machine, importance)
     log.stage("quantize", weights.seconds + weights.collecting, weights.cached)
@@ -279,6 +286,31 @@ def _stages(
                 changed = with_activations(changed, layers, activations)
             best = Keyed(changed, f"{best.key} {trained.key}")
 
+    if chain.objective is not None:  # a search over settings never sees the evaluation images
+        judged = Keyed(held_out, held_out.calibration_key)
+        objective = chain.objective.measure(
+            Quantized(store, network, best, weights, judged, machine)
+        )
+        record = {
+            **about.about,
+            "seed": about.seed,
+            "inputs": chain.quantize.inputs,
+            "model": network.name,
+            "calibrated_on": len(chain.data.calibration),
+            "held_out": len(held_out.calibration),
+            "objective": objective,
+            "seconds": {**log.seconds, "total": time.perf_counter() - start},
+            "cached": log.cached,
+            "output_dir": str(about.folder),
+        }
+        if machine.ranks.rank:  # one process writes
+            return record
+        write(record, about.folder)
+        tracker.summary(record)
+        machine.screen.line(f"  {objective['name']} {objective['value']:.6g}")
+        return record
+
+    assert sensitivity is not None  # see above
     baseline = chain.baseline.run(store, weights, bits, machine)
     took = sum(layer.seconds for layer in baseline.values())
     guessed = any(layer.estimated for layer in baseline.values())

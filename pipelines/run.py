@@ -13,13 +13,14 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -29,19 +30,20 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines import confidential, launch, naming, words
+from pipelines import confidential, jobs, launch, naming, words
 from pipelines.screen import Screen
 
 INTERRUPTED = 130  # exit status, as shells have it
 UNREACHED = 3  # exit status: no configuration meets precision.target
+GIVEN = "OBLIQ_GIVEN"  # environment: the words as typed, for jobs in other processes
 
-failures: list[int] = []  # exit statuses of this process's jobs that did not succeed
 checks: list[Callable[[dict[str, Any]], None]] = []  # what must accept the settings of a job
 
 
 def main() -> None:
     """The console script; its exit status is not 0 when a job failed."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here instead of being printed
+    jobs.sweep = None
     checks.clear()
     if sys.argv[1:2] == ["store"]:
         from pipelines import store_command
@@ -58,22 +60,25 @@ def main() -> None:
 
 def _jobs(screen: Screen) -> int:
     """Run what sys.argv says; the exit status."""
-    failures.clear()
     try:
         confidential.check_words(sys.argv[1:])
         words.check(sys.argv[1:])
+        os.environ[GIVEN] = json.dumps(sys.argv[1:])
         job()
     except KeyboardInterrupt:
         _interrupted(screen)
     except Exception as err:
-        if isinstance(err, OSError):  # of Hydra: the output folder and its config/ are made first
+        if isinstance(err, OSError) and not isinstance(
+            err, MissingConfigException
+        ):  # of Hydra: the output folder and its config/ are made first
             err.add_note(
                 "the output folder: set hydra.run.dir, with -m hydra.sweep.dir, to one that can "
                 "be written"
             )
         _explain(err, screen)
+        jobs.finish(screen)
         return 2
-    return failures[0] if failures else 0
+    return jobs.finish(screen)
 
 
 def _rerun(command: Sequence[str], store: Path, check: Callable[[dict[str, Any]], None]) -> int:
@@ -81,27 +86,48 @@ def _rerun(command: Sequence[str], store: Path, check: Callable[[dict[str, Any]]
     sys.argv = [sys.argv[0], *command]
     os.environ["OBLIQ_CACHE"] = str(store)
     checks[:] = [check]
-    return _jobs(Screen())
+    try:
+        return _jobs(Screen())
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
 
 
 @hydra.main(version_base="1.3", config_path=str(words.CONF), config_name="run")
 def job(cfg: DictConfig) -> float | None:
-    """One run. Returns its drop in points, for sweepers; None where it failed."""
-    screen = Screen()
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    """One run, in whichever process. Returns its objective, for sweepers, if it has one.
+
+    Raises:
+        SystemExit: it failed. In a sweep the others go on: jobs.finish tells.
+    """
+    config = HydraConfig.get()
+    folder = Path(config.runtime.output_dir)
+    name = _name(cfg)
+    sweep = Path(config.sweep.dir) if _is_sweep(config) else None
+    number = config.job.num if sweep else 0
+    alone = sweep is None or config.launcher._target_.endswith(".BasicLauncher")
+    screen = Screen() if alone else jobs.screen(f"{number} {name}")
+    outcome = jobs.Outcome(number, name, str(folder))
+    if sweep:
+        with suppress(OSError):  # of an earlier sweep into the same folder
+            (folder / "error.log").unlink(missing_ok=True)
+        outcome.write(sweep)
+    status, text, value = 0, "", None
     try:
         results = start(cfg, folder, screen)
         (folder / "error.log").unlink(missing_ok=True)  # of the same command, before
-        if (results["precision"] or {}).get("reached") is False:
-            screen.line(_missed(results["precision"]), mark="[red]✗[/] ")
-            failures.append(UNREACHED)
-        return float(results["drop"]["points"])
+        value = (results.get("objective") or {}).get("value")
+        if (results.get("precision") or {}).get("reached") is False:
+            status, text = UNREACHED, _missed(results["precision"])
+            screen.line(text, mark="[red]✗[/] ")
     except KeyboardInterrupt:
         _interrupted(screen)
     except Exception as err:
-        _explain(err, screen, folder)
-        failures.append(1)
-    return None
+        status, text = 1, _explain(err, screen, folder)
+    if sweep:
+        outcome.ended(sweep, status, text)
+    elif status:
+        sys.exit(status)
+    return value
 
 
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
@@ -110,12 +136,13 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     _keep_secrets_out(settings, folder)
     for check in checks:
         check(settings)
-    screen.line(_name(settings), mark="[bold]obliq[/]  ")
+    screen.line(_name(cfg), mark="[bold]obliq[/]  ")
     about, processes = _about(settings, folder), settings["machine"].get("devices")
     if not isinstance(processes, int) or processes < 2:
         return chain(launch.Place(), settings, about, screen)
     launch.together(processes, member, settings, about)
-    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    written = folder / ("results.json" if settings["objective"] is None else "objective.json")
+    results: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
     return results
 
 
@@ -166,13 +193,14 @@ def _keep_secrets_out(settings: dict[str, Any], folder: Path) -> None:
         raise
 
 
-def _name(settings: dict[str, Any]) -> str:
+def _name(settings: Mapping[str, Any] | DictConfig) -> str:
     config = HydraConfig.get()
     choices = config.runtime.choices
+    given = json.loads(os.environ.get(GIVEN, "[]"))
     return " ".join(
         [
             naming.name(settings, choices),
-            *naming.swept(sys.argv[1:], config.overrides.task, choices),
+            *naming.swept(given, config.overrides.task, choices),
         ]
     )
 
@@ -237,11 +265,12 @@ def _interrupted(screen: Screen) -> None:
     sys.exit(INTERRUPTED)
 
 
-def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> None:
-    """What, where, what to do, on one screen; the traceback goes to a file."""
-    screen.line(_told(err), mark="[red]✗[/] ")
+def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> str:
+    """What, where, what to do, on one screen; the traceback goes to a file. Returns the text."""
+    text = _told(err)
+    screen.line(text, mark="[red]✗[/] ")
     if folder is None:
-        return
+        return text
     trace = err.trace if isinstance(err, launch.MemberError) else ""
     try:
         trace = confidential.redact(trace or "".join(traceback.format_exception(err)))
@@ -249,6 +278,7 @@ def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> 
         screen.line(f"  details: {folder / 'error.log'}", style="dim")
     except OSError:  # then that is what went wrong, most likely
         pass
+    return text
 
 
 def _told(err: BaseException) -> str:
@@ -264,6 +294,8 @@ def _cause(err: BaseException) -> BaseException:
 
 
 def _text(err: BaseException) -> str:
+    if extra := words.missing_extra(str(err)):
+        return extra
     if isinstance(err, MissingMandatoryValue):
         return words.missing(str(err.full_key))
     reason = err.__cause__

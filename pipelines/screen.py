@@ -33,9 +33,15 @@ def _bars(console: Console) -> Progress:
 
 @dataclass(eq=False)
 class Screen:
-    """The terminal. Bars disappear when they are done and never show where nobody watches."""
+    """The terminal. Bars disappear when they are done and never show where nobody watches.
+
+    Attributes:
+        console: where lines go.
+        brief: other jobs write there too: what takes many lines is left out.
+    """
 
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    brief: bool = False
 
     def __post_init__(self) -> None:
         self._progress = _bars(self.console)

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 CONF = Path(__file__).parent.parent / "conf"
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # of launchers
 
 
 def check(words: Sequence[str]) -> None:
@@ -31,12 +32,24 @@ def _check_word(word: str) -> None:
             return  # what an option of Hydra's own is followed by
         raise ValueError(f"{word!r} is no setting: give name=value, for example bits=3")
     group = key.split("@")[0]
-    if "." in group or not (CONF / group).is_dir():
+    own = "." not in group and not group.startswith("hydra/")  # plugins bring files of theirs
+    if not own or not (CONF / group).is_dir():
         return _check_key(group)
     if not any(sign in value for sign in "([{$"):  # choice(a,b), glob(*), ${...}
         for name in (part.strip(" '\"") for part in value.split(",")):
             if name and name != "null" and not (CONF / group / f"{name}.yaml").is_file():
                 raise ValueError(_unknown(group, name))
+
+
+def missing_extra(text: str) -> str | None:
+    """What to install, where Hydra says in `text` that it lacks the settings of a launcher."""
+    for name, extra in EXTRAS.items():
+        if f"hydra/launcher/{name}'" in text:
+            return (
+                f"hydra/launcher={name} is not installed: pip install 'obliq[{extra}]', or leave "
+                "launcher= out to run one job after the other"
+            )
+    return None
 
 
 def missing(key: str) -> str:

@@ -85,7 +85,8 @@ def _results_files(path: Path) -> Iterator[Path]:
     for folder, inner, names in os.walk(path, onerror=unreadable.append):
         inner[:] = sorted(set(inner) - INSIDE)
         started = (Path(folder) / "config" / "hydra.yaml").is_file()
-        if started or {"results.json", "error.log"} & set(names):
+        trial = "objective.json" in names  # of a search: it evaluates nothing
+        if (started and not trial) or {"results.json", "error.log"} & set(names):
             yield Path(folder) / "results.json"
     for error in unreadable:  # the run that lies there is named as one that cannot be read
         yield Path(error.filename) / "results.json"

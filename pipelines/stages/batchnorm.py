@@ -62,11 +62,10 @@ class CorrectStatistics:
                 machine.predict("re-estimate statistics", Forward(corrected), loader)
             reduce(add, machine.ranks.gather(seen)).put(corrected)
             changed = running_statistics(corrected)
-        compare = _Compare(data.value, network.module, quantized.value, corrected)
+        compare = Compare(data.value, network.module, quantized.value, corrected)
         last = max(0, len(data.value.calibration) - self.compare_images)
         machine.predict("compare", compare, data.value.calibration_loader(start=last))
-        totals = zip(*machine.ranks.gather(compare.totals), strict=True)
-        before, after = (sum(parts, Distance()).figures()["kl"] for parts in totals)
+        before, after = (total.figures()["kl"] for total in compare.of_all(machine))
         kept = bool(changed) and after < before
         record = {"mode": self.mode, "kept": kept, "kl_before": before, "kl_after": after}
         return Artifact(changed if kept else {}, record)
@@ -104,14 +103,19 @@ class _Match(LightningModule):
         self.matcher.step(batch[0])
 
 
-class _Compare(LightningModule):
-    """Distances from the float network to some quantized ones."""
+class Compare(LightningModule):
+    """Distances from the float network to some quantized ones, added up in `totals`."""
 
     def __init__(self, task: ImageData, reference: nn.Module, *networks: nn.Module) -> None:
         super().__init__()
         self.task = task
         self.reference, self.networks = reference, nn.ModuleList(networks)
         self.totals = [Distance() for _ in networks]
+
+    def of_all(self, machine: Machine) -> list[Distance]:
+        """The totals of all processes of the run, by network."""
+        totals = zip(*machine.ranks.gather(self.totals), strict=True)
+        return [sum(parts, Distance()) for parts in totals]
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         expected = self.reference(batch[0])

@@ -64,4 +64,7 @@ def test_a_job_that_fails_does_not_stop_the_others_but_the_status_tells(obliq):
     assert found.status == 1
     assert sorted(x["weight_bits"] for x in results_below(found.folder).values()) == [3, 4]
     assert "bits=99 must be a whole number" in found.text
-    assert obliq("-m", *SHORT, "method=rtn", "bits=4,3").status == 0, "an old failure is forgotten"
+    assert (found.folder / "1" / "error.log").is_file()
+    again = obliq("-m", *SHORT, "method=rtn", "bits=4,3", folder=found.folder)
+    assert again.status == 0, "an old failure is forgotten"
+    assert not list(found.folder.glob("*/error.log"))

@@ -1,0 +1,144 @@
+"""A search over settings: Optuna proposes, jobs measure their objective, a table tells.
+
+The proposals depend on the seed and on what was measured only, so that a search which is started
+again finds its first trials in the store and goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Choice = str | int | float | bool | None
+Settings = Mapping[str, Choice]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers that a setting may have.
+
+    Attributes:
+        low, high: both allowed.
+        log: their logarithms are drawn evenly.
+        step: between neighbours; None for any number between.
+        whole: they are whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool
+    step: float | None
+    whole: bool
+
+
+Space = Mapping[str, Range | Sequence[Choice]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How settings are looked for.
+
+    Attributes:
+        trials: in all.
+        startup: of them at random; the defaults are the first one.
+        batch: proposed together.
+        seed: of the proposals.
+    """
+
+    trials: int
+    startup: int
+    batch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "startup", "batch"):
+            word = "max_batch_size" if name == "batch" else name
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"hydra.sweeper.{word}={getattr(self, name)} must be a whole number, at least 1"
+                )
+
+    def run(
+        self,
+        space: Space,
+        defaults: Settings,
+        measure: Callable[[Sequence[Settings]], Sequence[float | None]],
+    ) -> list[Trial]:
+        """Minimise; `measure` gives the objectives of a batch, None where a trial failed.
+
+        Raises:
+            ValueError: Optuna is not installed, or there is nothing to search.
+        """
+        if not space:
+            raise ValueError(
+                "nothing to search: give settings a range, such as hparams=damping or "
+                "'damping=tag(log,interval(0.001,0.1))'"
+            )
+        try:
+            import optuna
+        except ImportError as err:
+            raise ValueError("hparams= needs Optuna: pip install 'obliq[optuna]'") from err
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study()
+        known = {
+            name: _distribution(optuna.distributions, values) for name, values in space.items()
+        }
+        if all(name in defaults and _within(space[name], defaults[name]) for name in space):
+            study.enqueue_trial({name: defaults[name] for name in space})
+        found: list[Trial] = []
+        while len(found) < self.trials:
+            study.sampler = optuna.samplers.TPESampler(
+                seed=self.seed + len(found),  # else a batch would repeat the one before
+                n_startup_trials=self.startup,
+                multivariate=True,
+                constant_liar=True,  # the others of a batch count as bad until they are known
+            )
+            count = min(self.batch, self.trials - len(found))
+            asked = [study.ask(known) for _ in range(count)]
+            start = time.perf_counter()
+            values = measure([trial.params for trial in asked])
+            seconds = (time.perf_counter() - start) / count
+            for trial, value in zip(asked, values, strict=True):
+                good = value is not None and math.isfinite(value)
+                state = optuna.trial.TrialState
+                study.tell(trial, value if good else None, state.COMPLETE if good else state.FAIL)
+                found.append(
+                    Trial(trial.number, dict(trial.params), value if good else None, seconds)
+                )
+        return found
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One try.
+
+    Attributes:
+        number: of its job.
+        settings: that were searched.
+        value: of the objective; None where the job failed.
+        seconds: of its part of the batch.
+    """
+
+    number: int
+    settings: Settings
+    value: float | None
+    seconds: float
+
+
+def _within(values: Range | Sequence[Choice], value: Choice) -> bool:
+    if isinstance(values, Range):
+        return isinstance(value, int | float) and values.low <= value <= values.high
+    return value in values
+
+
+def _distribution(kinds: Any, values: Range | Sequence[Choice]) -> Any:
+    """The same as one of `optuna.distributions`, which are `kinds`."""
+    if not isinstance(values, Range):
+        return kinds.CategoricalDistribution(list(values))
+    if values.whole:
+        step = int(values.step or 1)
+        return kinds.IntDistribution(int(values.low), int(values.high), log=values.log, step=step)
+    return kinds.FloatDistribution(values.low, values.high, log=values.log, step=values.step)
