@@ -102,7 +102,7 @@ def job(cfg: DictConfig) -> float | None:
     config = HydraConfig.get()
     folder = Path(config.runtime.output_dir)
     name = _name(cfg)
-    sweep = Path(config.sweep.dir) if _is_sweep(config) else None
+    sweep = Path(config.sweep.dir) if _is_sweep() else None
     number = config.job.num if sweep else 0
     alone = sweep is None or config.launcher._target_.endswith(".BasicLauncher")
     screen = Screen() if alone else jobs.screen(f"{number} {name}")
