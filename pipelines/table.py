@@ -1,4 +1,4 @@
-"""`python -m pipelines.table FOLDERS... [--markdown]`: many runs in one table.
+"""`python -m pipelines.table FOLDERS... [--markdown | --against FILE]`: many runs in one table.
 
 Reads every `results.json` below the given folders. "~" stands before what is an estimate.
 """
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines import results_file
+from pipelines import results_file, table_diff
 from pipelines.reporting import wording
 from pipelines.reporting.wording import Results
 
@@ -122,14 +122,27 @@ def show(runs: Sequence[Results], console: Console) -> None:
     console.print(table)
 
 
+def _against(file: Path, runs: Sequence[Results]) -> int:
+    """Print how a document differs from the runs; 1 if figures do."""
+    written, rows = table_diff.rows_in(file.read_text(encoding="utf-8")), [row(r) for r in runs]
+    lines, different = table_diff.compared(written, rows)
+    print("\n".join([*lines, table_diff.summary(written, rows, different)]))
+    return 1 if different else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.table", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="output folders of runs or sweeps")
     parser.add_argument("--markdown", action="store_true", help="print Markdown, for a README")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="compare with the tables of a Markdown file"
+    )
     options = parser.parse_args(arguments)
     try:
         runs = collect(options.folders)
+        if options.against:
+            return _against(options.against, runs)
     except (FileNotFoundError, BrokenResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -85,3 +85,40 @@ def test_a_broken_file_is_named_with_the_reason(tmp_path, capsys, text, reason):
     assert str(tmp_path / "bad" / "results.json") in error
     assert reason in error
     assert "good" not in error
+
+
+def document(folder, *rows):
+    """A Markdown file with a table of these runs between other things."""
+    text = table.markdown([EXAMPLE | row for row in rows])
+    other = "| setting | \\|a\\| |\n|---|---|\n| x | y |\n"
+    path = folder / "page.md"
+    path.write_text(f"# Results\n\n{other}\n{text}\n\n| model | method |\n|---|---|\n| a | b |\n")
+    return path
+
+
+def test_a_document_that_says_what_the_runs_do_has_no_difference(tmp_path, capsys):
+    page = document(tmp_path, {"model": "a"}, {"model": "b|c", "method": "rtn"})
+    write(tmp_path / "runs" / "0", model="a", speedup=2.0)  # another time on another day
+    write(tmp_path / "runs" / "1", model="b|c", method="rtn")
+    assert table.main([str(tmp_path / "runs"), "--against", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("2 rows written down, 2 runs: 0 figures differ")
+
+
+def test_a_difference_is_shown_as_written_and_as_it_is_now(tmp_path, capsys):
+    page = document(tmp_path, {"model": "a"}, {"model": "gone"})
+    write(tmp_path / "runs" / "0", model="a", quantized={"top1": 12.34})
+    write(tmp_path / "runs" / "1", model="new")
+    assert table.main([str(tmp_path / "runs"), "--against", str(page)]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line[:3] for line in lines] == ["- a", "+ a", "? g", "! n"]
+    assert "80.52" in lines[0] and "12.34" in lines[1] and lines[1].endswith("(quantized)")
+    assert last.startswith("2 rows written down, 2 runs: 1 figures differ")
+
+
+def test_of_two_rows_alike_each_is_compared_with_the_run_that_fits_it_best(tmp_path, capsys):
+    twice = [{"model": "a", "loss_ratio_vs_baseline": ratio} for ratio in (0.5, 0.75)]
+    page = document(tmp_path, *twice)
+    for number, changes in enumerate(reversed(twice)):
+        write(tmp_path / "runs" / str(number), **changes)
+    assert table.main([str(tmp_path / "runs"), "--against", str(page)]) == 0
