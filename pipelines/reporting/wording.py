@@ -82,15 +82,16 @@ def allocation(results: Results) -> str:
 
 
 def price(results: Results) -> str:
-    """Costs beside those of 16 bits: "bops 6.27 GBOPs (2.4 %), roofline 0.61 ms (98.6 %)"."""
+    """Costs but for the size, beside those of 16 bits: "6.27 GBOPs (2.4 %), 0.61 ms (98.6 %)"."""
     costs, half, units = (results.get(k) or {} for k in ("costs", "costs_at_16_bits", "cost_units"))
     searched, its_units = (get(results, "precision", key) or {} for key in ("costs", "units"))
     texts = [
-        f"{name} {value:.3g} {units[name]} ({number(100 * value / half[name], 1, ' %')})"
+        f"{value:.3g} {units[name]} ({number(100 * value / half[name], 1, ' %')})"
         for name, value in costs.items()
+        if name != "size"
     ]
     texts += [
-        f"{name} {value:.3g} {its_units[name]}"
+        f"{value:.3g} {its_units[name]} {name}"
         for name, value in searched.items()
         if name not in costs
     ]
@@ -98,9 +99,9 @@ def price(results: Results) -> str:
 
 
 def priced_against(results: Results) -> str:
-    """What the costs are compared with, and of which device they are."""
+    """What the costs are compared with, and on which device."""
     device = results.get("device")
-    return "of 16 bits everywhere" + (f"; roofline of {device}" if device else "")
+    return "of 16 bits" + (f"; roofline of {device}" if device else "")
 
 
 def interval(results: Results) -> str:
