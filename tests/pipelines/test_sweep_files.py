@@ -40,7 +40,7 @@ def jobs_of(name):
 def test_a_sweep_needs_no_option_and_its_folder_is_its_name(name):
     cfg = composed(f"sweep={name}")
     HydraConfig.instance().set_config(cfg)
-    assert _is_sweep(HydraConfig.get())
+    assert _is_sweep()
     assert cfg.hydra.sweep.dir == f"outputs/sweeps/{name}", "its last part is W&B's group"
 
 
@@ -74,7 +74,7 @@ def test_make_bench_real_runs_files_that_exist():
 def test_a_search_judges_by_calibration_images_and_over_settings_that_exist(name):
     cfg = composed(f"hparams={name}")
     HydraConfig.instance().set_config(cfg)
-    assert _is_sweep(HydraConfig.get())
+    assert _is_sweep()
     assert cfg.objective._target_ == "pipelines.stages.objective.Divergence"
     assert cfg.hydra.sweeper._target_.endswith("OptunaSweeper") and cfg.hydra.sweeper.params
     for key in cfg.hydra.sweeper.params:
