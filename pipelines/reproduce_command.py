@@ -116,7 +116,15 @@ def _words(record: Record, options: argparse.Namespace) -> list[str]:
     folder = str(options.out.absolute()).replace("'", r"\'")
     quiet = [] if any(word.startswith("tracking=") for word in given) else ["tracking=none"]
     more = ["--config-dir", record.config_dir] if record.config_dir else []
-    return [*more, *record.words, *quiet, *given, f"hydra.run.dir='{folder}'"]
+    threads = _threads(record, given)
+    return [*more, *record.words, *quiet, *threads, *given, f"hydra.run.dir='{folder}'"]
+
+
+def _threads(record: Record, given: Sequence[str]) -> list[str]:
+    """As many as then: with others sums are rounded otherwise."""
+    count = (record.results.get("machine") or {}).get("threads")
+    named = any(word.startswith("machine.threads=") for word in (*record.words, *given))
+    return [f"machine.threads={count}"] if isinstance(count, int) and not named else []
 
 
 def _changed(changed: Sequence[str], file: Path, then: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from pipelines import run, source
@@ -199,6 +200,25 @@ def test_words_behind_the_file_count_but_may_not_change_what_is_computed(reprodu
     assert status == 2 and "bits: 3, now 4" in text
     status, text, _ = reproduce(made, "tracking=none", "report.heatmaps=2", "--store")
     assert status == 0, text
+
+
+@pytest.fixture
+def _threads():
+    """As many threads afterwards as before."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
+def test_it_runs_with_as_many_threads_as_then_unless_others_are_given(reproduce, made):
+    count = torch.get_num_threads()
+    other = altered(made, lambda results: results["machine"].update(threads=count + 1))
+    for words, expected in (((), count + 1), ((f"machine.threads={count}",), count)):
+        status, text, out = reproduce(other, "--store", *words)
+        assert status == 0, text
+        assert json.loads((out / "results.json").read_text())["machine"]["threads"] == expected
+        assert ("threads" in text) == bool(words)
 
 
 def test_own_configuration_files_are_used_again(obliq, reproduce, tmp_path):
