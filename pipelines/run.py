@@ -33,7 +33,6 @@ from platformdirs import user_cache_path
 from pipelines import confidential, jobs, launch, naming, words
 from pipelines.screen import Screen
 
-INTERRUPTED = 130  # exit status, as shells have it
 UNREACHED = 3  # exit status: no configuration meets precision.target
 GIVEN = "OBLIQ_GIVEN"  # environment: the words as typed, for jobs in other processes
 
@@ -262,7 +261,7 @@ def _interrupted(screen: Screen) -> None:
     screen.line(
         "What is finished is stored; the same command goes on.", mark="[yellow]Interrupted.[/] "
     )
-    sys.exit(INTERRUPTED)
+    sys.exit(launch.INTERRUPTED)
 
 
 def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> str:

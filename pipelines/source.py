@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.confidential import redact
 
 ROOT = Path(__file__).parent.parent
-CODE = ("conf", "evaluation", "pipelines", "quant")
+CODE = ("conf", "evaluation", "hydra_plugins", "pipelines", "quant")
 LIMIT = 1_000_000  # bytes of source.diff; the rest is cut off
 NAMED = 50  # untracked files
 SECONDS = 20.0  # that git may take

@@ -17,6 +17,7 @@ from torch import nn
 
 from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
+from pipelines.disk import replacing
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.batchnorm import Compare
@@ -105,6 +106,5 @@ class LayerLoss:
 
 def write(record: Mapping[str, Any], folder: Path) -> None:
     """Write `objective.json`."""
-    draft = folder / "objective.json.new"
-    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    draft.replace(folder / "objective.json")
+    with replacing(folder / "objective.json") as draft:
+        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipelines.disk import replacing
+
 LETTERS = string.ascii_lowercase + string.digits
 LENGTH = 8  # as wandb's own
 
@@ -37,9 +39,8 @@ def of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, bool]:
         return str(known["id"]), True
     new = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".new")
-    draft.write_text(json.dumps({"id": new, "settings": digest}) + "\n", encoding="utf-8")
-    draft.replace(file)
+    with replacing(file) as draft:
+        draft.write_text(json.dumps({"id": new, "settings": digest}) + "\n", encoding="utf-8")
     return new, False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import tomllib
 
 import pytest
 
@@ -18,6 +19,12 @@ def git(root, *words):
         cwd=root, check=True, capture_output=True, text=True,
     )  # fmt: skip
     return told.stdout
+
+
+def test_code_is_looked_for_wherever_the_package_has_some():
+    found = tomllib.loads((source.ROOT / "pyproject.toml").read_text())
+    packages = found["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert sorted(source.CODE) == sorted(name.rstrip("*") for name in packages)
 
 
 @pytest.fixture
