@@ -30,7 +30,7 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines import confidential, jobs, launch, naming, words
+from pipelines import confidential, jobs, launch, naming, store_limit, words
 from pipelines.screen import Screen
 
 UNREACHED = 3  # exit status: no configuration meets precision.target
@@ -135,6 +135,7 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     _keep_secrets_out(settings, folder)
     for check in checks:
         check(settings)
+    store_limit.limit()  # said wrong, it is said now
     screen.line(_name(cfg), mark="[bold]obliq[/]  ")
     about, processes = _about(settings, folder), settings["machine"].get("devices")
     if not isinstance(processes, int) or processes < 2:
@@ -164,7 +165,10 @@ def chain(
     with store_users.using(root), ranks.joined(place, machine.accelerator) as among:
         machine = replace(machine, screen=screen, ranks=among)
         store = Store(root, screen.line, among)
-        return ptq.run(built, store, machine, tracker, ptq.Run(**about))
+        results = ptq.run(built, store, machine, tracker, ptq.Run(**about))
+        if not place.rank:
+            store_limit.enforce(root, screen.line)
+        return results
 
 
 def member(place: launch.Place, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:

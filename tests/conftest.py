@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import pipelines  # noqa: F401  (its thread settings must come before torch)
+# Processes of pytest-xdist share the cores, as do runs that they start. Read when torch is loaded.
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _PROCESSES > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _PROCESSES)))
+
+import pipelines  # noqa: E402, F401  (its thread settings must come before torch)
 
 
 @pytest.fixture(scope="session")
