@@ -10,6 +10,9 @@ ifneq ($(wildcard ../shared/data),)
 export OBLIQ_DATA ?= $(abspath ../shared/data)
 endif
 
+# images of containers set it, and then every process compiles all it imports: 13 seconds of start
+unexport PYTHONDONTWRITEBYTECODE
+
 help:   ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t10
 
