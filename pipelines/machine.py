@@ -1,6 +1,7 @@
 """On what a run runs: devices, precision, threads; and the Lightning trainer for its loops.
 
-Nothing here changes a result beyond rounding, so it stays outside the store's keys.
+Devices and threads change a result by rounding only, so they stay outside the store's keys. Half
+precision changes more, and is in them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from typing import Any
 import psutil
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 from evaluation.evaluator import CollectOutputs
 from pipelines.checkpoint import Checkpoint, KeepEpochs
 from pipelines.ranks import Ranks
 from pipelines.screen import Screen
+
+FULL, HALF = "32-true", "16-mixed"
+PRECISIONS = (FULL, "bf16-mixed", HALF)
 
 
 class _Advance(Callback):
@@ -55,7 +60,8 @@ class Machine:
     Attributes:
         accelerator: "auto", "cpu", "cuda", ...
         devices: how many; a process for each.
-        precision: of the networks' loops, "32-true", "bf16-mixed", ...
+        precision: of the networks' loops, one of `PRECISIONS`; Hessians are summed and layers are
+            solved in float32 or better.
         threads: CPU threads of a process; None for its share of all cores.
         ranks: this process among those of the run.
     """
@@ -66,11 +72,20 @@ class Machine:
     threads: int | None
     screen: Screen = field(default_factory=Screen)
     ranks: Ranks = field(default_factory=Ranks)
-    key: str = ""
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"machine.threads={self.threads} must be at least 1, or null for all")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"machine.precision={self.precision} must be one of {', '.join(PRECISIONS)}: "
+                "weights stay in float32 until they are quantized"
+            )
+
+    @property
+    def key(self) -> str:
+        """What results depend on; empty for full precision."""
+        return "" if self.precision == FULL else self.precision
 
     def use(self) -> None:
         """Set the number of threads, keep Lightning's hints off the screen, try the devices.
@@ -141,17 +156,28 @@ class Machine:
             ).fit(module, ckpt_path=checkpoint.newest(), weights_only=True)
 
     def _trainer(self, advance: Any, *callbacks: Callback, **more: Any) -> Trainer:
-        settings = {"enable_checkpointing": False, **self.ranks.trainer_settings(), **more}
+        settings: dict[str, Any] = {
+            "enable_checkpointing": False,
+            **self.ranks.trainer_settings(),
+            **more,
+        }
+        if self.precision == HALF:  # by its name alone Lightning would take bfloat16 on a processor
+            plugin = MixedPrecision("16-mixed", "cuda" if self._on_gpu() else "cpu")
+            settings["plugins"] = [*settings.get("plugins", ()), plugin]
+        else:
+            settings["precision"] = self.precision
         return Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
-            precision=self.precision,  # type: ignore[arg-type]
             callbacks=[_Advance(advance), *callbacks],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             **settings,
         )
+
+    def _on_gpu(self) -> bool:
+        return self.accelerator != "cpu" and torch.cuda.is_available()
 
     def describe(self) -> dict[str, Any]:
         """Processor, accelerator, cores and threads, for the record."""
