@@ -7,7 +7,7 @@ change, and through its outputs all pairs that it is part of.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,15 @@ from typing import Any, ClassVar
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evaluation.images import Batch, ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.checkpoint import Checkpoint
 from pipelines.machine import Machine
-from pipelines.models.network import Network
 from quant import activations
 from quant.label_free import flat
 from quant.layers import Layer
 from quant.mixed.couplings import CouplingSum, curvature
-from quant.mixed.hutchinson import traces
 from quant.ranges import TensorGrid
 
 MEMORY = 2**28  # numbers that the changes of some images may take
@@ -80,32 +77,22 @@ class Change:
 
 @dataclass(frozen=True)
 class MeasureChanges:
-    """Divergence of every change, couplings of all pairs, trace of every layer's Hessian.
+    """Divergence of every change, and couplings of all pairs.
 
     Attributes:
         images: calibration images to look at, at most.
-        trace_images: images of the traces, which need gradients of gradients.
-        draws: random signs for each batch of the traces.
-        seed: of the signs.
     """
 
     TOGETHER: ClassVar[bool] = True
 
     images: int
-    trace_images: int
-    draws: int
-    seed: int
 
     def __post_init__(self) -> None:
-        for name in ("images", "trace_images", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"precision.changes.{name}={getattr(self, name)} must be at least 1"
-                )
+        if self.images < 1:
+            raise ValueError(f"precision.changes.images={self.images} must be at least 1")
 
     def run(
         self,
-        network: Network,
         module: Keyed[nn.Module],
         changes: Keyed[Sequence[Change]],
         data: Keyed[ImageData],
@@ -113,11 +100,10 @@ class MeasureChanges:
         *,
         scratch: Path,
     ) -> Artifact:
-        """Tensors, m changes and N layers: couplings [m, m], divergence [m], trace [N].
+        """Tensors, of m changes: couplings [m, m], divergence [m].
 
         Args:
-            network: the float one.
-            module: a copy of it that is open to the changes.
+            module: a copy of the float network that is open to the changes.
             changes: in the order of the rows.
             data: calibration images.
             machine: runs the networks.
@@ -132,10 +118,6 @@ class MeasureChanges:
         rest = data.value.calibration_loader(start=collect.sums.n, first=self.images)
         if len(rest):
             machine.predict("layers at fewer bits, one by one", collect, rest)
-        layers = {change.layer.name: change.layer for change in changes.value}
-        trace = CollectTraces(data.value, network.module, layers, self.draws, self.seed)
-        loader = data.value.calibration_loader(first=min(self.trace_images, self.images))
-        machine.predict("traces", trace, loader)
         sums = CouplingSum(len(changes.value))
         sums.total, sums.divergence = map(ranks.sum, (collect.sums.total, collect.sums.divergence))
         sums.n = sum(ranks.gather(collect.sums.n))
@@ -144,12 +126,10 @@ class MeasureChanges:
             {
                 "couplings": sums.couplings(),
                 "divergence": sums.alone(),
-                "trace": ranks.sum(trace.total) / sum(ranks.gather(trace.images)),
             },
             {
                 "changes": [[change.layer.name, change.bits] for change in changes.value],
                 "images": sums.n,
-                "layers": list(layers),
                 "seconds_forward": float(seconds[0]),
                 "seconds_couplings": float(seconds[1]),
             },
@@ -223,39 +203,3 @@ class CollectChanges(LightningModule):
         if state is not None:
             self.sums.total, self.sums.divergence = state["total"], state["divergence"]
             self.sums.n, self.seconds = int(state["n"]), state["seconds"]
-
-
-class CollectTraces(LightningModule):
-    """Traces of the Hessian of the divergence from the float network, at that network itself."""
-
-    def __init__(
-        self,
-        data: ImageData,
-        network: nn.Module,
-        layers: Mapping[str, Layer],
-        draws: int,
-        seed: int,
-    ) -> None:
-        super().__init__()
-        self.data, self.network, self.layers = data, network, layers
-        self.draws, self.seed = draws, seed
-        self.total = torch.zeros(len(layers), dtype=torch.float64)
-        self.images = 0
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch: gradients of gradients, which faster attention kernels do not have."""
-        with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            x = batch[0].clone()
-            weights = [self.network.get_parameter(layer.weight) for layer in self.layers.values()]
-            wanted = [weight.requires_grad for weight in weights]
-            for weight in weights:
-                weight.requires_grad_(True)
-            outputs = self.network(x)
-            with torch.no_grad():
-                expected = self.network(x)
-            loss = self.data.divergence(self.network, expected, outputs).sum()
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + batch_idx)
-            self.total += traces(loss, weights, self.draws, generator)
-            for weight, before in zip(weights, wanted, strict=True):
-                weight.requires_grad_(before)
-            self.images += len(x)

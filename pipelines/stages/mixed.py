@@ -15,6 +15,7 @@ from pipelines.stages.candidates import Candidates
 from pipelines.stages.changes import MeasureChanges
 from pipelines.stages.correlation import correlations
 from pipelines.stages.timing import TimeLayer, cost_model
+from pipelines.stages.traces import MeasureTraces
 from quant.costs.work import CostModel, Work, works
 from quant.layers import Layer
 from quant.mixed.search import SEARCHES
@@ -43,7 +44,8 @@ class Mixed:
         ends_bits: of the first and the last layer in their order of use, which the search leaves
             alone; None: it does not.
         overrides: bits of single layers by name, likewise.
-        changes: how layers are measured.
+        changes: how layers are measured at fewer bits.
+        traces: how their Hessians are, where a metric needs them.
         check_predictions: try so many random configurations, and pairs of layers, to see how well
             each metric predicts them.
     """
@@ -60,6 +62,7 @@ class Mixed:
     ends_bits: int | None
     overrides: Mapping[str, int] = field(hash=False)
     changes: MeasureChanges
+    traces: MeasureTraces
     check_predictions: int = 0
 
     def __post_init__(self) -> None:
@@ -111,11 +114,11 @@ class Mixed:
         candidates = Candidates(given, widths, self.activations, self.images)
         measured = self._measured(given, candidates)
         models, priced = self._costs(given, candidates)
-        known = _known(candidates, measured)
+        known = _known(candidates, measured, self._traces(given, candidates))
         space = self._space(candidates, known, priced[self.cost])
         asked = _Asked(self, space, candidates)
         count = self.check_predictions
-        checked = correlations(candidates, known, count, self.changes.seed) if count else None
+        checked = correlations(candidates, known, count, self.traces.seed) if count else None
         search = SEARCHES[self.search]  # it looks at the clock
         config = given.machine.ranks.led(lambda meets: search(space, meets), asked.meets)
         reached = config is not None
@@ -165,13 +168,19 @@ class Mixed:
         return candidates.ran(
             given.store.run(
                 self.changes,
-                given.network,
                 module,
                 Keyed(listed, keys),
                 given.images,
                 given.machine,
             )
         )
+
+    def _traces(self, given: Given, candidates: Candidates) -> Tensor | None:
+        if self.metric != "hessian_trace" and not self.check_predictions:
+            return None
+        layers = Keyed(given.layers, given.calibration.key)
+        found = given.store.run(self.traces, given.network, layers, given.images, given.machine)
+        return candidates.ran(found).tensors["trace"]
 
     def _costs(
         self, given: Given, candidates: Candidates
@@ -218,7 +227,7 @@ class Mixed:
         )
 
 
-def _known(candidates: Candidates, measured: Artifact) -> Measured:
+def _known(candidates: Candidates, measured: Artifact, trace: Tensor | None) -> Measured:
     """What was measured, with 0 for widths that count as unchanged."""
     given, widths = candidates.given, list(candidates.widths)
     names = list(given.layers)
@@ -234,7 +243,6 @@ def _known(candidates: Candidates, measured: Artifact) -> Measured:
         for n, layer in given.layers.items()
         for b in widths
     }
-    trace = measured.tensors["trace"]
     return Measured(A.reshape(N, B, N, B), alone.reshape(N, B), trace, weights)
 
 

@@ -2,9 +2,9 @@
 
     tr(H_ll) = E_v[v_l^T H_ll v_l],    v of random signs
 
-One tensor's signs at a time would cost a product each; signs on all of them together give the same
-expectation, as those of different tensors are independent. Source: Hutchinson 1989; for mixed
-precision Dong et al., *HAWQ-V2*, arXiv 1911.03852.
+Signs on one tensor at a time: on all of them together they would cost one product instead of one a
+tensor, but every trace would carry the noise of all pairs of tensors, and come out negative where
+H is not. Source: Hutchinson 1989; for mixed precision Dong et al., *HAWQ-V2*, arXiv 1911.03852.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def traces(
     Args:
         loss: a number, twice differentiable in `tensors`.
         tensors: those that gradients reach.
-        draws: how many products to average.
+        draws: how many products to average, for each tensor.
         generator: of the signs, on the CPU.
 
     Raises:
@@ -32,20 +32,18 @@ def traces(
     if draws < 1:
         raise ValueError(f"draws={draws} must be at least 1")
     first = torch.autograd.grad(loss, list(tensors), create_graph=True, materialize_grads=True)
-    curved = [place for place, gradient in enumerate(first) if gradient.requires_grad]
     total = torch.zeros(len(tensors), dtype=torch.float64)
-    for _ in range(draws):
-        signs = [
-            (torch.randint(0, 2, t.shape, generator=generator, dtype=torch.int8) * 2 - 1).to(t)
-            for t in tensors
-        ]
-        found = torch.autograd.grad(
-            [first[place] for place in curved],
-            list(tensors),
-            [signs[place] for place in curved],
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        for place, (v, Hv) in enumerate(zip(signs, found, strict=True)):
+    for place, (tensor, gradient) in enumerate(zip(tensors, first, strict=True)):
+        for _ in range(draws if gradient.requires_grad else 0):  # else it is linear in the tensor
+            v = random_signs(tensor, generator)
+            (Hv,) = torch.autograd.grad(
+                gradient, tensor, v, retain_graph=True, materialize_grads=True
+            )
             total[place] += (v * Hv).sum(dtype=torch.float64).cpu()
     return total / draws
+
+
+def random_signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    """1 and -1, each with probability 1/2, of the shape and type of `like`."""
+    drawn = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
+    return (drawn * 2 - 1).to(like)

@@ -19,13 +19,13 @@ class Measured:
     Attributes:
         couplings: A [N, B, N, B] of couplings.py.
         divergence: from the float network, with one layer changed, [N, B].
-        trace: of the Hessian of the divergence in every layer's weight [N].
+        trace: of the Hessian of the divergence in every layer's weight [N]; None: not measured.
         weights: (layer, bits) -> (float weight, quantized weight), layer by layer, width by width.
     """
 
     couplings: Tensor
     divergence: Tensor
-    trace: Tensor
+    trace: Tensor | None
     weights: Mapping[tuple[str, int], tuple[Tensor, Tensor]]
 
 
@@ -35,7 +35,13 @@ def quantization_error(known: Measured) -> Tensor:
 
 
 def hessian_trace(known: Measured) -> Tensor:
-    """Mean of the Hessian's diagonal times |W - Q|^2 [N, B] (HAWQ-V2, arXiv 1911.03852)."""
+    """Mean of the Hessian's diagonal times |W - Q|^2 [N, B] (HAWQ-V2, arXiv 1911.03852).
+
+    Raises:
+        ValueError: the traces were not measured.
+    """
+    if known.trace is None:
+        raise ValueError("hessian_trace needs the traces of the layers' Hessians")
     squares = _over_weights(known, lambda error, W: error.square().sum() / W.numel())
     return squares * known.trace[:, None]
 

@@ -37,11 +37,10 @@ WHOLE = (  # every stage there is
     "precision.choices=[2,4]",
     "precision.target=0.98",
     "precision.changes.images=32",
-    "precision.changes.trace_images=16",
 )
 RESUMING = {  # stages that go on inside, and batches of theirs that may run again after a fault
     "Calibrate": 1,
-    "allocate/MeasureChanges": 2,  # the traces, one batch here, have no checkpoint
+    "allocate/MeasureChanges": 1,
     "TrainRounding": 1,
 }
 

@@ -136,7 +136,7 @@ def test_a_process_without_a_batch_does_no_harm(two, obliq):
 
 @pytest.mark.long
 def test_mixed_precision_is_measured_and_searched_by_two_processes_as_by_one(two, obliq):
-    changes = ("precision.changes.images=60", "precision.changes.trace_images=33")
+    changes = ("precision.changes.images=60", "precision.traces.images=33")
     _, one = both(
         two,
         obliq,

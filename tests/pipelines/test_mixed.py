@@ -13,6 +13,7 @@ from pipelines.artifacts import Keyed
 from pipelines.machine import Machine
 from pipelines.stages.calibrate import Calibrate, layers_of
 from pipelines.stages.changes import Change, CollectChanges, MeasureChanges
+from pipelines.stages.traces import MeasureTraces
 from pipelines.store import Store
 from quant import activations
 from quant.ranges import TensorGrid
@@ -26,7 +27,7 @@ SHORT = (
     "precision.target=0.99",
     "calibrate.images=128",
     "precision.changes.images=64",
-    "precision.changes.trace_images=32",
+    "precision.traces.images=32",
     "baseline.rows=1",
     "baseline.budget=0",
     "pictures.count=0",
@@ -111,18 +112,18 @@ def by_hand(opened, images):
 
 
 def measured(opened, stage, scratch, batch=None):
-    network, data, _, module, changes = opened
+    _, data, _, module, changes = opened
     if batch:
         data = deepcopy(data)
         data._calibration_batch_size = batch
     return stage.run(
-        network, Keyed(module, ""), Keyed(changes, ""), Keyed(data, ""), MACHINE, scratch=scratch
+        Keyed(module, ""), Keyed(changes, ""), Keyed(data, ""), MACHINE, scratch=scratch
     )
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_couplings_and_divergences_equal_those_of_networks_changed_by_hand(opened, tmp_path, batch):
-    found = measured(opened, MeasureChanges(40, 8, 1, 0), tmp_path, batch)
+    found = measured(opened, MeasureChanges(40), tmp_path, batch)
     A, alone = by_hand(opened, 40)
     scale = A.diagonal().sqrt()
     off = (found.tensors["couplings"] - A) / (scale[:, None] * scale)
@@ -132,14 +133,19 @@ def test_couplings_and_divergences_equal_those_of_networks_changed_by_hand(opene
     assert found.record["seconds_couplings"] > 0
 
 
-def test_traces_agree_with_gradients_of_the_networks_own_decisions(opened, tmp_path):
+def test_traces_agree_with_gradients_of_the_networks_own_decisions(opened):
     """tr H = sum over weights and classes of p (d log p / dw)^2: no second derivatives."""
     network, data, layers, _, _ = opened
-    found = measured(opened, MeasureChanges(16, 16, 300, 0), tmp_path).tensors["trace"]
+    stage = MeasureTraces(16, 100, 0)
+    ran = stage.run(network, Keyed(layers, ""), Keyed(data, ""), MACHINE)
+    found, few = ran.tensors["trace"], MeasureTraces(16, 1, 0)
+    assert ran.record == {"layers": list(layers), "images": 16}
+    assert (
+        few.run(network, Keyed(layers, ""), Keyed(data, ""), MACHINE).tensors["trace"] > 0
+    ).all()
     x = torch.cat([x for x, _ in data.calibration_loader(first=16)])
-    named = list(dict.fromkeys(c.layer.name for c in opened[4]))
-    weights = [network.module.get_parameter(layers[n].weight) for n in named]
-    wanted = torch.zeros(len(named))
+    weights = [network.module.get_parameter(layer.weight) for layer in layers.values()]
+    wanted = torch.zeros(len(weights))
     for image in x:
         for weight in weights:
             weight.requires_grad_(True)
@@ -154,7 +160,7 @@ def test_traces_agree_with_gradients_of_the_networks_own_decisions(opened, tmp_p
 
 
 def test_an_interrupted_measurement_goes_on_with_the_same_numbers(opened, tmp_path, monkeypatch):
-    stage = MeasureChanges(64, 8, 1, 0)
+    stage = MeasureChanges(64)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     whole = measured(opened, stage, tmp_path / "a").tensors
@@ -177,11 +183,12 @@ def test_an_interrupted_measurement_goes_on_with_the_same_numbers(opened, tmp_pa
     assert all(torch.allclose(rest[k], whole[k], rtol=1e-12) for k in whole)
 
 
-@pytest.mark.parametrize("name", ["images", "trace_images", "draws"])
+@pytest.mark.parametrize("name", ["images", "draws"])
 def test_measuring_nothing_is_refused(name):
-    settings = {"images": 1, "trace_images": 1, "draws": 1, "seed": 0, name: 0}
-    with pytest.raises(ValueError, match=f"precision.changes.{name}=0"):
-        MeasureChanges(**settings)
+    with pytest.raises(ValueError, match=r"precision\.changes\.images=0"):
+        MeasureChanges(0)
+    with pytest.raises(ValueError, match=rf"precision\.traces\.{name}=0"):
+        MeasureTraces(**{"images": 1, "draws": 1, "seed": 0, name: 0})
 
 
 def test_the_chain_keeps_the_target_and_says_what_it_chose(obliq):
@@ -237,7 +244,9 @@ def test_a_second_target_tries_nothing_twice(obliq, tmp_path):
     assert obliq(*words, store=store).results["cached"]["allocate"]
     other = obliq(*words, "precision.target=0.95", store=store).results
     assert stored("Figures") < tried + other["precision"]["evaluations"]
-    assert stored("MeasureChanges") == 1
+    assert stored("MeasureChanges") == 1 and not stored("MeasureTraces"), "no metric needs them"
+    assert obliq(*words, "precision.metric=hessian_trace", store=store).status == 0
+    assert stored("MeasureChanges") == stored("MeasureTraces") == 1
 
 
 def test_a_target_out_of_reach_gives_the_best_and_status_3(obliq):

@@ -31,19 +31,22 @@ def test_many_draws_come_to_the_traces_of_the_dense_hessian():
     assert float(found[2]) == 0
 
 
-def test_one_draw_is_the_product_with_its_signs():
+def test_one_draw_is_the_product_with_signs_on_one_tensor_at_a_time():
     loss, tensors, H = problem()
     found = traces(loss, tensors, 1, torch.Generator().manual_seed(5))
     draw = torch.Generator().manual_seed(5)
-    v = torch.cat(
-        [
-            (torch.randint(0, 2, shape, generator=draw, dtype=torch.int8) * 2 - 1).flatten()
-            for shape in ((3, 2), (4,))
-        ]
-    ).double()
-    wanted = v * (H @ v)
-    assert float(found[0]) == pytest.approx(float(wanted[:6].sum()), rel=1e-9)
-    assert float(found[1]) == pytest.approx(float(wanted[6:].sum()), rel=1e-9)
+    u, v = (
+        (torch.randint(0, 2, shape, generator=draw, dtype=torch.int8) * 2 - 1).flatten().double()
+        for shape in ((3, 2), (4,))
+    )
+    assert float(found[0]) == pytest.approx(float(u @ H[:6, :6] @ u), rel=1e-9)
+    assert float(found[1]) == pytest.approx(float(v @ H[6:, 6:] @ v), rel=1e-9)
+
+
+def test_no_trace_of_a_convex_loss_is_negative():
+    loss, tensors, _ = problem()
+    for seed in range(20):
+        assert (traces(loss, tensors, 1, torch.Generator().manual_seed(seed)) >= 0).all()
 
 
 def test_no_draws_are_refused():
