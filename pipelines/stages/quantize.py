@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from pipelines.stages.solve import (
     float_inputs,
     weights_of,
 )
+from pipelines.stages.waiting import Waiting
 from pipelines.store import Store
 from quant.layers import Layer, to_matrix
 
@@ -103,13 +105,18 @@ class QuantizeLayers:
             "sequential": of the inputs that the already quantized layers give, with the weights
             moved first so that the float network's output is matched; centred likewise.
         positions: of an image that sequential sums run over; None: all.
+        memory_gb: for images that wait between two layers, with sequential inputs; the others run
+            from the start for every layer.
     """
 
     solve: SolveLayer
     inputs: str
     positions: int | None
+    memory_gb: float
 
     def __post_init__(self) -> None:
+        if self.memory_gb < 0:
+            raise ValueError(f"quantize.memory_gb={self.memory_gb} must be at least 0")
         if self.inputs not in INPUTS:
             raise ValueError(f"quantize.inputs={self.inputs!r} must be one of {', '.join(INPUTS)}")
 
@@ -129,7 +136,9 @@ class QuantizeLayers:
         collecting = 0.0
         inputs = float_inputs(network, calibration, self.inputs, importance)
         quantized = deepcopy(network.module)
-        with machine.screen.bar("quantize", len(inputs)) as advance:
+        layers = {name: given.layer for name, given in inputs.items()}
+        waiting = Waiting(network.module, quantized, layers, self.memory_gb)
+        with machine.screen.bar("quantize", len(inputs)) as advance, closing(waiting):
             if self.inputs != "sequential":  # no layer waits for another
                 found = store.run_each(
                     self.solve,
@@ -146,9 +155,8 @@ class QuantizeLayers:
                 if self.inputs == "sequential":
                     stage = SequentialInputs(self.solve.damping, self.positions)
                     so_far = Keyed(quantized, ",".join(s.key for s in solutions.values()))
-                    moved = store.run(
-                        stage, network, so_far, data, Keyed(given.layer, name), machine
-                    )
+                    layer, there = Keyed(given.layer, name), Keyed(waiting, "")
+                    moved = store.run(stage, network, so_far, data, layer, there, machine)
                     inputs[name] = given = stage.layer_input(given, moved)
                     collecting += moved.seconds
                     mean, float_mean = (moved.tensors[k] for k in ("mean", "float_mean"))

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
@@ -25,6 +26,7 @@ from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.calibrate import summed
 from pipelines.stages.solve import LayerInput
+from pipelines.stages.waiting import Waiting
 from quant.hessian import HessianSum, centred
 from quant.layers import Call, Calls, Layer, to_matrix
 from quant.problem import LayerProblem
@@ -50,14 +52,26 @@ class SequentialInputs:
         quantized: Keyed[nn.Module],
         data: Keyed[ImageData],
         layer: Keyed[Layer],
+        waiting: Keyed[Waiting],
         machine: Machine,
     ) -> Artifact:
         """Tensors: W* [g, r, c], H [g, c, c]; mean inputs [g, c] "mean" (m~), "float_mean" (m)."""
-        loader = data.value.fitting_loader()
+        loader, name = data.value.fitting_loader(), f"inputs of {layer.value.name}"
         collect = CollectPair(
-            network.module, quantized.value, layer.value, self.positions, loader.batch_size or 1
+            network.module,
+            quantized.value,
+            layer.value,
+            self.positions,
+            loader.batch_size or 1,
+            waiting.value,
         )
-        machine.predict(f"inputs of {layer.value.name}", collect, loader)
+        if waiting.value.complete:  # one step, for those that wait
+            machine.predict(name, collect, DataLoader([torch.zeros(1)]), share=False)  # type: ignore[arg-type]
+        else:
+            machine.predict(name, collect, loader)
+        if any(machine.ranks.gather(collect.lacks_images)):
+            machine.predict(name, collect, loader)
+        waiting.value.begun = True
         same, cross = (
             summed(part, layer.value, machine.ranks) for part in (collect.same, collect.cross)
         )
@@ -97,7 +111,10 @@ class CollectPair(LightningModule):
 
     The first batch runs to its end. Where the layer was called once, later batches run no further
     than that layer, but for those whose call is of another shape: with text it then has a part of
-    the batch only, and others follow.
+    the batch only, and others follow. Batches that wait go on from where they are, before the rest.
+
+    Attributes:
+        lacks_images: a batch that waited gave up its place, and its images were not there.
     """
 
     def __init__(
@@ -107,8 +124,11 @@ class CollectPair(LightningModule):
         layer: Layer,
         positions: int | None,
         batch_size: int,
+        waiting: Waiting,
     ) -> None:
         super().__init__()
+        self.waiting, self.seen, self.resumed = waiting, set[int](), not waiting.begun
+        self.lacks_images = False
         self.network, self.quantized, self.layer = network, quantized, layer
         self.positions, self.batch_size = positions, batch_size
         self.same, self.cross = HessianSum(), HessianSum()
@@ -118,7 +138,14 @@ class CollectPair(LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> None:
         """One batch through both networks."""
+        if not self.resumed and self._resume():
+            return
+        if batch_idx in self.seen:
+            return
         images = batch[0]
+        if self.waiting.begin(batch_idx, images):
+            self._go_on(batch_idx)
+            return
         calls, others = (self._calls(net, images) for net in (self.network, self.quantized))
         if self.first and len(calls) == 1:
             self.alone = images.shape, calls[0].x.shape
@@ -126,6 +153,21 @@ class CollectPair(LightningModule):
         for call, other in zip(calls, others, strict=True):
             self._add(call, other, batch_idx * self.batch_size + rows % len(images))
             rows += len(call.x)
+
+    def _resume(self) -> bool:
+        """Those that wait go on; whether that was all that this step is for."""
+        alone, before = self.waiting.complete, list(self.waiting.walks)
+        for number in before:
+            if number in self.waiting.walks:
+                self._go_on(number)
+        self.resumed, self.lacks_images = True, alone and not self.seen.issuperset(before)
+        return alone
+
+    def _go_on(self, number: int) -> None:
+        for call, other in zip(*self.waiting.calls(number, self.layer), strict=True):
+            self._add(call, other, number * self.batch_size)
+        self.seen.add(number)
+        self.waiting.make_room()
 
     def _add(self, call: Call, other: Call, seed: int) -> None:
         if self.positions is None:

@@ -15,6 +15,7 @@ from pipelines.models.network import Network
 from pipelines.stages import calibrate
 from pipelines.stages.calibrate import Calibrate, layers_of
 from pipelines.stages.sequential import CollectPair, moved
+from pipelines.stages.waiting import Waiting
 from pipelines.store import Store
 from quant.layers import Layer
 
@@ -219,7 +220,9 @@ def test_hessians_of_the_quantized_inputs_and_moved_weights_are_the_least_square
     with torch.no_grad():
         other.stem[0].weight.mul_(16).round_().div_(16)
     layer = Layer("down.0", "down.0.weight", tuple(other.down[0].weight.shape), 1)
-    collect = CollectPair(network.module, other, layer, None, 16)
+    collect = CollectPair(
+        network.module, other, layer, None, 16, Waiting(network.module, other, {}, 0)
+    )
     inputs: dict[str, list[torch.Tensor]] = {"float": [], "quantized": []}
     hooks = [
         net.down[0].register_forward_hook(lambda m, a, o, to=inputs[name]: to.append(a[0].double()))
