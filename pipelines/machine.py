@@ -10,11 +10,8 @@ import ctypes
 import logging
 import os
 import platform
-import signal
 import subprocess
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,19 +188,6 @@ class Machine:
             "accelerator": self.accelerator,
             "precision": self.precision,
         }
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C through: Lightning turns it into a SystemExit and is deaf to further ones."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as err:
-        if isinstance(err.__context__, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from err
-        raise
 
 
 def _keep_freed_memory() -> None:

@@ -21,7 +21,8 @@ from torch import nn
 from evaluation.images import ImageData
 from pipelines import fingerprint, origin, preflight
 from pipelines.artifacts import Keyed
-from pipelines.machine import Machine, interruptible
+from pipelines.interruption import interruptible
+from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
 from pipelines.stages.activations import QuantizeActivations, with_activations

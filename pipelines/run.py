@@ -30,7 +30,7 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines import confidential, jobs, launch, naming, store_limit, words
+from pipelines import confidential, interruption, jobs, launch, naming, store_limit, words
 from pipelines.screen import Screen
 
 UNREACHED = 3  # exit status: no configuration meets precision.target
@@ -52,7 +52,8 @@ def main() -> None:
         from pipelines import reproduce_command
 
         sys.exit(reproduce_command.main(sys.argv[2:], _store(), _rerun))
-    status = _jobs(Screen())
+    with interruption.terminable():
+        status = _jobs(Screen())
     if status:
         sys.exit(status)
 

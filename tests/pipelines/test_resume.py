@@ -21,7 +21,7 @@ WORDS = (
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Calibration batches and solves so far; Ctrl-C is pressed before number stop[...]."""
+    """Calibration batches and solves so far; number stop[...] of them gets stop["signal"]."""
     done, stop = {"batches": 0, "solves": 0}, {}
 
     def counting(owner, name, what):
@@ -29,7 +29,7 @@ def counted(monkeypatch):
 
         def call(*args):
             if stop.get(what) == done[what]:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(stop["signal"])
             done[what] += 1
             return method(*args)
 
@@ -43,7 +43,7 @@ def counted(monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
-def test_after_ctrl_c_the_same_command_goes_on_where_it_stopped(
+def test_after_ctrl_c_or_kill_the_same_command_goes_on_where_it_stopped(
     obliq, counted, digits, shared_store, tmp_path
 ):
     done, stop = counted
@@ -56,14 +56,19 @@ def test_after_ctrl_c_the_same_command_goes_on_where_it_stopped(
         stop.update(where)
         return obliq(*WORDS, store=store)
 
-    for where, counts in (({"batches": 3}, (3, 0)), ({"solves": 3}, (5, 3))):
-        found = run(**where)
+    for number, where, counts in (
+        (signal.SIGTERM, {"batches": 1}, (1, 0)),
+        (signal.SIGINT, {"batches": 2}, (2, 0)),
+        (signal.SIGINT, {"solves": 3}, (5, 3)),
+    ):
+        found = run(signal=number, **where)
         assert found.status == 130 and (done["batches"], done["solves"]) == counts
         assert found.text.splitlines()[-1].startswith("Interrupted. What is finished is stored")
         for word in ("Traceback", "Detected", "✗"):
             assert word not in found.text
         assert not (found.folder / "results.json").exists()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
     found = run()
     assert found.status == 0, found.text
