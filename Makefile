@@ -28,8 +28,8 @@ setup: .venv/.done  ## make .venv with everything pinned in constraints.txt
 run: setup  ## the main job: the embedded default, or make run ARGS="experiment=cifar10_resnet20"
 	@$(PYTHON) -m pipelines.run $(ARGS)
 
-test: setup  ## all tests, a process for each core; ARGS="-n 0 --pdb" for one
-	$(PYTHON) -m pytest -n logical --dist loadfile $(ARGS)
+test: setup  ## all tests, in up to four processes; ARGS="-n 0 --pdb" for one
+	$(PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 faults: setup  ## kill, damage, fill the disk, run at once, at random: a table; half an hour
 	@$(PYTHON) -m tests.faults $(ARGS)
