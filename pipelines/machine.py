@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from evaluation.evaluator import CollectOutputs
 from pipelines.checkpoint import Checkpoint, KeepEpochs
-from pipelines.ranks import Ranks
+from pipelines.ranks import Ranks, on_gpu
 from pipelines.screen import Screen
 
 FULL, HALF = "32-true", "16-mixed"
@@ -159,7 +159,7 @@ class Machine:
             **more,
         }
         if self.precision == HALF:  # by its name alone Lightning would take bfloat16 on a processor
-            plugin = MixedPrecision("16-mixed", "cuda" if self._on_gpu() else "cpu")
+            plugin = MixedPrecision("16-mixed", "cuda" if on_gpu(self.accelerator) else "cpu")
             settings["plugins"] = [*settings.get("plugins", ()), plugin]
         else:
             settings["precision"] = self.precision
@@ -172,9 +172,6 @@ class Machine:
             enable_model_summary=False,
             **settings,
         )
-
-    def _on_gpu(self) -> bool:
-        return self.accelerator != "cpu" and torch.cuda.is_available()
 
     def describe(self) -> dict[str, Any]:
         """Processor, accelerator, cores and threads, for the record."""

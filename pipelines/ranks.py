@@ -171,6 +171,11 @@ class _Sharing(DDPStrategy):
         """No wrapper: it would average after each of several backward passes of a step."""
 
 
+def on_gpu(accelerator: str) -> bool:
+    """Whether Lightning takes a GPU of NVIDIA's for this name, here."""
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
 @contextmanager
 def joined(place: Place, accelerator: str) -> Iterator[Ranks]:
     """Meet the other processes: gloo between processors, nccl between GPUs.
@@ -182,7 +187,7 @@ def joined(place: Place, accelerator: str) -> Iterator[Ranks]:
         yield Ranks()
         return
     device = torch.device("cpu")
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if on_gpu(accelerator):
         if torch.cuda.device_count() < place.world:
             raise ValueError(
                 f"machine.devices={place.world} asks for more GPUs than the "

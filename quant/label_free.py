@@ -39,20 +39,21 @@ def probes(f: Tensor, draws: int, generator: torch.Generator) -> Iterator[tuple[
         draws: at most so many.
         generator: of the signs, on the CPU.
     """
-    b, m = f.shape
-
-    def signs(*shape: int) -> Tensor:
-        drawn = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8)
-        return drawn.to(f.device, f.dtype) * 2 - 1
-
+    m = f.shape[1]
     if m <= draws:
         for output in range(m):
             v = torch.zeros_like(f)
-            v[:, output] = signs(b)
+            v[:, output] = random_signs(f[:, output], generator)
             yield v, 1.0
         return
     for _ in range(draws):
-        yield signs(b, m), 1.0 / draws
+        yield random_signs(f, generator), 1.0 / draws
+
+
+def random_signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    """1 and -1, each with probability 1/2, of the shape and type of `like`, where it is."""
+    drawn = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
+    return drawn.to(like) * 2 - 1
 
 
 def out_of_place(model: nn.Module) -> nn.Module:

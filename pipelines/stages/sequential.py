@@ -26,9 +26,9 @@ from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.calibrate import summed
 from pipelines.stages.solve import LayerInput
-from pipelines.stages.waiting import Waiting
+from pipelines.stages.waiting import Waiting, calls_of
 from quant.hessian import HessianSum, centred
-from quant.layers import Call, Calls, Layer, to_matrix
+from quant.layers import Call, Layer, to_matrix
 from quant.problem import LayerProblem
 
 
@@ -100,10 +100,6 @@ def moved(W: Tensor, H: Tensor, C: Tensor, damping: float) -> Tensor:
     damped = LayerProblem(W, H).prepared(damping).H.double()
     change: Tensor = torch.linalg.solve(damped, (C - H).double().mT @ W.double().mT)
     return (W.double() + change.mT).to(W.dtype)
-
-
-class _Reached(Exception):  # noqa: N818  (not an error: nothing behind the layer is needed)
-    pass
 
 
 class CollectPair(LightningModule):
@@ -180,18 +176,7 @@ class CollectPair(LightningModule):
             self.cross.add(X.float(), X_quantized.float())
 
     def _calls(self, network: nn.Module, images: Tensor) -> list[Call]:
-        found: list[Call] = []
+        def enough(call: Call) -> bool:
+            return self.alone == (images.shape, call.x.shape)
 
-        def receive(name: str, operation: str, call: Call | None) -> None:
-            if call is not None:
-                found.append(call)
-                if self.alone == (images.shape, call.x.shape):
-                    raise _Reached
-
-        weight = network.get_parameter(self.layer.weight)
-        try:
-            with Calls({self.layer.name: weight}, receive):
-                network(images)
-        except _Reached:
-            pass
-        return found
+        return calls_of(self.layer, network, lambda: network(images), enough)

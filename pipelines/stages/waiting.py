@@ -5,7 +5,8 @@ So the inputs of all layers, one after the other, cost one pass instead of one f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,10 @@ class Waiting:
     def calls(self, number: int, layer: Layer) -> tuple[list[Call], list[Call]]:
         """What a layer gets in both networks; the batch waits there."""
         walks, (network, quantized) = self.walks[number], self.networks
-        found = _until(walks[0], network, layer), _until(walks[1], quantized, layer)
+        found = (
+            calls_of(layer, network, walks[0].advance),
+            calls_of(layer, quantized, walks[1].advance),
+        )
         self._bytes[number] = sum(walk.bytes() for walk in walks)
         return found
 
@@ -88,15 +92,22 @@ class Waiting:
         return used == list(self.layers)
 
 
-def _until(walk: Walk, network: nn.Module, layer: Layer) -> list[Call]:
-    """Go on to a layer, and stop before it; none where the pass ends without it."""
+def calls_of(
+    layer: Layer,
+    network: nn.Module,
+    run: Callable[[], object],
+    enough: Callable[[Call], bool] = lambda call: True,
+) -> list[Call]:
+    """What a layer of `network` gets in `run`, which is stopped before a call that is enough."""
     found: list[Call] = []
 
-    def stop(name: str, operation: str, call: Call | None) -> None:
+    def receive(name: str, operation: str, call: Call | None) -> None:
         if call is not None:
             found.append(call)
-            raise Stop
+            if enough(call):
+                raise Stop
 
-    with Calls({layer.name: network.get_parameter(layer.weight)}, stop):
-        walk.advance()
+    weight = network.get_parameter(layer.weight)
+    with suppress(Stop), Calls({layer.name: weight}, receive):
+        run()
     return found

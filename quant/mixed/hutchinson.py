@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from quant.label_free import random_signs
+
 
 def traces(
     loss: Tensor, tensors: Sequence[Tensor], draws: int, generator: torch.Generator
@@ -41,9 +43,3 @@ def traces(
             )
             total[place] += (v * Hv).sum(dtype=torch.float64).cpu()
     return total / draws
-
-
-def random_signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    """1 and -1, each with probability 1/2, of the shape and type of `like`."""
-    drawn = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
-    return (drawn * 2 - 1).to(like)
