@@ -6,7 +6,6 @@ precision changes more, and is in them.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import platform
@@ -23,6 +22,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 from evaluation.evaluator import CollectOutputs
+from pipelines import memory
 from pipelines.checkpoint import Checkpoint, KeepEpochs
 from pipelines.ranks import Ranks, on_gpu
 from pipelines.screen import Screen
@@ -90,7 +90,7 @@ class Machine:
         Raises:
             ValueError: Lightning does not know the accelerator or precision, or it is not there.
         """
-        _keep_freed_memory()
+        memory.keep_freed()
         if self.threads:
             torch.set_num_threads(self.threads)
         elif self.ranks.several:
@@ -185,20 +185,6 @@ class Machine:
             "accelerator": self.accelerator,
             "precision": self.precision,
         }
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc use freed memory again instead of returning it to the system at once.
-
-    Without it, networks on a CPU spend half their time in page faults (mallopt(3)).
-    """
-    trim_threshold, mmap_threshold = -1, -3
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    mallopt(trim_threshold, 2**30)
-    mallopt(mmap_threshold, 2**25)  # glibc takes no more
 
 
 def _gpu() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lightning import seed_everything
 from torch import nn
 
 from evaluation.images import ImageData
-from pipelines import fingerprint, origin, preflight
+from pipelines import fingerprint, memory, origin, preflight
 from pipelines.artifacts import Keyed
 from pipelines.interruption import interruptible
 from pipelines.machine import Machine
@@ -114,10 +114,14 @@ class Log:
     cached: dict[str, bool] = field(default_factory=dict)
 
     def stage(self, name: str, seconds: float, cached: bool, detail: str = "") -> None:
-        """Stage `name` is over; `seconds` is what computing it took, now or when it was stored."""
+        """Stage `name` is over, and its memory is free; `seconds` is what computing it took.
+
+        Now, or when it was stored.
+        """
         self.seconds[name], self.cached[name] = seconds, cached
         self.machine.screen.stage(name, seconds, cached, detail)
         self.tracker.stage(name, seconds, cached)
+        memory.give_back()
 
 
 def run(
@@ -247,9 +251,15 @@ def _stages(
     quantized = Keyed(
         weights.applied_to(network.module), f"{network.key} {weights.key} {sorted(weights.means)}"
     )
-    statistics = store.run(chain.batchnorm, network, quantized, images, machine)
+    moments = [store.run(m, network, images, machine) for m in chain.batchnorm.prepared_by()]
+    statistics = store.run(chain.batchnorm, network, quantized, images, machine, *moments)
     kept = "kept" if statistics.record["kept"] else "not kept"
-    log.stage("batchnorm", statistics.seconds, statistics.cached, f"{chain.batchnorm.mode}, {kept}")
+    log.stage(
+        "batchnorm",
+        statistics.seconds + sum(found.seconds for found in moments),
+        statistics.cached,
+        f"{chain.batchnorm.mode}, {kept}",
+    )
 
     final = Keyed(corrected(quantized.value, statistics), f"{quantized.key} {statistics.key}")
     best = final if statistics.record["kept"] else quantized

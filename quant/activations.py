@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.grid import nearest
+from quant.grid import snapped
 from quant.layers import Call, Calls, Layer
 from quant.ranges import Histogram, TensorGrid
 
@@ -32,10 +32,11 @@ class FakeQuantize(nn.Module):
         self.bits = grid.bits
         self.register_buffer("scale", grid.scale.float())
         self.register_buffer("zero", grid.zero.float())
+        self.range = grid.range
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape; the shape stays."""
-        return nearest(x, self.scale.to(x.dtype), self.zero.to(x.dtype), 2**self.bits - 1)
+        return snapped(x, self.scale.to(x.dtype), *self.range)
 
     def extra_repr(self) -> str:
         """Shown in the printed network."""

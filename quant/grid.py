@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +24,11 @@ def nearest(W: Tensor, scale: Tensor, zero: Tensor, top: int) -> Tensor:
     return snapped(W, scale, -zero, top - zero)
 
 
-def snapped(W: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """`nearest` on the multiples low * scale ... high * scale: four operations, for inner loops."""
+def snapped(W: Tensor, scale: Tensor, low: Any, high: Any) -> Tensor:
+    """`nearest` on the multiples low * scale ... high * scale: four operations, for inner loops.
+
+    low and high are both tensors, or both numbers.
+    """
     return (W / scale).round_().clamp_(low, high).mul_(scale)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.activations import NAME, FakeQuantize
+from quant.grid import snapped
 from quant.ranges import TensorGrid
 
 
@@ -34,6 +35,7 @@ class LearnedQuantize(nn.Module):
         self.bits, self.keep, self.drop = start.bits, 0.0, False
         self.log_scale = nn.Parameter(start.scale.log())
         self.register_buffer("zero", start.zero.clone())
+        self.range = start.range
         self.seed = 0  # of the draws; set anew for every step
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +48,7 @@ class LearnedQuantize(nn.Module):
             generator = torch.Generator(x.device).manual_seed(self.seed)
             drawn = torch.rand(x.shape, generator=generator, device=x.device)
             keep = (drawn < self.keep).to(x)
-        y: Tensor = _Quantize.apply(x, scale, self.zero.to(x.dtype), 2**self.bits - 1, keep)
+        y: Tensor = _Quantize.apply(x, scale, *self.range, keep)
         return y
 
     def grid(self) -> TensorGrid:
@@ -67,24 +69,26 @@ def learned(model: nn.Module) -> dict[str, LearnedQuantize]:
 
 
 class _Quantize(torch.autograd.Function):
-    """Keeps nothing but its input for the way back."""
+    """Keeps nothing but its input for the way back, and passes over it as few times as it can."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor, top: int, keep: Any) -> Tensor:
-        mask = keep if isinstance(keep, Tensor) else None
-        ctx.save_for_backward(x, scale, zero, mask)
-        ctx.top, ctx.keep = top, 0.0 if mask is not None else keep
-        y = (x / scale).round_().clamp_(-zero, top - zero).mul_(scale)
-        return torch.lerp(y, x, mask if mask is not None else keep)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float, keep: Any) -> Tensor:
+        ctx.mixed = isinstance(keep, Tensor) or keep > 0
+        ctx.save_for_backward(x, scale, keep if isinstance(keep, Tensor) else None)
+        ctx.low, ctx.high = low, high
+        ctx.keep = None if isinstance(keep, Tensor) else keep
+        y = snapped(x, scale, low, high)
+        return y.lerp_(x, keep) if ctx.mixed else y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
-        x, scale, zero, mask = ctx.saved_tensors
-        keep = mask if mask is not None else ctx.keep
+        x, scale, mask = ctx.saved_tensors
+        keep = ctx.keep if mask is None else mask
+        rounded = g * (1 - keep) if ctx.mixed else g
         u = x / scale
-        code = u.round().clamp_(-zero, ctx.top - zero)
-        inside = (u >= -zero - 0.5) & (u <= ctx.top - zero + 0.5)
-        quantized = g * (1 - keep)
-        to_scale = (quantized * torch.where(inside, code - u, code)).sum()
-        return g * keep + quantized * inside, to_scale, None, None, None
+        code = u.round().clamp_(ctx.low, ctx.high)
+        inside = torch.ops.aten.hardtanh_backward(rounded, u, ctx.low - 0.5, ctx.high + 0.5)
+        outside = rounded - inside
+        to_scale = (code - u).mul_(inside).sum() + outside.mul_(code).sum()
+        return inside + g * keep if ctx.mixed else inside, to_scale, None, None, None

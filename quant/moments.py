@@ -27,9 +27,30 @@ class Moments:
         var = a * self.var + b * other.var + a * b * apart.square()
         return Moments(self.mean + b * apart, var, n)
 
+    def beside(self, x: Tensor) -> Moments:
+        """The same on the device of x."""
+        return Moments(self.mean.to(x.device), self.var.to(x.device), self.n)
+
 
 def moments(x: Tensor, dim: int) -> Moments:
-    """Of x, whose channels lie along `dim`."""
-    others = [d for d in range(x.dim()) if d != dim % x.dim()]
-    var, mean = torch.var_mean(x.detach(), others, correction=0)
-    return Moments(mean.double(), var.double(), x.numel() // x.shape[dim])
+    """Of x, whose channels lie along `dim`: 1, or the last one.
+
+    Deviations are from the mean of their own slice [b, c, :] or of their channel, so nothing
+    cancels; much faster than `torch.var_mean` over several dimensions.
+    """
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    n = x.numel() // x.shape[dim]
+    if dim % x.dim() == x.dim() - 1:
+        mean, square = _spread(x.flatten(0, -2), 0)
+        return Moments(mean, square / n, n)
+    means, squares = _spread(x.flatten(2), 2)  # of every slice
+    mean = means.mean(0)
+    between = (means - mean).square().mean(0)
+    return Moments(mean, squares.sum(0) / n + between, n)
+
+
+def _spread(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Mean along `dim`, and the sum of the squares of what is left; in float64."""
+    mean = x.mean(dim, keepdim=True)
+    rest = torch.linalg.vector_norm(x - mean, dim=dim).double()
+    return mean.squeeze(dim).double(), rest.square()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from quant.grid import nearest
+from quant.grid import snapped
 
 SEARCHES = ("minmax", "percentile", "mse")
 BINS = 4096  # over the whole range; half of them for each sign
@@ -98,9 +98,15 @@ class TensorGrid:
     zero: Tensor
     bits: int
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest code less the zero point; numbers, as they clamp fast."""
+        zero = float(self.zero)
+        return -zero, 2**self.bits - 1 - zero
+
     def round(self, x: Tensor) -> Tensor:
         """The nearest values on the grid."""
-        return nearest(x, self.scale.to(x), self.zero.to(x), 2**self.bits - 1)
+        return snapped(x, self.scale.to(x), *self.range)
 
 
 def fit(

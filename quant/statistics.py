@@ -18,8 +18,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -98,6 +98,22 @@ class Moves:
         return self.moves[name] / self.runs[name]
 
 
+Seen = Mapping[str, Sequence[Moments]]
+
+
+@torch.no_grad()
+def seen(network: nn.Module, images: Tensor) -> dict[str, list[Moments]]:
+    """What every normalisation that can be corrected gets of one batch, run by run, by name."""
+    found: defaultdict[str, list[Moments]] = defaultdict(list)
+
+    def note(name: str, norm: nn.Module, x: Tensor) -> None:
+        found[name].append(_moments(norm, x))
+
+    with _before_each_norm(network, note):
+        network(images)
+    return dict(found)
+
+
 class Matcher:
     """Collects over batches how far quantization moved the statistics, and moves them back.
 
@@ -111,26 +127,29 @@ class Matcher:
         self.found = Moves()
 
     @torch.no_grad()
-    def step(self, images: Tensor) -> None:
-        """Run one batch through both networks."""
-        seen: defaultdict[str, deque[Moments]] = defaultdict(deque)
-        before: dict[str, dict[str, Tensor]] = {}
+    def step(self, images: Tensor, reference: Seen | None = None) -> None:
+        """Take one batch in.
 
-        def note(name: str, norm: nn.Module, x: Tensor) -> None:
-            seen[name].append(_moments(norm, x))
-            if len(seen[name]) > 1 and isinstance(norm, nn.LayerNorm):
-                self.found.several.add(name)
+        Args:
+            images: of the batch; they run through the quantized network, and the float one.
+            reference: what `seen` gives for them, where it is known; then they do not.
+        """
+        given = seen(self.reference, images) if reference is None else reference
+        runs: Counter[str] = Counter()
+        before: dict[str, dict[str, Tensor]] = {}
 
         def correct(name: str, norm: nn.Module, x: Tensor) -> None:
             """Note this batch's move; undo it, so that later layers see corrected inputs."""
             _set(norm, before.get(name, {}))  # a norm may run more than once
-            move = self._note(name, norm, seen[name].popleft(), _moments(norm, x))
+            move = self._note(name, norm, given[name][runs[name]].beside(x), _moments(norm, x))
+            runs[name] += 1
             state = _corrected(self.reference.get_submodule(name), move)
             before[name] = {key: getattr(norm, key).clone() for key in state}
             _set(norm, state)
 
-        with _before_each_norm(self.reference, note):
-            self.reference(images)
+        for name, found in given.items():
+            if len(found) > 1 and isinstance(self.reference.get_submodule(name), nn.LayerNorm):
+                self.found.several.add(name)
         try:
             with _before_each_norm(self.quantized, correct):
                 self.quantized(images)

@@ -6,6 +6,7 @@ after. Evaluation images are never looked at.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
@@ -20,8 +21,9 @@ from evaluation.images import Batches, ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
+from pipelines.stages.float_moments import FloatMoments, known_of
 from pipelines.stages.forward import Forward
-from quant.statistics import MODES, Matcher, reestimating, running_statistics
+from quant.statistics import MODES, Matcher, Seen, reestimating, running_statistics
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,32 @@ class CorrectStatistics:
         if self.compare_images < 1:
             raise ValueError(f"batchnorm.compare_images={self.compare_images} must be at least 1")
 
+    def prepared_by(self) -> list[FloatMoments]:
+        """The stages whose results `run` takes last."""
+        return [FloatMoments()] if self.mode == "match" else []
+
     def run(
         self,
         network: Network,
         quantized: Keyed[nn.Module],
         data: Keyed[ImageData],
         machine: Machine,
+        reference: Artifact | None = None,
     ) -> Artifact:
-        """Tensors: what to overwrite in the state dict. Record: the rule's figures."""
+        """Tensors: what to overwrite in the state dict. Record: the rule's figures.
+
+        Args:
+            network: the float one.
+            quantized: with what is to be corrected.
+            data: calibration images.
+            machine: runs both.
+            reference: of `FloatMoments` on the same images; None: what it has is found here.
+        """
         if self.mode == "none":
             return Artifact({}, {"mode": "none", "kept": False})
         corrected, loader = deepcopy(quantized.value), data.value.fitting_loader()
         if self.mode == "match":
-            changed = _match(network.module, corrected, loader, machine)
+            changed = _match(network.module, corrected, known_of(reference), loader, machine)
         else:
             with reestimating(corrected) as seen:
                 machine.predict("re-estimate statistics", Forward(corrected), loader)
@@ -79,28 +94,32 @@ def corrected(module: nn.Module, statistics: Artifact) -> nn.Module:
 
 
 def _match(
-    reference: nn.Module, quantized: nn.Module, loader: Batches, machine: Machine
+    reference: nn.Module,
+    quantized: nn.Module,
+    known: Mapping[int, Seen],
+    loader: Batches,
+    machine: Machine,
 ) -> dict[str, Tensor]:
     """Match `quantized`, in place; returns what changed."""
     matcher = Matcher(reference, quantized)
-    machine.predict("match statistics", _Match(matcher), loader)
+    machine.predict("match statistics", _Match(matcher, known), loader)
     found = reduce(add, machine.ranks.gather(matcher.found))
     if machine.ranks.several and found.several:  # what a batch gives depends on those before it
         matcher = Matcher(reference, quantized)
-        machine.predict("match statistics", _Match(matcher), loader, share=False)
+        machine.predict("match statistics", _Match(matcher, known), loader, share=False)
     else:
         matcher.found = found
     return matcher.finish()
 
 
 class _Match(LightningModule):
-    def __init__(self, matcher: Matcher) -> None:
+    def __init__(self, matcher: Matcher, known: Mapping[int, Seen]) -> None:
         super().__init__()
         self.networks = nn.ModuleList([matcher.reference, matcher.quantized])
-        self.matcher = matcher
+        self.matcher, self.known = matcher, known
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.matcher.step(batch[0])
+        self.matcher.step(batch[0], self.known.get(batch_idx))
 
 
 class Compare(LightningModule):

@@ -9,7 +9,9 @@ from torch import nn
 from pipelines.artifacts import Keyed
 from pipelines.machine import Machine
 from pipelines.stages.batchnorm import CorrectStatistics, corrected
+from pipelines.stages.float_moments import FloatMoments
 from pipelines.store import Store
+from quant import statistics
 
 MACHINE = Machine("cpu", 1, "32-true", None)
 
@@ -86,3 +88,29 @@ def test_a_correction_that_does_not_help_is_not_kept(correct, digits):
 def test_none_changes_nothing(correct, digits):
     artifact = correct("none", rounded(digits[0].module, 0.4))
     assert artifact.record == {"mode": "none", "kept": False} and not artifact.tensors
+
+
+@pytest.mark.parametrize("copies", [0, 2])
+def test_stored_moments_of_the_float_network_give_the_same_bits_without_running_it(
+    digits, tmp_path, monkeypatch, copies
+):
+    network, data = digits
+    data = deepcopy(data)
+    data._copies = copies
+    module, images = rounded(network.module, 0.4), Keyed(data, f"copies {copies}")
+    found = FloatMoments().run(network, images, MACHINE)
+    batches = len(data.fitting_loader())
+    assert batches == 6 * (1 + copies) and found.record == {"batches": batches}
+    stage = CorrectStatistics("match", 32)
+    at_once = stage.run(network, Keyed(module, "quantized"), images, MACHINE)
+    monkeypatch.setattr(statistics, "seen", lambda *args: pytest.fail("the float network ran"))
+    stored = stage.run(network, Keyed(module, "quantized"), images, MACHINE, found)
+    assert stored.record == at_once.record and stored.record["kept"]
+    assert set(stored.tensors) == set(at_once.tensors)
+    for name, value in stored.tensors.items():
+        assert torch.equal(value, at_once.tensors[name]), name
+
+
+def test_only_matching_needs_the_moments_of_the_float_network():
+    assert CorrectStatistics("match", 32).prepared_by() == [FloatMoments()]
+    assert CorrectStatistics("reestimate", 32).prepared_by() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from pipelines.stages.eptq import outputs_of
 from pipelines.stages.eptq_training import (
@@ -15,6 +16,8 @@ from pipelines.stages.eptq_training import (
     biases_of,
     squared,
 )
+from quant.grid import fit
+from quant.rounding import KINDS
 
 SETTINGS = {
     "steps": 10,
@@ -52,6 +55,15 @@ def networks():
         return nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5)).double()
 
     return net(), net()
+
+
+def softened(layer):
+    """A rounding on the weight of a convolution, with codes of four bits."""
+    W = layer.weight.detach().flatten(1)[None]
+    grid = fit(W, 4, granularity="row", symmetric=False, search="minmax")
+    rounding = KINDS["straight"](W, grid.codes(W), grid, layer.weight.shape, 0.5)
+    parametrize.register_parametrization(layer, "weight", rounding, unsafe=True)
+    return rounding
 
 
 def training(features, scores):
@@ -162,3 +174,24 @@ def test_a_layer_whose_output_is_the_networks_own_is_recognised_behind_a_view():
 def test_a_schedule_that_cannot_be_is_refused(change, says):
     with pytest.raises(ValueError, match=says.replace(".", r"\.")):
         Schedule(**{**SETTINGS, **change})
+
+
+def test_how_far_a_step_goes_does_not_depend_on_the_size_of_the_loss():
+    def moved(size):
+        module, _ = training(7.0, torch.ones(2, 2))
+        module.roundings = [softened(module.quantized[0])]
+        first = [p.detach().clone() for p in module.parameters()]
+        optimizers = module.configure_optimizers()
+        for step in range(8):  # RAdam's first five steps would be as long as the gradient
+            for i, parameter in enumerate(module.parameters()):
+                generator = torch.Generator().manual_seed(100 * step + i)
+                noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.grad = (size * (0.5 + noise)).to(parameter)
+            for optimizer in optimizers:
+                optimizer.step()
+        return [p.detach() - old for p, old in zip(module.parameters(), first, strict=True)]
+
+    small, large = moved(1.0), moved(1e6)
+    assert sum(float(change.abs().max()) > 0 for change in small) == 4  # a, its scale, two biases
+    for a, b in zip(small, large, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-12)

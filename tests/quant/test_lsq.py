@@ -93,3 +93,20 @@ def test_a_network_gets_trained_quantizers_in_place_of_its_own():
         assert list(found) == ["0", "2"] and getattr(quantized[2], NAME) is found["2"]
         torch.testing.assert_close(quantized(images), before)
         torch.testing.assert_close(found["0"].grid().scale, grids["0"].scale.float())
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_gradients_of_dropped_values_are_those_of_the_identity(keep):
+    module, x, y = quantizer(), values(), values()
+    module.keep, module.drop, module.seed = keep, True, 3
+    weights = torch.linspace(-1, 1, len(x), dtype=torch.float64)
+    log_scale = module.log_scale.detach().clone().requires_grad_()
+    out = module(x)
+    kept = (out.detach() == x.detach()).double()
+    assert kept.any() == (keep > 0)
+    (weights * out).sum().backward()
+    (weights * straight_through(y, log_scale, module.zero, 7, kept)).sum().backward()
+    u = y.detach() / log_scale.detach().exp() + module.zero
+    same = ((u >= -0.5) == (u >= 0)) & ((u <= 7.5) == (u <= 7))  # see above
+    torch.testing.assert_close(x.grad[same], y.grad[same])
+    torch.testing.assert_close(module.log_scale.grad, wanted_scale(y, module, weights, kept))

@@ -340,6 +340,28 @@ def test_moments_of_parts_add_up_to_those_of_the_whole(sizes):
     close(total.var, x.var(0, correction=0))
 
 
+@pytest.mark.parametrize(
+    ("shape", "dim"),
+    [
+        ((6, 3, 5, 4), 1),
+        ((6, 3, 9), 1),
+        ((6, 3), 1),
+        ((6, 5, 3), -1),
+        ((1, 3, 1, 1), 1),
+        ((6, 3), -1),
+    ],
+)
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+def test_moments_are_mean_and_variance_over_all_other_dimensions(shape, dim, kind):
+    x = (draw(*shape) * 0.1 + 7).to(kind)  # a mean far larger than what varies
+    found = moments(x, dim)
+    wide = x.double().movedim(dim, 0).flatten(1)
+    assert found.n == wide.shape[1]
+    exact = 1e-12 if kind is torch.float64 else 1e-6
+    torch.testing.assert_close(found.mean, wide.mean(1), rtol=exact, atol=0)
+    torch.testing.assert_close(found.var, wide.var(1, correction=0), rtol=10 * exact, atol=1e-10)
+
+
 class InParts(nn.Module):
     """A LayerNorm that runs on one row, then on all others."""
 
