@@ -87,6 +87,22 @@ def row(results: Results) -> dict[str, str]:
         f"loss / {wording.baseline_name(results)}": ratio,
         "solve s": number(wording.solve_seconds(results)),
         "speed-up": wording.speedup(results),
+        **_searched(results),
+    }
+
+
+def _searched(results: Results) -> dict[str, str]:
+    """Cells of a run whose bits were searched: how, and what the layers cost with them."""
+    how = wording.search(results)
+    if how is None:
+        return {}
+    costs = results.get("costs") or {}
+    return {
+        "search": how,
+        "tried": str(wording.get(results, "precision", "evaluations")),
+        "MB": wording.scientific(costs.get("size")),
+        "GBOPs": wording.scientific(costs.get("bops")),
+        f"ms, {results.get('device')}": wording.scientific(costs.get("roofline")),
     }
 
 

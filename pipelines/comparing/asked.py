@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.reporting import wording
 from pipelines.reporting.wording import Results
 
 ELSEWHERE = {"machine", "tracking", "tags", "report", "pictures"}  # these change no figure
@@ -50,6 +51,14 @@ def words(results: Results) -> list[str]:
     command = results.get("command")
     given = command if isinstance(command, list) else str(command or "").split()
     return sorted(str(word) for word in given if not _has_column(str(word)))
+
+
+def others(results: Results) -> list[str]:
+    """Those of `words` that do not say how bits were searched, where `wording.search` does."""
+    if wording.search(results) is None:
+        return words(results)
+    said = ("precision.metric=", "precision.search=", "precision.target=", "precision.measure=")
+    return [word for word in words(results) if not word.startswith(said)]
 
 
 def _has_column(word: str) -> bool:

@@ -12,7 +12,8 @@ from pipelines.comparing.facets import main_metric, mean_bits
 from pipelines.reporting import wording
 from pipelines.reporting.wording import Results
 
-FIRST = ("model", "data", "metric", "images", "method", "inputs", "other settings", "seed")
+OTHERS = "other settings"
+FIRST = ("model", "data", "metric", "images", "method", "inputs", "search", OTHERS, "seed")
 ALWAYS = ("method", "bits", "float", "quantized", "drop [95 %]", "solve s", "speed-up", "size")
 
 
@@ -32,15 +33,19 @@ def row(results: Results) -> dict[str, Cell]:
         "images": wording.count(results.get("n_images")),
         "metric": wording.metric_name(main_metric(results)),
         "seed": wording.count(results.get("seed")),
-        "other settings": " ".join(asked.words(results)),
+        OTHERS: " ".join(asked.others(results)),
         "size": wording.size(wording.get(results, "size_mb", "quantized")),
     }
-    names = [*FIRST, *(name for name in texts if name not in FIRST)]
+    names = [n for n in FIRST if n in texts] + [n for n in texts if n not in FIRST]
     return {name: Cell(texts[name], values.get(name, texts[name])) for name in names}
 
 
 def spread(rows: Sequence[dict[str, Cell]]) -> tuple[list[str], dict[str, str]]:
-    """(columns worth a column, {column: text} of those that say the same in every row)."""
+    """(columns worth a column, {column: text} of those that say the same in every row).
+
+    Other settings that all rows have are taken out of the rows, in place.
+    """
+    shared = _take_out_shared(rows)
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     texts = {name: {_text(cells, name) for cells in rows} for name in columns}
     alike = {
@@ -49,7 +54,19 @@ def spread(rows: Sequence[dict[str, Cell]]) -> tuple[list[str], dict[str, str]]:
         if len(found) == 1 and name not in ALWAYS
     }
     left_out = {*alike, *(name for name in ("metric", "images") if _follows(rows, name))}
-    return [name for name in columns if name not in left_out], alike
+    said = alike | ({OTHERS: shared} if shared else {})
+    columns = [name for name in columns if name not in left_out]
+    return columns, {name: text for name, text in said.items() if text}
+
+
+def _take_out_shared(rows: Sequence[dict[str, Cell]]) -> str:
+    """Other settings that every row has."""
+    words = [cells[OTHERS].text.split() for cells in rows]
+    shared = [word for word in words[0] if all(word in row for row in words)] if words else []
+    for cells, given in zip(rows, words, strict=True):
+        text = " ".join(word for word in given if word not in shared)
+        cells[OTHERS] = Cell(text, text)
+    return " ".join(shared)
 
 
 def _follows(rows: Sequence[dict[str, Cell]], name: str) -> bool:

@@ -160,12 +160,15 @@ def _facet(key: tuple[Any, ...], group: Sequence[tuple[Run, Results]]) -> Facet:
 
 def _choices(results: Results) -> list[str]:
     """What a series was run with beside its method."""
-    inputs, activations = results.get("inputs"), results.get("act_bits")
-    return [
-        f"{inputs} inputs" if inputs else "unknown inputs",
-        *([f"{activations}-bit activations"] if activations is not None else []),
-        *asked.words(results),
-    ]
+    inputs, activations, how = (
+        results.get("inputs"),
+        results.get("act_bits"),
+        wording.search(results),
+    )
+    if how is None and activations is not None:  # else they are what was found
+        how = f"{activations}-bit activations"
+    said = [f"{inputs} inputs" if inputs else "unknown inputs", *([how] if how else [])]
+    return [*said, *asked.others(results)]
 
 
 def _point(run: Run, results: Results, metric: str) -> Point:

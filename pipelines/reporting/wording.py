@@ -73,6 +73,17 @@ def bits(results: Results) -> str:
     return text if activation is None else f"{text}, {activation}-bit activations"
 
 
+def search(results: Results) -> str | None:
+    """How the bits were searched: "inter_layer + quadratic, 99 % of agreement"; None: not."""
+    found = results.get("precision")
+    if not found:
+        return None
+    target = found.get("target")
+    of = "agreement" if found.get("measure") == "agreement" else "float"
+    kept = f", {100 * target:.6g} % of {of}" if target is not None else ""
+    return f"{found.get('metric')} + {found.get('search')}{kept}"
+
+
 def allocation(results: Results) -> str:
     """What the search for bits found: "84.47 % of 85.16 % kept (target 99 %), 10 tried"."""
     found = results["precision"]

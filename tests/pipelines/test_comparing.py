@@ -148,6 +148,20 @@ def test_a_series_is_named_by_what_differs(tmp_path):
     assert len({look.colour for look in found.values()}) == 3
 
 
+def test_a_series_of_searched_bits_is_named_by_the_search_not_by_what_it_found(tmp_path):
+    found = {"metric": "inter_layer", "search": "quadratic", "target": 0.99, "measure": "agreement"}
+    other = found | {"metric": "hessian_trace", "search": "bisection"}
+    words = ["precision=mixed", "precision.target=0.99"]
+    more = ["precision.metric=hessian_trace", "precision.search=bisection"]
+    write(tmp_path / "a", method="rtn", act_bits=2.2, precision=found, command=words)
+    write(tmp_path / "b", method="rtn", act_bits=2.9, precision=other, command=[*words, *more])
+    (facet,) = facets.split(finding.find([tmp_path]))
+    assert list(facet.series) == [
+        "rtn, inter_layer + quadratic, 99 % of agreement",
+        "rtn, hessian_trace + bisection, 99 % of agreement",
+    ]
+
+
 def test_bits_are_the_mean_over_weights():
     layers_ = [{"shape": [2, 3], "bits": 8}, {"shape": [1, 2, 3, 3], "bits": 2}]
     assert facets.mean_bits({"layers": layers_, "weight_bits": 4}) == (6 * 8 + 18 * 2) / 24
@@ -234,6 +248,17 @@ def test_columns_that_say_the_same_everywhere_are_said_once(tmp_path):
     columns, alike = cells.spread([cells.row(run.results) for run in finding.find([tmp_path])])
     assert alike["inputs"] == "float" and "inputs" not in columns
     assert {"method", "quantized", "speed-up"} <= set(columns)
+
+
+def test_settings_that_all_runs_have_are_said_once(tmp_path):
+    write(tmp_path / "a", method="rtn", command=["block=8", "damping=0.1"])
+    write(tmp_path / "b", method="rtn", command=["damping=0.1", "sweeps=2"])
+    rows = [cells.row(run.results) for run in finding.find([tmp_path])]
+    columns, alike = cells.spread(rows)
+    assert alike["other settings"] == "damping=0.1" and "other settings" in columns
+    assert [row["other settings"].text for row in rows] == ["block=8", "sweeps=2"]
+    columns, alike = cells.spread([cells.row(finding.find([tmp_path / "a"])[0].results)])
+    assert alike["other settings"] == "block=8 damping=0.1" and "other settings" not in columns
 
 
 @pytest.fixture

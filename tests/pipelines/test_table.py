@@ -122,3 +122,24 @@ def test_of_two_rows_alike_each_is_compared_with_the_run_that_fits_it_best(tmp_p
     for number, changes in enumerate(reversed(twice)):
         write(tmp_path / "runs" / str(number), **changes)
     assert table.main([str(tmp_path / "runs"), "--against", str(page)]) == 0
+
+
+def test_a_run_whose_bits_were_searched_says_how_and_what_its_layers_cost(tmp_path, capsys):
+    found = {"metric": "inter_layer", "search": "quadratic", "target": 0.999, "evaluations": 26}
+    costs = {"size": 0.2327, "bops": 0.0591, "roofline": 0.05231}
+    write(tmp_path / "a", weight_bits=2.1, precision=found, costs=costs, device="A100")
+    write(tmp_path / "b", weight_bits=4)
+    assert table.main([str(tmp_path), "--markdown"]) == 0
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    searched, plain = (dict(zip(head, cells, strict=True)) for cells in rows)
+    assert searched["search"] == "inter_layer + quadratic, 99.9 % of float"
+    assert [searched[c] for c in ("tried", "MB", "GBOPs", "ms, A100")] == [
+        "26", "0.233", "0.0591", "0.0523",
+    ]  # fmt: skip
+    assert plain["search"] == plain["MB"] == "–"
+    write(tmp_path / "alone" / "b", weight_bits=4)
+    table.main([str(tmp_path / "alone"), "--markdown"])
+    assert "search" not in capsys.readouterr().out
