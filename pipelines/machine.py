@@ -142,15 +142,19 @@ class Machine:
             folder: of the checkpoint.
         """
         checkpoint = Checkpoint(folder, "training", "ckpt")
-        with self.screen.bar(name, steps) as advance:
-            self._trainer(
-                advance,
-                KeepEpochs(checkpoint),
-                max_epochs=epochs,
-                reload_dataloaders_every_n_epochs=1,
-                use_distributed_sampler=False,
-                enable_checkpointing=True,
-            ).fit(module, ckpt_path=checkpoint.newest(), weights_only=True)
+        memory.keep_freed(memory.TRAINING)
+        try:
+            with self.screen.bar(name, steps) as advance:
+                self._trainer(
+                    advance,
+                    KeepEpochs(checkpoint),
+                    max_epochs=epochs,
+                    reload_dataloaders_every_n_epochs=1,
+                    use_distributed_sampler=False,
+                    enable_checkpointing=True,
+                ).fit(module, ckpt_path=checkpoint.newest(), weights_only=True)
+        finally:
+            memory.keep_freed()
 
     def _trainer(self, advance: Any, *callbacks: Callback, **more: Any) -> Trainer:
         settings: dict[str, Any] = {

@@ -11,16 +11,21 @@ import ctypes
 from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
-LARGEST = 2**31 - 1
-ALLOWED = 2**25  # what older versions of glibc take at most for MMAP_THRESHOLD
+NEVER = 2**31 - 1
+INFERENCE, TRAINING = 2**30, 2**25  # largest block to keep; older versions of glibc take no more
 
 
-def keep_freed() -> None:
-    """Let freed blocks up to a gigabyte be used again instead of returning them at once."""
+def keep_freed(largest: int = INFERENCE) -> None:
+    """Let freed blocks be used again instead of returning them at once.
+
+    Args:
+        largest: in bytes. A training has most of its blocks in use at the same time, and their
+            holes fit few others: with large ones its memory grows by a third.
+    """
     libc = _libc("mallopt")
     if libc is not None:
-        libc.mallopt(TRIM_THRESHOLD, LARGEST)
-        libc.mallopt(MMAP_THRESHOLD, 2**30) or libc.mallopt(MMAP_THRESHOLD, ALLOWED)
+        libc.mallopt(TRIM_THRESHOLD, NEVER)
+        libc.mallopt(MMAP_THRESHOLD, largest) or libc.mallopt(MMAP_THRESHOLD, TRAINING)
 
 
 def give_back() -> None:

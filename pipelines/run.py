@@ -154,19 +154,20 @@ def chain(
     cfg = OmegaConf.create(dict(settings))
     with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
         from pipelines import ptq, ranks, store_users, typecheck
+        from pipelines.chain import Chain, Run
         from pipelines.store import Store
         from pipelines.tracking import NullTracker
 
         typecheck.check(settings)
-        stages = ptq.Chain.__dataclass_fields__
-        built = ptq.Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})
+        stages = Chain.__dataclass_fields__
+        built = Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})
         machine = instantiate(cfg.machine, _convert_="all")
         tracker = NullTracker() if place.rank else instantiate(cfg.tracking, _convert_="all")
     root = _store()
     with store_users.using(root), ranks.joined(place, machine.accelerator) as among:
         machine = replace(machine, screen=screen, ranks=among)
         store = Store(root, screen.line, among)
-        results = ptq.run(built, store, machine, tracker, ptq.Run(**about))
+        results = ptq.run(built, store, machine, tracker, Run(**about))
         if not place.rank:
             store_limit.enforce(root, screen.line)
         return results
@@ -210,7 +211,7 @@ def _name(settings: Mapping[str, Any] | DictConfig) -> str:
 
 
 def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Fields of `ptq.Run`: names of the run, and the head of results.json."""
+    """Fields of `chain.Run`: names of the run, and the head of results.json."""
     from pipelines import origin, source
 
     config = HydraConfig.get()

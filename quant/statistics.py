@@ -1,19 +1,18 @@
 """Correcting normalisation statistics after quantization; weights and affine parameters stay.
 
-- `reestimate` (SAPTQ, arXiv 2509.05576; OBC's code): forget BatchNorm's running statistics and take
-  their cumulative average over the calibration set through the quantized network.
-- `match`: correct only what quantization moved. On the same images, with batch means m and
-  variances v before a BatchNorm in the float network (f) and in the quantized one (q),
+Only what quantization moved is corrected. On the same images, with batch means m and variances v
+before a BatchNorm in the float network (f) and in the quantized one (q),
 
-      mean = mean_f + average of (m_q - m_f),    var = var_f * exp(average of log(v_q / v_f))
+    mean = mean_f + average of (m_q - m_f),    var = var_f * exp(average of log(v_q / v_f))
 
-  with the float network's running statistics on the right, so calibration images that differ a
-  little from the training images do no harm. Every layer is corrected batch by batch while the
-  images pass, so later layers see corrected inputs.
-  A LayerNorm has no statistics: there, mean and standard deviation of each output channel
-  are matched to the float network's through its affine parameters (OBC's "statistics correction").
-  One that runs several times on a batch (on rows of one length each, say) is matched on all its
-  outputs so far together: a few positions alone say nothing of a deviation.
+with the float network's running statistics on the right, so calibration images that differ a little
+from the training images do no harm. Every layer is corrected batch by batch while the images pass,
+so later layers see corrected inputs.
+
+A LayerNorm has no statistics: there, mean and standard deviation of each output channel are matched
+to the float network's through its affine parameters (OBC's "statistics correction"). One that runs
+several times on a batch (on rows of one length each, say) is matched on all its outputs so far
+together: a few positions alone say nothing of a deviation.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from torch import Tensor, nn
 from quant.moments import Moments, moments
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-MODES = ("match", "reestimate", "none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +138,12 @@ class Matcher:
 
         def correct(name: str, norm: nn.Module, x: Tensor) -> None:
             """Note this batch's move; undo it, so that later layers see corrected inputs."""
-            _set(norm, before.get(name, {}))  # a norm may run more than once
+            put(norm, before.get(name, {}))  # a norm may run more than once
             move = self._note(name, norm, given[name][runs[name]].beside(x), _moments(norm, x))
             runs[name] += 1
             state = _corrected(self.reference.get_submodule(name), move)
             before[name] = {key: getattr(norm, key).clone() for key in state}
-            _set(norm, state)
+            put(norm, state)
 
         for name, found in given.items():
             if len(found) > 1 and isinstance(self.reference.get_submodule(name), nn.LayerNorm):
@@ -155,7 +153,7 @@ class Matcher:
                 self.quantized(images)
         finally:
             for name, state in before.items():
-                _set(self.quantized.get_submodule(name), state)
+                put(self.quantized.get_submodule(name), state)
 
     def _note(self, name: str, norm: nn.Module, reference: Moments, quantized: Moments) -> Move:
         """Add one run to the sums; what is to be undone at this run."""
@@ -173,82 +171,9 @@ class Matcher:
         for name in self.found.moves:
             norm = self.reference.get_submodule(name)
             state = _corrected(norm, self.found.mean(name).beside(norm))
-            _set(self.quantized.get_submodule(name), state)
+            put(self.quantized.get_submodule(name), state)
             changed.update({f"{name}.{key}": value for key, value in state.items()})
         return changed
-
-
-@dataclass(eq=False)
-class Averages:
-    """Sums of what BatchNorms saw in each of their runs, by name, in float64 on the CPU."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)  # [2, channels]: mean, variance
-    runs: Counter[str] = field(default_factory=Counter)
-
-    def add(self, name: str, found: Tensor, runs: int = 1) -> None:
-        """Add the sum over so many runs of one norm."""
-        self.sums[name] = self.sums[name] + found if name in self.sums else found
-        self.runs[name] += runs
-
-    def __add__(self, other: Averages) -> Averages:
-        total = Averages(dict(self.sums), Counter(self.runs))
-        for name, found in other.sums.items():
-            total.add(name, found, other.runs[name])
-        return total
-
-    @torch.no_grad()
-    def put(self, module: nn.Module) -> None:
-        """Make the averages the running statistics of the norms in `module`."""
-        for name, found in self.sums.items():
-            norm = module.get_submodule(name)
-            mean, var = found / self.runs[name]
-            _set(norm, {"running_mean": mean, "running_var": var})
-
-
-@contextmanager
-def reestimating(module: nn.Module) -> Iterator[Averages]:
-    """While active, BatchNorms forget their running statistics and average those of all batches.
-
-    Gives the sums that the averages at the end are made of, so that others may be added to them.
-    """
-    named = dict(module.named_modules())
-    norms = {n: m for n, m in named.items() if isinstance(m, BatchNorm) and m.track_running_stats}
-    if not norms:
-        raise ValueError("batchnorm=reestimate needs a BatchNorm; use batchnorm=match or none")
-    seen = Averages()
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(norm: BatchNorm, *args: object) -> None:
-            assert norm.running_mean is not None and norm.running_var is not None  # see above
-            seen.add(name, torch.stack([norm.running_mean, norm.running_var]).double().cpu())
-
-        return hook
-
-    momenta = [norm.momentum for norm in norms.values()]
-    handles = [norm.register_forward_hook(note(name)) for name, norm in norms.items()]
-    for norm in norms.values():
-        norm.reset_running_stats()
-        norm.momentum = 1.0  # those of its last run alone
-        norm.train()
-    try:
-        yield seen
-        seen.put(module)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for norm, momentum in zip(norms.values(), momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
-
-
-def running_statistics(module: nn.Module) -> dict[str, Tensor]:
-    """Running mean and variance of every BatchNorm, by state-dict name."""
-    return {
-        f"{name}.{key}": getattr(m, key).detach().clone()
-        for name, m in module.named_modules()
-        if isinstance(m, BatchNorm) and m.track_running_stats
-        for key in ("running_mean", "running_var")
-    }
 
 
 def _correctable(norm: nn.Module) -> bool:
@@ -310,6 +235,7 @@ def _corrected(norm: nn.Module, move: Move) -> dict[str, Tensor]:
     }
 
 
-def _set(norm: nn.Module, state: dict[str, Tensor]) -> None:
+def put(norm: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Overwrite these tensors of a normalisation, in place."""
     for key, value in state.items():
         getattr(norm, key).copy_(value)

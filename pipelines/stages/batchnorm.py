@@ -23,7 +23,10 @@ from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.float_moments import FloatMoments, known_of
 from pipelines.stages.forward import Forward
-from quant.statistics import MODES, Matcher, Seen, reestimating, running_statistics
+from quant.reestimation import reestimating, running_statistics
+from quant.statistics import Matcher, Seen
+
+MODES = ("match", "reestimate", "none")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class CorrectStatistics:
     """Adjust statistics to the quantized weights.
 
     Attributes:
-        mode: "match", "reestimate" or "none" (see quant/statistics.py).
+        mode: "match" (quant/statistics.py), "reestimate" (quant/reestimation.py) or "none".
         compare_images: the rule looks at the last so many calibration images.
     """
 

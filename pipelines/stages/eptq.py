@@ -16,7 +16,8 @@ from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.eptq_training import RoundingTraining, Schedule, Task, biases_of
+from pipelines.stages.eptq_schedule import Schedule
+from pipelines.stages.eptq_training import RoundingTraining, Task, biases_of
 from pipelines.stages.label_free import output_of
 from pipelines.stages.quantize import QuantizedWeights
 from pipelines.stages.solve import grid_of

@@ -36,53 +36,10 @@ from torch.utils.data import DataLoader
 
 from evaluation.fidelity import Distance
 from evaluation.images import ImageData
+from pipelines.stages.eptq_schedule import Schedule
 from quant.label_free import tapped
 from quant.lsq import LearnedQuantize
 from quant.rounding import Rounding, beta_at
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: of the optimisers.
-        batch_size: images a step.
-        chunk: images at a time; gradients of a step add up over chunks, so it bounds memory.
-        rounding_lr: Adam, on the rounding variables.
-        scale_lr: Adam, on the logarithms of the weights' step sizes.
-        bias_lr: Adam, on all biases.
-        activation_lr: Adam with cosine, on the logarithms of the inputs' step sizes.
-        regularisation: lambda.
-        beta: exponent of the regulariser, first and last.
-        warmup: fraction of the steps before the exponent moves.
-        gradual: fraction of the steps in which activations become quantized.
-        decay: all rates fall to 0 like a cosine, not that of the activations alone.
-    """
-
-    steps: int
-    batch_size: int
-    chunk: int
-    rounding_lr: float
-    scale_lr: float
-    bias_lr: float
-    activation_lr: float
-    regularisation: float
-    beta: Sequence[float]
-    warmup: float
-    gradual: float
-    decay: bool
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"schedule.{name}={getattr(self, name)} must be at least 1")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"schedule.warmup={self.warmup} must lie in [0, 1)")
-        if not 0 <= self.gradual <= 1:
-            raise ValueError(f"schedule.gradual={self.gradual} must lie in [0, 1]")
-        if len(self.beta) != 2 or min(self.beta) < 1:
-            raise ValueError(f"schedule.beta={self.beta} must be two numbers, at least 1")
 
 
 @dataclass(eq=False)

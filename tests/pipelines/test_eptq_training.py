@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from pipelines.stages.eptq import outputs_of
+from pipelines.stages.eptq_schedule import Schedule
 from pipelines.stages.eptq_training import (
     RoundingTraining,
-    Schedule,
     Task,
     batch_of,
     biases_of,

@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from pipelines import typecheck
-from pipelines.ptq import Chain
+from pipelines.chain import Chain
 from pipelines.words import CONF
 
 NAMES = {group.name: sorted(p.stem for p in group.glob("*.yaml")) for group in CONF.iterdir()

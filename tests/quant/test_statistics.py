@@ -10,7 +10,8 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from quant.moments import moments
-from quant.statistics import Matcher, reestimating, running_statistics
+from quant.reestimation import reestimating, running_statistics
+from quant.statistics import Matcher
 
 
 def draw(*shape, seed=0):

@@ -1,0 +1,165 @@
+"""From the float network to the quantized one: calibrate, allocate, analyse, quantize, correct
+statistics, activations, train the rounding.
+
+The model never travels between stages, differences from it do: every stage starts from the float
+network plus artifacts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from pipelines.artifacts import Artifact, Keyed
+from pipelines.chain import Running
+from pipelines.stages.activations import with_activations
+from pipelines.stages.allocate import Allocation, Given
+from pipelines.stages.batchnorm import corrected
+from pipelines.stages.calibrate import layers_of
+from pipelines.stages.eptq import trained_inputs, trained_statistics, trained_weights
+from pipelines.stages.quantize import QuantizedWeights
+from pipelines.stages.solve import wants_importance
+from quant.layers import Layer
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What the stages gave.
+
+    Attributes:
+        sensitivity: None in a search over settings: it is only for the report.
+        statistics: corrected ones; with trained biases, if any.
+        activations: grids of the layers' inputs; None: they stay in floating point.
+        trained: of the rounding; None: it was not.
+        best: the network with all of it.
+        uncorrected: the network with its float statistics, and without training.
+    """
+
+    calibration: Artifact
+    layers: Mapping[str, Layer]
+    allocation: Allocation
+    sensitivity: Artifact | None
+    weights: QuantizedWeights
+    statistics: Artifact
+    activations: Artifact | None
+    trained: Artifact | None
+    best: Keyed[nn.Module]
+    uncorrected: Keyed[nn.Module]
+
+
+def quantize(running: Running) -> Made:
+    """Run these stages."""
+    chain, store, machine, log = running.chain, running.store, running.machine, running.log
+    network, images = running.network, running.images
+
+    calibration = store.run(chain.calibrate, network, images, machine)
+    layers = layers_of(calibration)
+    log.stage("calibrate", calibration.seconds, calibration.cached, f"{len(layers)} layers")
+
+    known_layers = Keyed(layers, calibration.key)
+    weighing = wants_importance(chain.quantize.solve.fit_grid)
+    hessian = None
+    if weighing or chain.rounding is not None:
+        hessian = store.run(chain.label_free, network, known_layers, images, machine)
+        log.stage("label-free", hessian.seconds, hessian.cached, "Hessian of the outputs")
+    importance = hessian if weighing else None
+
+    allocation = chain.precision.allocate(
+        Given(
+            store=store,
+            network=network,
+            images=images,
+            calibration=calibration,
+            layers=layers,
+            importance=importance,
+            quantize=chain.quantize,
+            activations=chain.activations,
+            machine=machine,
+        )
+    )
+    bits = allocation.bits
+    quantize_inputs = chain.activations.with_bits(allocation.inputs)
+    width = Keyed(bits, str(sorted(bits.items())))
+    more = [importance] if importance else []
+    given: tuple[Any, ...] = (network, calibration, width, machine, *more)
+    searched = allocation.record is not None
+    known = allocation.cached if searched else store.has(chain.sensitivity, *given)
+    log.stage("allocate", allocation.seconds, known, _range(bits))
+
+    sensitivity = None
+    if chain.objective is None:  # it is only for the report
+        sensitivity = store.run(chain.sensitivity, *given)
+        log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
+
+    weights = chain.quantize.run(store, network, images, calibration, bits, machine, importance)
+    log.stage("quantize", weights.seconds + weights.collecting, weights.cached)
+
+    quantized = Keyed(
+        weights.applied_to(network.module), f"{network.key} {weights.key} {sorted(weights.means)}"
+    )
+    moments = [store.run(m, network, images, machine) for m in chain.batchnorm.prepared_by()]
+    statistics = store.run(chain.batchnorm, network, quantized, images, machine, *moments)
+    kept = "kept" if statistics.record["kept"] else "not kept"
+    log.stage(
+        "batchnorm",
+        statistics.seconds + sum(found.seconds for found in moments),
+        statistics.cached,
+        f"{chain.batchnorm.mode}, {kept}",
+    )
+
+    final = Keyed(corrected(quantized.value, statistics), f"{quantized.key} {statistics.key}")
+    best = final if statistics.record["kept"] else quantized
+
+    activations = None
+    if quantize_inputs.bits is not None:
+        activations = store.run(quantize_inputs, best, known_layers, images, machine)
+        log.stage(
+            "activations",
+            activations.seconds,
+            activations.cached,
+            _range(activations.record["bits"]),
+        )
+        best, quantized = (
+            Keyed(
+                with_activations(weights_only.value, layers, activations),
+                f"{weights_only.key} {activations.key}",
+            )
+            for weights_only in (best, quantized)
+        )
+
+    trained = None
+    if chain.rounding is not None:
+        assert hessian is not None  # see above
+        trained = store.run(chain.rounding, network, best, weights, hessian, images, machine)
+        detail = f"{trained.record['flipped']:.1%} of the codes changed"
+        log.stage("rounding", trained.seconds, trained.cached, detail)
+        weights = replace(weights, training=trained.record["seconds"])  # spent, kept or not
+        if trained.record["kept"]:
+            weights = trained_weights(weights, trained)
+            statistics = trained_statistics(statistics, trained)
+            changed = corrected(weights.applied_to(network.module), statistics)
+            if activations is not None:
+                activations = trained_inputs(activations, trained, layers)
+                changed = with_activations(changed, layers, activations)
+            best = Keyed(changed, f"{best.key} {trained.key}")
+
+    return Made(
+        calibration=calibration,
+        layers=layers,
+        allocation=allocation,
+        sensitivity=sensitivity,
+        weights=weights,
+        statistics=statistics,
+        activations=activations,
+        trained=trained,
+        best=best,
+        uncorrected=quantized,
+    )
+
+
+def _range(bits: Mapping[str, int]) -> str:
+    low, high = min(bits.values()), max(bits.values())
+    return f"{low} bits" if low == high else f"{low} to {high} bits"
