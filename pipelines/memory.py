@@ -12,7 +12,7 @@ from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
 NEVER = 2**31 - 1
-INFERENCE, TRAINING = 2**30, 2**25  # largest block to keep; older versions of glibc take no more
+INFERENCE, TRAINING = 2**30, 2**25  # largest block to keep, in bytes
 
 
 def keep_freed(largest: int = INFERENCE) -> None:
@@ -25,7 +25,8 @@ def keep_freed(largest: int = INFERENCE) -> None:
     libc = _libc("mallopt")
     if libc is not None:
         libc.mallopt(TRIM_THRESHOLD, NEVER)
-        libc.mallopt(MMAP_THRESHOLD, largest) or libc.mallopt(MMAP_THRESHOLD, TRAINING)
+        if not libc.mallopt(MMAP_THRESHOLD, largest):  # older versions of glibc take no more than
+            libc.mallopt(MMAP_THRESHOLD, TRAINING)
 
 
 def give_back() -> None:
