@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from evaluation.images import ImageData
 from pipelines import memory
-from pipelines.artifacts import Keyed
+from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.activations import QuantizeActivations
@@ -108,6 +108,10 @@ class Log:
         self.machine.screen.stage(name, seconds, cached, detail)
         self.tracker.stage(name, seconds, cached)
         memory.give_back()
+
+    def artifact(self, name: str, found: Artifact, detail: str = "") -> None:
+        """Stage `name` has given this."""
+        self.stage(name, found.seconds, found.cached, detail)
 
 
 @dataclass(frozen=True, eq=False)

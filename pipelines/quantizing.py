@@ -57,14 +57,14 @@ def quantize(running: Running) -> Made:
 
     calibration = store.run(chain.calibrate, network, images, machine)
     layers = layers_of(calibration)
-    log.stage("calibrate", calibration.seconds, calibration.cached, f"{len(layers)} layers")
+    log.artifact("calibrate", calibration, f"{len(layers)} layers")
 
     known_layers = Keyed(layers, calibration.key)
     weighing = wants_importance(chain.quantize.solve.fit_grid)
     hessian = None
     if weighing or chain.rounding is not None:
         hessian = store.run(chain.label_free, network, known_layers, images, machine)
-        log.stage("label-free", hessian.seconds, hessian.cached, "Hessian of the outputs")
+        log.artifact("label-free", hessian, "Hessian of the outputs")
     importance = hessian if weighing else None
 
     allocation = chain.precision.allocate(
@@ -92,7 +92,7 @@ def quantize(running: Running) -> Made:
     sensitivity = None
     if chain.objective is None:  # it is only for the report
         sensitivity = store.run(chain.sensitivity, *given)
-        log.stage("sensitivity", sensitivity.seconds, sensitivity.cached)
+        log.artifact("sensitivity", sensitivity)
 
     weights = chain.quantize.run(store, network, images, calibration, bits, machine, importance)
     log.stage("quantize", weights.seconds + weights.collecting, weights.cached)
@@ -116,12 +116,7 @@ def quantize(running: Running) -> Made:
     activations = None
     if quantize_inputs.bits is not None:
         activations = store.run(quantize_inputs, best, known_layers, images, machine)
-        log.stage(
-            "activations",
-            activations.seconds,
-            activations.cached,
-            _range(activations.record["bits"]),
-        )
+        log.artifact("activations", activations, _range(activations.record["bits"]))
         best, quantized = (
             Keyed(
                 with_activations(weights_only.value, layers, activations),
@@ -134,8 +129,7 @@ def quantize(running: Running) -> Made:
     if chain.rounding is not None:
         assert hessian is not None  # see above
         trained = store.run(chain.rounding, network, best, weights, hessian, images, machine)
-        detail = f"{trained.record['flipped']:.1%} of the codes changed"
-        log.stage("rounding", trained.seconds, trained.cached, detail)
+        log.artifact("rounding", trained, f"{trained.record['flipped']:.1%} of the codes changed")
         weights = replace(weights, training=trained.record["seconds"])  # spent, kept or not
         if trained.record["kept"]:
             weights = trained_weights(weights, trained)

@@ -73,22 +73,22 @@ class _Quantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float, keep: Any) -> Tensor:
-        ctx.mixed = isinstance(keep, Tensor) or keep > 0
-        ctx.save_for_backward(x, scale, keep if isinstance(keep, Tensor) else None)
-        ctx.low, ctx.high = low, high
-        ctx.keep = None if isinstance(keep, Tensor) else keep
+        mask = keep if isinstance(keep, Tensor) else None
+        ctx.save_for_backward(x, scale, mask)
+        ctx.low, ctx.high, ctx.keep = low, high, keep if mask is None else None
         y = snapped(x, scale, low, high)
-        return y.lerp_(x, keep) if ctx.mixed else y
+        return y if mask is None and keep == 0 else y.lerp_(x, keep)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
         x, scale, mask = ctx.saved_tensors
         keep = ctx.keep if mask is None else mask
-        rounded = g * (1 - keep) if ctx.mixed else g
+        mixed = mask is not None or keep > 0
+        rounded = g * (1 - keep) if mixed else g
         u = x / scale
         code = u.round().clamp_(ctx.low, ctx.high)
         inside = torch.ops.aten.hardtanh_backward(rounded, u, ctx.low - 0.5, ctx.high + 0.5)
         outside = rounded - inside
         to_scale = (code - u).mul_(inside).sum() + outside.mul_(code).sum()
-        return inside + g * keep if ctx.mixed else inside, to_scale, None, None, None
+        return inside + g * keep if mixed else inside, to_scale, None, None, None

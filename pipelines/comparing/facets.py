@@ -160,11 +160,8 @@ def _facet(key: tuple[Any, ...], group: Sequence[tuple[Run, Results]]) -> Facet:
 
 def _choices(results: Results) -> list[str]:
     """What a series was run with beside its method."""
-    inputs, activations, how = (
-        results.get("inputs"),
-        results.get("act_bits"),
-        wording.search(results),
-    )
+    inputs, how = results.get("inputs"), wording.search(results)
+    activations = results.get("act_bits")
     if how is None and activations is not None:  # else they are what was found
         how = f"{activations}-bit activations"
     said = [f"{inputs} inputs" if inputs else "unknown inputs", *([how] if how else [])]

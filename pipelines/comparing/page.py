@@ -20,7 +20,7 @@ from pipelines.comparing.finding import STATES, Run
 from pipelines.reporting import canvas, pages, wording
 
 SCRIPT = Path(__file__).with_name("page.js")
-WORDS = {"search", "model", "data", "metric", "method", "inputs", "other settings"}
+WORDS = {"model", "data", "metric", "method", "inputs", "search", cells.OTHERS}
 CAPTIONS = {
     "bits": "Accuracy against bits. Lines at the marks: 95 % interval, the paired one of the drop; "
     "dashed: the float network.",
