@@ -16,8 +16,9 @@ from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
+from pipelines.stages.eptq_loss import Task
 from pipelines.stages.eptq_schedule import Schedule
-from pipelines.stages.eptq_training import RoundingTraining, Task, biases_of
+from pipelines.stages.eptq_training import RoundingTraining, biases_of
 from pipelines.stages.label_free import output_of
 from pipelines.stages.quantize import QuantizedWeights
 from pipelines.stages.solve import grid_of
@@ -35,7 +36,7 @@ ACTIVATIONS = ("gradual", "qdrop", "direct")
 
 @dataclass(frozen=True)
 class TrainRounding:
-    """EPTQ (arXiv 2309.11531), started from any solution; see eptq_training.py for the loss.
+    """EPTQ (arXiv 2309.11531), started from any solution; see eptq_loss.py for the loss.
 
     Attributes:
         init: name of the method whose codes it starts from, for the record.
@@ -140,6 +141,7 @@ class TrainRounding:
         task = self._task(network, quantized, layers, hessian, data.value, training)
         module = RoundingTraining(task, self.schedule)
         machine.fit("train the rounding", module, module.epochs, self.schedule.steps, scratch)
+        module.go_back_to_best()
         module.cpu()
         tensors: dict[str, Tensor] = {}
         flipped = total = 0
@@ -158,7 +160,7 @@ class TrainRounding:
             tensors[f"input/{owner}"] = quantizer.grid().scale
         tensors |= {f"bias/{n}": p.detach() for n, p in biases_of(quantized).items()}
         curve = [[None if math.isnan(v) else v for v in row] for row in module.curve.tolist()]
-        end = next(row[2] for row in reversed(curve) if row[2] is not None)
+        best, step = module.best.tolist()
         return Artifact(
             tensors,
             {
@@ -171,8 +173,9 @@ class TrainRounding:
                 "steps": self.schedule.steps,
                 "curve": curve,
                 "kl_before": float(module.start),
-                "kl_after": end,
-                "kept": end < float(module.start),
+                "kl_after": best if math.isfinite(best) else None,
+                "best_step": int(step),
+                "kept": best < float(module.start),
                 "flipped": flipped / total,
                 "images": training,
                 "seconds": float(module.seconds),

@@ -1,30 +1,10 @@
-"""Training of the rounding, of biases and of step sizes: one loop for EPTQ, BRECQ and AdaRound.
-
-With z_l the output of layer l in the float (f) and in the quantized network (q), x an image and
-w_l(x) its score (see quant/label_free.py), M = max_l mean_x w_l(x):
-
-    loss = (1/M) (sum_l mean_x w_l(x) |z_l^q - z_l^f|^2
-                  + lambda sum_l mean_x(w_l) sum_i 1 - |2 h_i - 1|^beta)
-
-|.|^2 is summed over channels and averaged over positions. That is the published loss. Ours is
-
-    mean_x D(x) + gamma sum_l mean_x w_l(x) |z_l^q - z_l^f|^2
-
-where D is the task's own divergence of the outputs, |.|^2 a sum over positions too, so that every
-layer estimates the same change of the outputs, and the outputs themselves count in D alone. gamma
-makes the second term `features` times the first one at the start.
-
-Gradients pass through the whole network (scope "network", EPTQ, arXiv 2309.11531), or stop at the
-input of every block ("block", BRECQ, arXiv 2102.05426) or layer ("layer", AdaRound, arXiv
-2004.10568), all of which train at the same time, by the published loss.
-"""
+"""Training of the rounding, of biases and of step sizes: one loop for EPTQ, BRECQ and AdaRound."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -35,43 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from evaluation.fidelity import Distance
-from evaluation.images import ImageData
+from pipelines.stages.eptq_loss import Task, balance, distances, regulariser
 from pipelines.stages.eptq_schedule import Schedule
-from quant.label_free import tapped
 from quant.lsq import LearnedQuantize
-from quant.rounding import Rounding, beta_at
-
-
-@dataclass(eq=False)
-class Task:
-    """What is trained, and towards what.
-
-    Attributes:
-        reference: the float network.
-        quantized: with `Rounding` on its weights and `LearnedQuantize` on its inputs.
-        data: images, and what "close to the float network" means.
-        taps: modules whose outputs are compared.
-        scores: w_l(x) of every training image and tap, [n, L].
-        weights: of every `Rounding` in the regulariser, its layer's mean score.
-        activations: "gradual", "qdrop" or "direct".
-        features: with the task's divergence: what the layers' outputs count, relative to it at the
-            start; None: the published loss.
-        images: the first so many calibration images are trained on.
-        held_out: so many behind those are not; they tell how good the network is.
-        seed: of the order of the images.
-    """
-
-    reference: nn.Module
-    quantized: nn.Module
-    data: ImageData
-    taps: Sequence[str]
-    scores: Tensor
-    weights: Sequence[float]
-    activations: str
-    features: float | None
-    images: int
-    held_out: int
-    seed: int
+from quant.rounding import Rounding
 
 
 class RoundingTraining(LightningModule):
@@ -81,12 +28,14 @@ class RoundingTraining(LightningModule):
         curve: a row for each epoch: steps done, loss of the last one, and KL of the network with
             everything decided on the held-out images (every fifth epoch, else NaN).
         start: that KL before the first step.
+        best: the least KL of the curve, and after how many steps it was.
         seconds: of all steps, those before an interruption included.
     """
 
     curve: Tensor
     start: Tensor
     done: Tensor
+    best: Tensor
     gamma: Tensor
     seconds: Tensor
 
@@ -105,7 +54,8 @@ class RoundingTraining(LightningModule):
         self.register_buffer("start", torch.tensor(torch.nan))
         self.register_buffer("curve", torch.full((self.epochs, 3), torch.nan))
         self.register_buffer("gamma", torch.ones(()))
-        self.largest = float(task.scores.mean(0).max()) if task.features is None else 1.0
+        self.register_buffer("best", torch.tensor([torch.inf, 0.0], dtype=torch.float64))
+        self._best: dict[str, Tensor] = {}
 
     @property
     def task(self) -> Task:
@@ -158,7 +108,7 @@ class RoundingTraining(LightningModule):
         self.task.reference.to(self.device)
         if not int(self.done):
             self.start.fill_(self.held_out_kl())
-            self._balance()
+            self.gamma.fill_(balance(self.task, self.schedule, self.device))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Gradients of all chunks, then one step of every optimiser."""
@@ -171,14 +121,14 @@ class RoundingTraining(LightningModule):
             optimizer.zero_grad()
         x, numbers = batch
         total = torch.zeros(())
-        regulariser = self.regulariser(progress)
-        if regulariser is not None and self.trainer.is_global_zero:  # gradients add up
-            self.manual_backward(regulariser)
-            total = regulariser.detach()
+        undecided = regulariser(self.task, self.roundings, self.schedule, progress)
+        if undecided is not None and self.trainer.is_global_zero:  # gradients add up
+            self.manual_backward(undecided)
+            total = undecided.detach()
         size, images = self.schedule.chunk, min(self.schedule.batch_size, self.task.images)
         chunks = zip(torch.split(x, size), torch.split(numbers.cpu(), size), strict=True)
         for part, which in chunks:
-            outputs, layers = self.distances(part, which)
+            outputs, layers = distances(self.task, part, which)
             loss = (outputs + self.gamma * layers) * (len(part) / images)
             self.manual_backward(loss)
             total = total + loss.detach()
@@ -209,61 +159,34 @@ class RoundingTraining(LightningModule):
             parameter.grad = gradient.reshape(parameter.shape).to(parameter)
         return first[0].to(total)
 
-    def distances(self, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Divergence of the outputs (0 in the published loss), and the sum over layers.
-
-        Args:
-            x: images [b, 3, h, w].
-            numbers: theirs among the calibration images, [b].
-        """
-        task, sums = self.task, self.task.features is not None
-        with torch.no_grad(), tapped(task.reference, task.taps) as wanted:
-            expected = task.reference(x)
-        with tapped(self.quantized, task.taps) as found:
-            outputs = self.quantized(x)
-        scores = task.scores[numbers].to(x.device)
-        total = x.new_zeros((), dtype=torch.float32)
-        for column, name in enumerate(task.taps):
-            if name in wanted:
-                error = squared(found.pop(name).float() - wanted.pop(name).float(), sums)
-                total = total + (scores[:, column] * error).mean()
-        total = total / self.largest
-        if not sums:
-            return torch.zeros_like(total), total
-        return task.data.divergence(self.quantized, expected, outputs).mean(), total
-
-    @torch.no_grad()
-    def _balance(self) -> None:
-        """Set gamma from what both terms are on the first images."""
-        if self.task.features is None:
-            return
-        count = min(4 * self.schedule.batch_size, self.task.images)
-        numbers = list(range(count))
-        size = self.schedule.chunk
-        batches = [numbers[i : i + size] for i in range(0, count, size)]
-        total = torch.zeros(2, dtype=torch.float64)
-        for x, which in self.task.data.calibration_batches(batches):
-            terms = torch.stack(self.distances(x.to(self.device), which))
-            total = total + terms.double().cpu() * (len(x) / count)
-        outputs, layers = total.tolist()
-        self.gamma.fill_(self.task.features * outputs / layers if layers > 0 else 0.0)
-
-    def regulariser(self, progress: float) -> Tensor | None:
-        """The term that drives rounding to a decision, if its kind needs one."""
-        first, last = self.schedule.beta
-        beta = beta_at(progress, first, last, self.schedule.warmup)
-        pairs = zip(self.roundings, self.task.weights, strict=True)
-        terms = [(r.undecided(beta), weight) for r, weight in pairs]
-        found = [term * weight for term, weight in terms if term is not None]
-        if not found:
-            return None
-        return torch.stack(found).sum() * (self.schedule.regularisation / self.largest)
-
     def on_train_epoch_end(self) -> None:
         """How good is the network if everything is decided now?"""
         epoch = self.trainer.current_epoch
         if epoch % 5 == 4 or epoch == self.epochs - 1:
-            self.curve[epoch, 2] = self.held_out_kl()
+            kl = self.held_out_kl()
+            self.curve[epoch, 2] = kl
+            if kl < float(self.best[0]):
+                self.best.copy_(torch.tensor([kl, float(self.done)]))
+                self._best = {name: p.detach().clone() for name, p in self._trained().items()}
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        parameters = self.quantized.named_parameters()
+        return {name: p for name, p in parameters if p.requires_grad}
+
+    @torch.no_grad()
+    def go_back_to_best(self) -> None:
+        """Where codes move one by one the last network need not be the best one on the way."""
+        for name, parameter in self._trained().items():
+            if name in self._best:
+                parameter.copy_(self._best[name])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The best network on the way, beside the one that is trained."""
+        checkpoint["best"] = self._best
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See on_save_checkpoint."""
+        self._best = checkpoint["best"]
 
     @torch.no_grad()
     def held_out_kl(self) -> float:
@@ -307,16 +230,3 @@ def biases_of(network: nn.Module) -> dict[str, nn.Parameter]:
         for name, parameter in network.named_parameters()
         if name.rpartition(".")[2] == "bias" and parameter.dim() == 1
     }
-
-
-def squared(difference: Tensor, positions: bool) -> Tensor:
-    """Sum over channels of the squares, mean over positions, or with `positions` their sum: [b].
-
-    Args:
-        difference: [b, channels, h, w], [b, tokens, channels] or [b, channels].
-        positions: sum over positions instead of their mean.
-    """
-    square = difference.square()
-    square = square.sum(2) if square.dim() == 3 else square.sum(1)
-    square = square.flatten(1) if square.dim() > 1 else square[:, None]
-    return square.sum(1) if positions else square.mean(1)

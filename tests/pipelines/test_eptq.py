@@ -39,6 +39,9 @@ def test_the_chain_trains_and_says_what_it_did(obliq):
     assert trained["init"] == "row_parallel" and trained["scope"] == "network"
     assert trained["steps"] == 40 and trained["images"] == 68
     assert len(trained["curve"]) == 40 and trained["curve"][-1][0] == 40
+    seen = {row[2]: row[0] for row in reversed(trained["curve"]) if row[2] is not None}
+    assert trained["kl_after"] == pytest.approx(min(seen), rel=1e-6)
+    assert trained["best_step"] == seen[min(seen)]
     assert trained["kept"] == (trained["kl_after"] < trained["kl_before"])
     bits = [row["bits"] for row in results["layers"]]
     assert bits[0] == bits[-1] == 8 and set(bits[1:-1]) == {2}

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from pipelines.stages.eptq import outputs_of
+from pipelines.stages.eptq_loss import Task, balance, distances, squared
 from pipelines.stages.eptq_schedule import Schedule
-from pipelines.stages.eptq_training import (
-    RoundingTraining,
-    Task,
-    batch_of,
-    biases_of,
-    squared,
-)
+from pipelines.stages.eptq_training import RoundingTraining, batch_of, biases_of
 from quant.grid import fit
 from quant.rounding import KINDS
 
@@ -96,7 +93,7 @@ def test_the_published_loss_is_the_sum_over_layers_of_scored_errors_over_the_lar
     for i in range(2):
         wanted += scores[i, 0] * ((z[1][i] - z[0][i]) ** 2).sum(0).mean() / 2
         wanted += scores[i, 1] * ((f[1][i] - f[0][i]) ** 2).sum() / 2
-    outputs, layers = (t.detach() for t in module.distances(x, torch.tensor([0, 1])))
+    outputs, layers = (t.detach() for t in distances(module.task, x, torch.tensor([0, 1])))
     assert float(outputs) == 0
     assert float(layers) == pytest.approx(float(wanted) / 4, rel=1e-5)  # 4: mean score of layer 2
 
@@ -109,20 +106,20 @@ def test_our_loss_sums_over_positions_and_balances_against_the_divergence():
         z = [net[0](x) for net in (reference, quantized)]
         f = [net(x) for net in (reference, quantized)]
     wanted = sum(float(scores[i, 0] * ((z[1][i] - z[0][i]) ** 2).sum()) / 2 for i in range(2))
-    outputs, layers = (t.detach() for t in module.distances(x, torch.tensor([0, 1])))
+    outputs, layers = (t.detach() for t in distances(module.task, x, torch.tensor([0, 1])))
     assert float(layers) == pytest.approx(wanted, rel=1e-5)
     assert float(outputs.detach()) == pytest.approx(
         float((f[0] - f[1]).abs().sum(1).mean()), rel=1e-5
     )
-    module._balance()
-    assert float(module.gamma * layers) == pytest.approx(7 * float(outputs), rel=1e-5)
+    gamma = balance(module.task, module.schedule, torch.device("cpu"))
+    assert float(gamma * layers) == pytest.approx(7 * float(outputs), rel=1e-5)
 
 
 def test_scores_go_with_their_images():
     module, x = training(None, torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
-    one = module.distances(x[:1], torch.tensor([0]))[1].detach()
+    one = distances(module.task, x[:1], torch.tensor([0]))[1].detach()
     assert float(one) > 0
-    assert float(module.distances(x[:1], torch.tensor([1]))[1].detach()) == 0
+    assert float(distances(module.task, x[:1], torch.tensor([1]))[1].detach()) == 0
 
 
 def test_a_pass_shows_every_image_once_and_the_next_one_in_another_order():
@@ -195,3 +192,29 @@ def test_how_far_a_step_goes_does_not_depend_on_the_size_of_the_loss():
     assert sum(float(change.abs().max()) > 0 for change in small) == 4  # a, its scale, two biases
     for a, b in zip(small, large, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_best_network_on_the_way_is_taken_even_if_training_is_interrupted(interrupted):
+    def fresh():
+        return training(7.0, torch.ones(2, 2))[0]
+
+    module = fresh()
+    for epoch, kl in enumerate([3.0, 1.0, torch.nan, 2.0]):
+        with torch.no_grad():
+            for parameter in module.quantized.parameters():
+                parameter.fill_(epoch)
+        module.done.fill_(epoch + 1)
+        module._trainer = SimpleNamespace(current_epoch=5 * epoch % 10 + 4)
+        module.held_out_kl = lambda kl=kl: kl
+        module.on_train_epoch_end()
+    if interrupted:
+        checkpoint = {"state_dict": module.state_dict()}
+        module.on_save_checkpoint(checkpoint)
+        module = fresh()
+        module.load_state_dict(checkpoint["state_dict"])
+        module.on_load_checkpoint(checkpoint)
+    module.go_back_to_best()
+    assert module.best.tolist() == [1.0, 2.0]
+    weights = [p for n, p in module.quantized.named_parameters() if n.endswith("bias")]
+    assert len(weights) == 2 and all(bool((p == 1).all()) for p in weights)
