@@ -16,8 +16,9 @@ from evaluation.fidelity import (
     paired_drop,
     softmax_divergence,
 )
-from evaluation.images import Batch, ImageData, Outputs, View
+from evaluation.images import ImageData
 from evaluation.samples import Samples
+from evaluation.task import Batch, Outputs, View
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from evaluation.average_precision import average_precision, map_without_groups
 from evaluation.fidelity import Distance, Drop
-from evaluation.images import Batch, ImageData, Outputs, View
+from evaluation.images import ImageData
 from evaluation.jackknife import jackknife
 from evaluation.letterbox import Letterbox, to_image
 from evaluation.samples import Samples
+from evaluation.task import Batch, Outputs, View
 
 SURE = 0.25  # probability from which a detection counts as a decision, and is drawn
 TINY = 1e-6  # training keeps probabilities so far from 0 and 1: gradients stay finite

@@ -8,7 +8,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from evaluation.images import Batch, ImageData, finite
+from evaluation.images import ImageData
+from evaluation.task import Batch, finite
 
 
 class CollectOutputs(LightningModule):

@@ -1,64 +1,23 @@
-"""Images of any task: one calibration choice, one evaluation set, never an image in both.
+"""Images of any task: one calibration choice, one evaluation set, never an image in both."""
 
-A task (classification, detection, segmentation) says how an image becomes an input, what is kept of
-a network's outputs, and which figures come out of that. No stage of the pipeline knows more.
-"""
+from __future__ import annotations
 
 import hashlib
 import json
-import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
-import torch
 from lightning import LightningDataModule
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from evaluation.augmentation import WithCopies
-from evaluation.fidelity import Distance, Drop
+from evaluation.decoded import Batches, Decoded, Numbered, loader
 from evaluation.samples import Progress, Samples, choose, spread
-
-Batch = tuple[Tensor, Tensor]
-Batches = DataLoader[Batch]
-Outputs = Mapping[str, Tensor]
-View = Callable[[Any, Any, int], tuple[Tensor, Any]]
-"""(image, its label, its number among the samples) -> (network input, what `outputs` needs)."""
+from evaluation.task import ImageTask
 
 
-class Decoded(Dataset[Any]):
-    """Samples as a network takes them, decoded when asked for."""
-
-    def __init__(self, samples: Samples, view: View) -> None:
-        self.samples = samples
-        self.view = view
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        samples = self.samples
-        image = samples.decode(samples.blob(samples.ids[index]))
-        return self.view(image, samples.labels[index], index)
-
-
-class Numbered(Dataset[tuple[Tensor, int]]):
-    """Images with their numbers instead of their labels."""
-
-    def __init__(self, images: Decoded) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index][0], index
-
-
-class ImageData(LightningDataModule, ABC):
+class ImageData(LightningDataModule, ImageTask):
     """Where images come from (final subclasses) and what is asked of a network (one class a task).
 
     Attributes:
@@ -68,15 +27,9 @@ class ImageData(LightningDataModule, ABC):
         workers: loader processes, at most one per core is started; 0: none.
         skip_bad: drop unreadable images (they are recorded) instead of raising.
         images: evaluate on at most so many images, evenly spaced; null: on all.
-        classes: number of classes.
-        metric: name of the main metric.
-        kind: what the samples are, for people.
         skipped: {id: reason} of the images that `check` dropped.
     """
 
-    kind = "images"
-    metric: str
-    classes: int
     calibration: Samples
     evaluation: Samples
 
@@ -104,64 +57,6 @@ class ImageData(LightningDataModule, ABC):
     @abstractmethod
     def pools(self) -> tuple[Samples, Samples]:
         """(calibration pool, evaluation pool); they may overlap or be the same images."""
-
-    @abstractmethod
-    def check_labels(self, samples: Samples, use: str) -> None:
-        """Raise a ValueError that names the first labels that cannot be right."""
-
-    @abstractmethod
-    def view(self, data_config: Mapping[str, Any]) -> View:
-        """How a network with this data config sees an image; picklable."""
-
-    @abstractmethod
-    def check_network(self, network: nn.Module, name: str, example: Tensor) -> None:
-        """Raise a ValueError where the network's outputs are not what this task needs."""
-
-    @abstractmethod
-    def outputs(
-        self, network: nn.Module, reference: nn.Module | None, batch: Batch
-    ) -> dict[str, Tensor]:
-        """What is kept of one batch: tensors [b, ...], on any device.
-
-        Args:
-            network: the one that is evaluated.
-            reference: the float network, where `network` is a quantized one.
-            batch: of `test_dataloader`.
-        """
-
-    @abstractmethod
-    def metrics(self, outputs: Outputs) -> dict[str, float]:
-        """The task's metrics in percent, from the kept outputs [n, ...] of all images."""
-
-    @abstractmethod
-    def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
-        """Loss of the main metric from the float to the quantized network."""
-
-    def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
-        """agreement (percent), kl (nats) and sqnr_db to the float network.
-
-        From `outputs["distance"]` [n, 6], the fields of `Distance` of every image.
-        """
-        return Distance(*outputs["distance"].double().sum(0).tolist()).figures()
-
-    @abstractmethod
-    def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
-        """How far the raw outputs of one batch are from those of the float network."""
-
-    @abstractmethod
-    def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
-        """What training minimises, for each image of a batch: [b], with gradients.
-
-        What `distance` counts as KL, and what else of the answers the task needs.
-        """
-
-    def details(self, outputs: Outputs) -> dict[str, Any]:
-        """More figures for the report, by name: one a class, say."""
-        return {}
-
-    def picture(self, networks: Mapping[str, nn.Module], index: int) -> Image.Image | None:
-        """Evaluation image number `index` with the answers of all networks side by side."""
-        return None
 
     def prepare(
         self,
@@ -276,54 +171,27 @@ class ImageData(LightningDataModule, ABC):
         With `first`, only so many of all, at most.
         """
         rest = self.calibration.take(range(len(self.calibration))[start:first])
-        return self._loader(Decoded(rest, self._view), self._calibration_batch_size)
+        return loader(Decoded(rest, self._view), self.workers, self._calibration_batch_size)
 
     def fitting_loader(self, start: int = 0) -> Batches:
         """What weights and statistics are fitted to: the chosen images, then their copies."""
         images = WithCopies(Decoded(self.calibration, self._view), self._copies, start)
-        return self._loader(images, self._calibration_batch_size)
+        return loader(images, self.workers, self._calibration_batch_size)
 
-    def calibration_batches(self, batches: Sequence[Sequence[int]]) -> DataLoader[Any]:
+    def calibration_batches(self, batches: Sequence[Sequence[int]]) -> Batches:
         """Chosen images by number, batch by batch: (x [b, 3, h, w] float32, their numbers [b])."""
-        return DataLoader(
-            Numbered(Decoded(self.calibration, self._view)),
-            batch_sampler=[list(batch) for batch in batches],
-            num_workers=min(self.workers, _cores()),
-            pin_memory=torch.cuda.is_available(),
-        )
+        images = Numbered(Decoded(self.calibration, self._view))
+        return loader(images, self.workers, batches)
 
     def predict_dataloader(self) -> Batches:
         return self.calibration_loader()
 
     def test_dataloader(self) -> Batches:
-        return self._loader(Decoded(self.evaluation, self._view), self.batch_size)
-
-    def _loader(self, images: Dataset[Any], batch_size: int) -> Batches:
-        return DataLoader(
-            images,
-            batch_size=batch_size,
-            num_workers=min(self.workers, _cores()),
-            pin_memory=torch.cuda.is_available(),
-        )
+        return loader(Decoded(self.evaluation, self._view), self.workers, self.batch_size)
 
     def _key(self, samples: Samples) -> str:
         config = json.dumps(self._data_config, sort_keys=True, default=str)
         return hashlib.sha256(f"{samples.key} {config}".encode()).hexdigest()
-
-
-def finite(what: str, values: Tensor) -> Tensor:
-    """The values [n, ...] of n images.
-
-    Raises:
-        ValueError: some are not finite: an arg-max of them would look like an answer.
-    """
-    broken = int((~values.isfinite()).flatten(1).any(1).sum())
-    if broken:
-        raise ValueError(
-            f"the network's {what} are not finite for {broken} of {len(values)} images: "
-            "look at the weights, or at precision=16 overflowing (use 32 or bf16)"
-        )
-    return values
 
 
 def _shifted(report: Progress | None, offset: int, total: int) -> Progress | None:
@@ -335,10 +203,3 @@ def _readable(samples: Samples, bad: Mapping[str, str], use: str) -> Samples:
     if not len(kept):
         raise ValueError(f"none of the {len(samples)} {use} images can be read")
     return kept
-
-
-def _cores() -> int:
-    """Cores this process may use: more loader processes than that only wait."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from evaluation.fidelity import Distance, Drop, logits_distance, softmax_divergence
-from evaluation.images import Batch, ImageData, Outputs, View, finite
+from evaluation.images import ImageData
 from evaluation.jackknife import jackknife
 from evaluation.mask_pictures import panels
 from evaluation.masks import IGNORE, PADDING, Geometry, Masked, Masks, size_of
 from evaluation.samples import Files, Progress, Samples
+from evaluation.task import Batch, Outputs, View, finite
 
 PIECE = 2**14  # pixels whose logits are compared at once
 

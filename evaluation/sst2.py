@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from evaluation.classification import ClassificationData
-from evaluation.images import Outputs, View
 from evaluation.samples import Samples, part
 from evaluation.sentences import read_tsv
+from evaluation.task import Outputs, View
 
 FOLDERS = ("sst2", "SST-2")  # names under which the files usually lie inside one folder
 CALIBRATION, EVALUATION = "train.tsv", ("dev.tsv", "dev*.tsv", "test.tsv")

@@ -74,10 +74,11 @@ def evaluate(running: Running, made: Made) -> dict[str, Any]:
             (made.best, reference),
         )
     )
+    evaluated = {found.key: found for found in (float_outputs, uncorrected, outputs)}.values()
     log.stage(
         "evaluate",
-        float_outputs.seconds + outputs.seconds,
-        all(found.cached for found in (float_outputs, uncorrected, outputs)),
+        sum(found.seconds for found in evaluated),
+        all(found.cached for found in evaluated),
     )
 
     pictures = store.run(chain.pictures, reference, made.best, evaluation, machine)

@@ -18,7 +18,8 @@ from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.allocate import Precision
 from pipelines.stages.solve import SolveLayer, wants_importance
-from quant.layers import Call, Calls, find
+from quant.calls import Call, Calls
+from quant.layers import find
 from quant.problem import LayerProblem
 
 SPARE = 2**28  # bytes that must stay free beside the Hessians

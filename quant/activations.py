@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.calls import Call, Calls
 from quant.grid import snapped
-from quant.layers import Call, Calls, Layer
+from quant.layers import Layer
 from quant.ranges import Histogram, TensorGrid
 
 NAME = "input_quantizer"  # of the module that a layer's owner gets

@@ -1,26 +1,17 @@
-"""Linear and Conv2d layers as matrices: the one place where their geometry is known.
+"""Linear and Conv2d layers as matrices: those of a network, and which of its weights are none.
 
-A layer's input is read where its weight is really used, at the call of `linear` or `conv2d`, not at
-the module's door. So a convolution that pads its input itself ("same" padding), or a weight that is
-transformed before use, is seen as what it is, and no module class is special. Nothing is traced.
-
-Letters: g groups, r output rows per group, c input columns per group, n positions.
+Letters: g groups, r output rows per group, c input columns per group.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-LINEAR, CONV = F.linear, F.conv2d
-PIECE = 2**21  # numbers in a piece of an unfolded input
+from quant.calls import Call, Calls, Normalised
 
 
 @dataclass(frozen=True)
@@ -74,217 +65,6 @@ def to_matrix(weight: Tensor, groups: int) -> Tensor:
 def from_matrix(W: Tensor, shape: Iterable[int]) -> Tensor:
     """The inverse of `to_matrix`: [g, r, c] to the weight's own shape."""
     return W.reshape(tuple(shape))
-
-
-@dataclass(frozen=True)
-class Call:
-    """The arguments of one call of `linear` or `conv2d`."""
-
-    x: Tensor
-    weight: Tensor
-    stride: Any = 1
-    padding: Any = 0
-    dilation: Any = 1
-    groups: int = 1
-
-    @staticmethod
-    def of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        """Read the call `func(*args, **kwargs)`."""
-        names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        geometry = {k: given[k] for k in names[3:] if k in given} if func is CONV else {}
-        return Call(given["input"], given["weight"], **geometry)
-
-    def unfold(self) -> Tensor:
-        """The input as a matrix X [g, c, n], such that output = W X + bias."""
-        return torch.cat(list(self.pieces()), dim=2)
-
-    def pieces(self) -> Iterator[Tensor]:
-        """`unfold` in pieces along n that fit into a processor's cache: far fewer page faults."""
-        x, w = self.x.detach(), self.weight
-        if w.dim() == 2:
-            X = x.reshape(-1, x.shape[-1]).T[None]
-            yield from torch.split(X, max(1, PIECE // X.shape[1]), dim=2)
-            return
-        if x.dim() == 3:
-            x = x[None]
-        taps = w[0, 0].numel()
-        for part in torch.split(x, max(1, PIECE // (taps * x[0].numel()))):
-            columns = self._columns(part)
-            b, _, positions = columns.shape
-            X = columns.reshape(b, self.groups, -1, positions).permute(1, 2, 0, 3)
-            yield X.reshape(self.groups, -1, b * positions)
-
-    def sampled(self, count: int, seeds: Sequence[int]) -> Iterator[Tensor]:
-        """`pieces` at `count` positions of every image, all of them where there are no more.
-
-        Positions are drawn from `count` equal parts of the image, one from each.
-
-        Args:
-            count: positions of an image, at least 1.
-            seeds: one for each image; the choice depends on nothing else.
-        """
-        x = self.x.detach()
-        x = x[None] if self.weight.dim() == 4 and x.dim() == 3 else x
-        total, width = self._positions(x)
-        if total <= count:
-            yield from self.pieces()
-            return
-        at = torch.stack([_spread(count, total, seed) for seed in seeds]).to(x.device)  # [b, count]
-        image = torch.arange(len(x), device=x.device)
-        if self.weight.dim() == 2:
-            yield x.flatten(1, -2)[image[:, None], at].flatten(0, 1).T[None]
-            return
-        x, padding = self._padded(x)
-        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-        rows, columns = (
-            (start * step)[..., None] + torch.arange(k, device=x.device) * gap
-            for start, step, k, gap in zip(
-                (at // width, at % width),
-                pair(self.stride),
-                self.weight.shape[2:],
-                pair(self.dilation),
-                strict=True,
-            )
-        )  # [b, count, taps down], [b, count, taps right]
-        seen = x[image[:, None, None, None], :, rows[..., None], columns[:, :, None]]
-        yield seen.permute(4, 2, 3, 0, 1).reshape(self.groups, -1, at.numel())
-
-    def _positions(self, x: Tensor) -> tuple[int, int]:
-        """Positions of an image, and how many of them make a row of the output."""
-        if self.weight.dim() == 2:
-            return (1 if x.dim() == 2 else int(torch.Size(x.shape[1:-1]).numel())), 1
-        x, padding = self._padded(x[:1])
-        down, right = (
-            (size + 2 * pad - gap * (k - 1) - 1) // step + 1
-            for size, pad, gap, k, step in zip(
-                x.shape[2:],
-                padding,
-                pair(self.dilation),
-                self.weight.shape[2:],
-                pair(self.stride),
-                strict=True,
-            )
-        )
-        return down * right, right
-
-    @property
-    def margins(self) -> tuple[int, int, int, int]:
-        """Numbers added at the (top, left, bottom, right) of a convolution's input.
-
-        Of "same" the odd one goes below and to the right, as torch does it.
-        """
-        if self.padding == "same":
-            kernel, dilation = tuple(self.weight.shape[2:]), pair(self.dilation)
-            down, right = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-            return down // 2, right // 2, down - down // 2, right - right // 2
-        return pair(0 if isinstance(self.padding, str) else self.padding) * 2
-
-    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """x, padded already where the padding is "same", and the padding still to come."""
-        top, left, bottom, right = self.margins
-        if self.padding == "same":
-            return F.pad(x, (left, right, top, bottom)), (0, 0)
-        return x, (top, left)
-
-    def _columns(self, x: Tensor) -> Tensor:
-        """What the kernel sees at every position: [b, in * taps, positions]."""
-        kernel, dilation = tuple(self.weight.shape[2:]), pair(self.dilation)
-        x, padding = self._padded(x)
-        if kernel == (1, 1) and padding == (0, 0):
-            down, right = pair(self.stride)
-            return x[:, :, ::down, ::right].flatten(2)
-        return F.unfold(x, kernel, dilation=dilation, padding=padding, stride=self.stride)
-
-
-def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    """The values, and those inside lists and tuples among them."""
-    for value in values:
-        yield from value if isinstance(value, list | tuple) else (value,)
-
-
-def _spread(count: int, total: int, seed: int) -> Tensor:
-    """`count` of `total` positions, one drawn from each of `count` equal parts."""
-    draw = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return ((torch.arange(count) + draw) * (total / count)).long().clamp(max=total - 1)
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """(down, right) of a convolution's argument, which may be one number for both."""
-    if isinstance(value, int):
-        return value, value
-    first, second = (*value, *value)[:2]
-    return int(first), int(second)
-
-
-class Calls(TorchFunctionMode):
-    """While active, hands every use of the given parameters to `receive`.
-
-    Args:
-        parameters: by name.
-        receive: called with the parameter's name and the Call, or None when the parameter went
-            into any other operation.
-    """
-
-    def __init__(
-        self,
-        parameters: Mapping[str, Tensor],
-        receive: Callable[[str, str, Call | None], None],
-    ) -> None:
-        super().__init__()
-        self.names = {id(p): name for name, p in parameters.items()}
-        self.receive = receive
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Look at the arguments, and run `func` as it is."""
-        kwargs = kwargs or {}
-        call = Call.of(func, args, kwargs) if func is LINEAR or func is CONV else None
-        if call is not None and (name := self.names.get(id(call.weight))):
-            self.receive(name, func.__name__, call)
-        result = func(*args, **kwargs)
-        if any(isinstance(x, Tensor) for x in _flat([result])):  # no mere weight.shape
-            for item in _flat([*args, *kwargs.values()]):
-                name = self.names.get(id(item))
-                if name and not (call and item is call.weight):
-                    self.receive(name, getattr(func, "__name__", str(func)), None)
-        return result
-
-
-class Normalised(TorchFunctionMode):
-    """While active, notes which BatchNorm takes the output of which weight, as it is."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.means = {id(b): name for name, b in model.named_buffers() if name.endswith("_mean")}
-        self.outputs: dict[int, tuple[Tensor, int]] = {}  # by id; the tensor keeps its id taken
-        self.found: dict[int, set[str]] = {}  # id of a weight -> names of running means
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Remember outputs of `linear` and `conv2d`; recognise them where they are normalised."""
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func is LINEAR or func is CONV:
-            self.outputs[id(result)] = (result, id(Call.of(func, args, kwargs).weight))
-        elif func is F.batch_norm:
-            given = {**dict(zip(("input", "running_mean"), args, strict=False)), **kwargs}
-            _, weight = self.outputs.get(id(given["input"]), (None, 0))
-            self.found.setdefault(weight, set()).add(self.means.get(id(given["running_mean"]), ""))
-        return result
-
-    def by_weight(self, parameters: Mapping[str, Tensor]) -> dict[str, str]:
-        """{weight: running mean}, where both have only each other."""
-        found = {name: self.found.get(id(p), set()) for name, p in parameters.items()}
-        users = Counter(norm for norms in self.found.values() for norm in norms)
-        return {
-            name: norm
-            for name, norms in found.items()
-            for norm in norms
-            if len(norms) == 1 and users[norm] == 1
-        }
 
 
 def find(model: nn.Module, *example: Tensor) -> tuple[dict[str, Layer], list[Skipped]]:

@@ -16,8 +16,9 @@ from typing import ClassVar
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from evaluation.decoded import Batches
 from evaluation.fidelity import Distance
-from evaluation.images import Batches, ImageData
+from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network

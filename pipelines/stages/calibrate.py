@@ -19,8 +19,9 @@ from pipelines.checkpoint import Checkpoint
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.ranks import Ranks
+from quant.calls import Call, Calls
 from quant.hessian import HessianSum
-from quant.layers import Call, Calls, Layer, find
+from quant.layers import Layer, find
 
 SAVE_EVERY = 120.0  # seconds between two saves of the unfinished sums
 

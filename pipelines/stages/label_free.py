@@ -10,7 +10,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from evaluation.images import Batch, ImageData
+from evaluation.images import ImageData
+from evaluation.task import Batch
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network

@@ -27,8 +27,9 @@ from pipelines.models.network import Network
 from pipelines.stages.calibrate import summed
 from pipelines.stages.solve import LayerInput
 from pipelines.stages.waiting import Waiting, calls_of
+from quant.calls import Call
 from quant.hessian import HessianSum, centred
-from quant.layers import Call, Layer, to_matrix
+from quant.layers import Layer, to_matrix
 from quant.problem import LayerProblem
 
 

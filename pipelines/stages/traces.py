@@ -15,7 +15,8 @@ from lightning import LightningModule
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from evaluation.images import Batch, ImageData
+from evaluation.images import ImageData
+from evaluation.task import Batch
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network

@@ -11,7 +11,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from quant.layers import Call, Calls, Layer
+from quant.calls import Call, Calls
+from quant.layers import Layer
 from quant.walk import Stop, Walk
 
 GB = 10**9

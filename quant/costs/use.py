@@ -8,7 +8,7 @@ from math import prod
 
 import torch.nn.functional as F
 
-from quant.layers import Call, pair
+from quant.calls import Call, pair
 
 
 @dataclass(frozen=True)

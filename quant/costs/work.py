@@ -14,8 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from quant.calls import Call, Calls
 from quant.costs.use import Use, use_of
-from quant.layers import Call, Calls, Layer
+from quant.layers import Layer
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from pipelines.onnx_layer import Affine, float_model, int8_model
 from pipelines.stages.timing import OPERATORS, TimeLayer, cost_model, measure, timing
 from pipelines.store import Store
 from pipelines.words import CONF
+from quant.calls import Call
 from quant.costs.device import WIDTHS
 from quant.costs.measured import Measured, Timing
 from quant.costs.use import Use, use_of
 from quant.costs.work import Work, works
-from quant.layers import Call, find
+from quant.layers import find
 
 MACHINE = Machine("cpu", 1, "32-true", 1)
 STAGE = TimeLayer(repeats=5, attempts=9, warmup=1)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from quant.activations import inserted, reachable, watching
-from quant.layers import Calls, find
+from quant.calls import Calls
+from quant.layers import find
 from quant.ranges import fit
 
 

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quant import layers
+from quant import calls
+from quant.calls import Call, Calls
 from quant.hessian import HessianSum
-from quant.layers import Call, Calls, Layer, find, from_matrix, to_matrix
+from quant.layers import Layer, find, from_matrix, to_matrix
 
 
 def draw(*shape, seed=0):
@@ -176,7 +177,7 @@ def test_pieces_are_the_whole_in_order_and_small(piece, dim, monkeypatch):
         model, x, one = nn.Conv2d(2, 4, 2, groups=2).double(), draw(5, 2, 4, 3), 2 * 4 * 12
     ((_, call),), _ = calls_of(model, x)
     whole = call.unfold()
-    monkeypatch.setattr(layers, "PIECE", piece)
+    monkeypatch.setattr(calls, "PIECE", piece)
     pieces = list(call.pieces())
     assert torch.equal(torch.cat(pieces, dim=2), whole)
     assert all(p.numel() <= max(piece, one) for p in pieces)

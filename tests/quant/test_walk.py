@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quant.layers import Calls
+from quant.calls import Calls
 from quant.walk import Stop, Walk
 
 

@@ -1,0 +1,73 @@
+"""Samples as a network takes them, decoded when a loader asks for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from evaluation.samples import Samples
+from evaluation.task import Batch, View
+
+Batches = DataLoader[Batch]
+
+
+class Decoded(Dataset[Any]):
+    """Samples as a network takes them, decoded when asked for."""
+
+    def __init__(self, samples: Samples, view: View) -> None:
+        self.samples = samples
+        self.view = view
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        samples = self.samples
+        image = samples.decode(samples.blob(samples.ids[index]))
+        return self.view(image, samples.labels[index], index)
+
+
+class Numbered(Dataset[tuple[Tensor, int]]):
+    """Images with their numbers instead of their labels."""
+
+    def __init__(self, images: Decoded) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index][0], index
+
+
+def loader(images: Dataset[Any], workers: int, batches: int | Sequence[Sequence[int]]) -> Batches:
+    """Batch by batch, in order.
+
+    Args:
+        images: decoded.
+        workers: loader processes; at most one per core is started.
+        batches: images of a batch, or the numbers of those of every batch.
+    """
+    sampling: dict[str, Any] = (
+        {"batch_size": batches}
+        if isinstance(batches, int)
+        else {"batch_sampler": [list(batch) for batch in batches]}
+    )
+    return DataLoader(
+        images,
+        **sampling,
+        num_workers=min(workers, _cores()),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _cores() -> int:
+    """Cores this process may use: more loader processes than that only wait."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
