@@ -19,7 +19,7 @@ from pipelines.stages.activations import with_activations
 from pipelines.stages.allocate import Allocation, Given
 from pipelines.stages.batchnorm import corrected
 from pipelines.stages.calibrate import layers_of
-from pipelines.stages.eptq import trained_inputs, trained_statistics, trained_weights
+from pipelines.stages.eptq_result import trained_inputs, trained_statistics, trained_weights
 from pipelines.stages.quantize import QuantizedWeights
 from pipelines.stages.solve import wants_importance
 from quant.layers import Layer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -259,34 +259,3 @@ def soften(
         parametrize.register_parametrization(owner, attribute, rounding, unsafe=True)
         roundings[name] = rounding
     return roundings
-
-
-def trained_weights(weights: QuantizedWeights, trained: Artifact) -> QuantizedWeights:
-    """The same layers with the trained codes and step sizes."""
-    solutions = {}
-    for name, before in weights.solutions.items():
-        new = {p: trained.tensors[f"{name}/{p}"] for p in ("codes", "scale", "zero", "loss")}
-        new["loss_rtn"] = before.tensors["loss_rtn"]
-        solutions[name] = replace(before, tensors=new, key=trained.key)
-    return replace(weights, solutions=solutions)
-
-
-def trained_statistics(statistics: Artifact, trained: Artifact) -> Artifact:
-    """The corrected statistics, if any, and the trained biases."""
-    biases = {
-        name.removeprefix("bias/"): value
-        for name, value in trained.tensors.items()
-        if name.startswith("bias/")
-    }
-    return replace(statistics, tensors={**statistics.tensors, **biases}, key=trained.key)
-
-
-def trained_inputs(
-    activations: Artifact, trained: Artifact, layers: Mapping[str, Layer]
-) -> Artifact:
-    """The same grids of inputs with the trained step sizes."""
-    scales = {
-        f"{name}.act_scale": trained.tensors[f"input/{layers[name].owner}"]
-        for name in activations.record["bits"]
-    }
-    return replace(activations, tensors={**activations.tensors, **scales}, key=trained.key)
