@@ -169,8 +169,9 @@ def _training(results: Results) -> str | None:
     if not trained:
         return None
     kl = " → ".join(wording.scientific(trained[f"kl_{when}"]) for when in ("before", "after"))
+    taken = f", taken after {trained['best_step']:,}" if "best_step" in trained else ""
     return (
-        f"{trained['steps']:,} steps from {trained['init']}, scope {trained['scope']}, attention "
+        f"{trained['steps']:,} steps{taken}, from {trained['init']}, scope {trained['scope']}, attention "
         f"{trained['attention']}; {'kept' if trained['kept'] else 'not kept'} (KL {kl} on held-out "
         f"calibration images), {trained['flipped']:.1%} of the codes changed"
     )

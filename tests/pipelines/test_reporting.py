@@ -314,9 +314,10 @@ TRAINED = {
     "kept": True,
     "kl_before": 0.2,
     "kl_after": 0.1,
+    "best_step": 2000,
     "flipped": 0.0123,
     "seconds": 60.0,
-    "curve": [[1000, 3.0, None], [2000, 2.0, 0.15], [4000, 1.0, 0.1]],
+    "curve": [[1000, 3.0, None], [2000, 2.0, 0.1], [4000, 1.0, 0.15]],
 }
 
 
@@ -324,9 +325,11 @@ def test_a_trained_rounding_is_drawn_from_its_start_and_told_in_words(results, t
     trained = {**results, "rounding": TRAINED}
     drawn = plots.figures(trained, {})
     _, divergence = drawn["training"].axes
-    assert divergence.lines[0].get_xydata().tolist() == [[0, 0.2], [2000, 0.15], [4000, 0.1]]
+    assert divergence.lines[0].get_xydata().tolist() == [[0, 0.2], [2000, 0.1], [4000, 0.15]]
+    taken = next(line for line in divergence.lines if line.get_label() == "taken")
+    assert taken.get_xydata().tolist() == [[2000, 0.1]]
     html.render(trained, drawn, {}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "4,000 steps from row_parallel" in page and "1.2% of the codes changed" in page
+    assert "4,000 steps, taken after 2,000, from row_parallel" in page and "1.2% of the codes changed" in page
     assert wording.solve_seconds(trained) == wording.solve_seconds(results) + 60
     assert "training" not in plots.figures(results, {})
