@@ -169,7 +169,8 @@ def _training(results: Results) -> str | None:
     if not trained:
         return None
     kl = " → ".join(wording.scientific(trained[f"kl_{when}"]) for when in ("before", "after"))
-    taken = f", taken after {trained['best_step']:,}" if "best_step" in trained else ""
+    best = trained.get("best_step") if trained["kept"] else None
+    taken = f", taken after {best:,}" if best else ""
     return (
         f"{trained['steps']:,} steps{taken}, from {trained['init']}, scope {trained['scope']}, attention "
         f"{trained['attention']}; {'kept' if trained['kept'] else 'not kept'} (KL {kl} on held-out "

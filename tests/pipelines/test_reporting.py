@@ -330,6 +330,9 @@ def test_a_trained_rounding_is_drawn_from_its_start_and_told_in_words(results, t
     assert taken.get_xydata().tolist() == [[2000, 0.1]]
     html.render(trained, drawn, {}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "4,000 steps, taken after 2,000, from row_parallel" in page and "1.2% of the codes changed" in page
+    assert (
+        "4,000 steps, taken after 2,000, from row_parallel" in page
+        and "1.2% of the codes changed" in page
+    )
     assert wording.solve_seconds(trained) == wording.solve_seconds(results) + 60
     assert "training" not in plots.figures(results, {})
