@@ -172,9 +172,9 @@ def _training(results: Results) -> str | None:
     best = trained.get("best_step") if trained["kept"] else None
     taken = f", taken after {best:,}" if best else ""
     return (
-        f"{trained['steps']:,} steps{taken}, from {trained['init']}, scope {trained['scope']}, attention "
-        f"{trained['attention']}; {'kept' if trained['kept'] else 'not kept'} (KL {kl} on held-out "
-        f"calibration images), {trained['flipped']:.1%} of the codes changed"
+        f"{trained['steps']:,} steps{taken}, from {trained['init']}, scope {trained['scope']}, "
+        f"attention {trained['attention']}; {'kept' if trained['kept'] else 'not kept'} (KL {kl} "
+        f"on held-out calibration images), {trained['flipped']:.1%} of the codes changed"
     )
 
 
