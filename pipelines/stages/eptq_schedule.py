@@ -22,6 +22,8 @@ class Schedule:
         beta: exponent of the regulariser, first and last.
         warmup: fraction of the steps before the exponent moves.
         gradual: fraction of the steps in which activations become quantized.
+        average: fraction of the steps that the network to be kept is an average of, with weights
+            that fall off exponentially; 0: no average.
         decay: all rates fall to 0 like a cosine, not that of the activations alone.
     """
 
@@ -36,6 +38,7 @@ class Schedule:
     beta: Sequence[float]
     warmup: float
     gradual: float
+    average: float
     decay: bool
 
     def __post_init__(self) -> None:
@@ -44,7 +47,8 @@ class Schedule:
                 raise ValueError(f"schedule.{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"schedule.warmup={self.warmup} must lie in [0, 1)")
-        if not 0 <= self.gradual <= 1:
-            raise ValueError(f"schedule.gradual={self.gradual} must lie in [0, 1]")
+        for name in ("gradual", "average"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"schedule.{name}={getattr(self, name)} must lie in [0, 1]")
         if len(self.beta) != 2 or min(self.beta) < 1:
             raise ValueError(f"schedule.beta={self.beta} must be two numbers, at least 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -55,6 +55,7 @@ class RoundingTraining(LightningModule):
         self.register_buffer("curve", torch.full((self.epochs, 3), torch.nan))
         self.register_buffer("gamma", torch.ones(()))
         self.register_buffer("best", torch.tensor([torch.inf, 0.0], dtype=torch.float64))
+        self._mean: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
 
     @property
@@ -106,6 +107,7 @@ class RoundingTraining(LightningModule):
     def on_fit_start(self) -> None:
         """Lightning moves what it knows of; and where does the training start from?"""
         self.task.reference.to(self.device)
+        self._mean = {name: value.to(self.device) for name, value in self._mean.items()}
         if not int(self.done):
             self.start.fill_(self.held_out_kl())
             self.gamma.fill_(balance(self.task, self.schedule, self.device))
@@ -140,6 +142,7 @@ class RoundingTraining(LightningModule):
                     group["lr"] = group["first_lr"] * (1 + math.cos(math.pi * progress)) / 2
             optimizer.step()
         self.done += 1
+        self._average()
         self.curve[self.trainer.current_epoch, 0] = self.done
         self.curve[self.trainer.current_epoch, 1] = total
         self.seconds += time.perf_counter() - begin
@@ -163,30 +166,48 @@ class RoundingTraining(LightningModule):
         """How good is the network if everything is decided now?"""
         epoch = self.trainer.current_epoch
         if epoch % 5 == 4 or epoch == self.epochs - 1:
+            now = _copied(self._trained())
+            self._put(self._mean)
             kl = self.held_out_kl()
             self.curve[epoch, 2] = kl
             if kl < float(self.best[0]):
                 self.best.copy_(torch.tensor([kl, float(self.done)]))
-                self._best = {name: p.detach().clone() for name, p in self._trained().items()}
+                self._best = _copied(self._trained())
+            self._put(now)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Polyak's averaging: steps go to and fro more than they go on."""
+        trained = self._trained()
+        window = max(1.0, self.schedule.average * self.schedule.steps)
+        share = 1 / min(window, float(self.done))
+        for name, parameter in trained.items():
+            if name in self._mean:
+                self._mean[name].lerp_(parameter, share)
+            else:
+                self._mean[name] = parameter.clone()
 
     def _trained(self) -> dict[str, nn.Parameter]:
         parameters = self.quantized.named_parameters()
         return {name: p for name, p in parameters if p.requires_grad}
 
     @torch.no_grad()
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        trained = self._trained()
+        for name, value in values.items():
+            trained[name].copy_(value)
+
     def go_back_to_best(self) -> None:
-        """Where codes move one by one the last network need not be the best one on the way."""
-        for name, parameter in self._trained().items():
-            if name in self._best:
-                parameter.copy_(self._best[name])
+        """The last network need not be the best one on the way."""
+        self._put(self._best)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The best network on the way, beside the one that is trained."""
-        checkpoint["best"] = self._best
+        """The averaged and the best network on the way, beside the one that is trained."""
+        checkpoint["mean"], checkpoint["best"] = self._mean, self._best
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See on_save_checkpoint."""
-        self._best = checkpoint["best"]
+        self._mean, self._best = checkpoint["mean"], checkpoint["best"]
 
     @torch.no_grad()
     def held_out_kl(self) -> float:
@@ -213,6 +234,10 @@ class RoundingTraining(LightningModule):
         for number, quantizer in enumerate(self.quantizers):
             quantizer.keep, quantizer.drop = keep, self.task.activations == "qdrop"
             quantizer.seed = (self.task.seed * 1_000_003 + int(self.done)) * 4099 + number
+
+
+def _copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
 
 def batch_of(step: int, images: int, size: int, seed: int) -> list[int]:

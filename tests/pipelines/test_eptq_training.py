@@ -28,6 +28,7 @@ SETTINGS = {
     "beta": [20, 2],
     "warmup": 0.2,
     "gradual": 1.0,
+    "average": 0.0,
     "decay": False,
 }
 
@@ -165,6 +166,7 @@ def test_a_layer_whose_output_is_the_networks_own_is_recognised_behind_a_view():
         ({"chunk": 0}, "schedule.chunk=0"),
         ({"warmup": 1.0}, "schedule.warmup=1.0"),
         ({"gradual": -0.1}, "schedule.gradual=-0.1"),
+        ({"average": 1.1}, "schedule.average=1.1"),
         ({"beta": [20]}, "schedule.beta"),
     ],
 )
@@ -205,6 +207,7 @@ def test_the_best_network_on_the_way_is_taken_even_if_training_is_interrupted(in
             for parameter in module.quantized.parameters():
                 parameter.fill_(epoch)
         module.done.fill_(epoch + 1)
+        module._average()
         module._trainer = SimpleNamespace(current_epoch=5 * epoch % 10 + 4)
         module.held_out_kl = lambda kl=kl: kl
         module.on_train_epoch_end()
@@ -218,3 +221,24 @@ def test_the_best_network_on_the_way_is_taken_even_if_training_is_interrupted(in
     assert module.best.tolist() == [1.0, 2.0]
     weights = [p for n, p in module.quantized.named_parameters() if n.endswith("bias")]
     assert len(weights) == 2 and all(bool((p == 1).all()) for p in weights)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.4])
+def test_what_is_judged_and_taken_is_an_average_over_the_last_steps(average):
+    module, _ = training(7.0, torch.ones(2, 2))
+    module.schedule = Schedule(**{**SETTINGS, "average": average})
+    bias = module.quantized[0].bias
+    values, mean, judged = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0], 0.0, []
+    for step, value in enumerate(values, start=1):
+        bias.data.fill_(value)
+        module.done.fill_(step)
+        module._average()
+        mean += (value - mean) / min(step, max(1.0, average * SETTINGS["steps"]))
+    module._trainer = SimpleNamespace(current_epoch=9)
+    module.held_out_kl = lambda: judged.append(bias.detach().clone()) or 1.0
+    module.on_train_epoch_end()
+    assert bias.tolist() == [9.0] * 3, "training goes on from where it was"
+    module.go_back_to_best()
+    for found in (bias.detach(), *judged):
+        torch.testing.assert_close(found, torch.full_like(found, mean), rtol=1e-9, atol=0)
+    assert (mean == 9) == (average == 0)
