@@ -34,7 +34,16 @@ def main(arguments: Sequence[str], root: Path) -> int:
     if options.action == "gc":
         return _gc(root, options.keep, options.older_than, options.dry_run, console)
     items = store_contents.scan(root)
-    (_ls if options.action == "ls" else _du)(items, console)
+    if options.action == "du":
+        _du(items, console)
+    else:
+        there = sorted({item.stage for item in items})
+        if unknown := [name for name in options.stage if name not in there]:
+            known = ", ".join(there) or "nothing"
+            named = ", ".join(unknown)
+            print(f"error: no stage {named} in {root}: there are {known}", file=sys.stderr)
+            return 1
+        _ls(items, options.stage, console)
     total = size(sum(item.size for item in items))
     console.print(f"{root}: {total} in {len(items)} folders", soft_wrap=True)
     return 0
@@ -89,8 +98,9 @@ def _parser(root: Path) -> argparse.ArgumentParser:
         prog="obliq store", description=__doc__, epilog=f"The store is {root} (OBLIQ_CACHE)."
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("ls", help="every stored result: size, age, what it was computed from")
-    actions.add_parser("du", help="how much each stage takes")
+    ls = actions.add_parser("ls", help="every stored result: size, age, what it was computed from")
+    ls.add_argument("stage", nargs="*", help="only of these stages: Calibrate Evaluate")
+    actions.add_parser("du", help="how much each stage takes, on the disk and to compute")
     gc = actions.add_parser(
         "gc",
         help="remove what nobody can use, and what the limits say",
@@ -105,7 +115,7 @@ def _parser(root: Path) -> argparse.ArgumentParser:
     return parser
 
 
-def _ls(items: Sequence[Item], console: Console) -> None:
+def _ls(items: Sequence[Item], wanted: Sequence[str], console: Console) -> None:
     stages = {item.key: item.stage for item in items if item.kind == "artifact"}
     users = store_contents.users(list(items))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -113,6 +123,8 @@ def _ls(items: Sequence[Item], console: Console) -> None:
         right = column in ("size", "computed", "used", "took")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for item in items:
+        if wanted and item.stage not in wanted:
+            continue
         table.add_row(
             Text(item.stage if item.kind == "artifact" else f"{item.stage} ({item.kind})"),
             item.key[:8],
@@ -145,12 +157,13 @@ def _du(items: Sequence[Item], console: Console) -> None:
         name = item.stage if item.kind == "artifact" else f"{item.stage} ({item.kind})"
         by_name.setdefault(name, []).append(item)
     table = Table("stage", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("folders", "size", "last used"):
+    for column in ("folders", "size", "took", "last used"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, held in sorted(by_name.items(), key=lambda pair: -sum(i.size for i in pair[1])):
         used = max(item.used for item in held)
         total = size(sum(i.size for i in held))
-        table.add_row(Text(name), str(len(held)), total, f"{ago(used)} ago")
+        took = sum(item.seconds or 0.0 for item in held)
+        table.add_row(Text(name), str(len(held)), total, f"{took:,.1f} s", f"{ago(used)} ago")
     console.print(table)
 
 

@@ -35,6 +35,14 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
+@dataclass(frozen=True)
+class Other:
+    """Another stage."""
+
+    def run(self):
+        return Artifact({}, {})
+
+
 def fill(store, value, *inputs, used=0.0):
     """Store an artifact that was last used so many days ago; its folder."""
     artifact = store.run(Fill(value), *inputs)
@@ -269,8 +277,21 @@ def test_du_adds_up_by_stage(store, capsys):
     said = capsys.readouterr().out
     size = store_command.size(total(store))
     (line,) = (line for line in said.splitlines() if "Fill" in line)
-    assert line.split()[:4] == ["Fill", "2", *size.split()]
+    took = sum(item.seconds for item in store_contents.scan(store.root))
+    assert line.split()[:6] == ["Fill", "2", *size.split(), f"{took:,.1f}", "s"]
     assert f"{store.root}: {size} in 2 folders" in said
+
+
+def test_ls_shows_the_stages_that_are_named(store, capsys):
+    fill(store, 1)
+    store.run(Other())
+    assert store_command.main(["ls", "Other"], store.root) == 0
+    said = capsys.readouterr().out
+    assert "Other" in said and "Fill" not in said
+    assert store_command.main(["ls", "Other", "fill"], store.root) == 1
+    told = capsys.readouterr()
+    assert "no stage fill in" in told.err and "there are Fill, Other" in told.err
+    assert "Other" not in told.out
 
 
 @pytest.mark.parametrize(
