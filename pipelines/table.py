@@ -17,9 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines import results_file, table_diff
+from pipelines.comparing import asked
 from pipelines.reporting import wording
 from pipelines.reporting.wording import Results
 
+OTHERS = "other settings"
 WORDS = 4  # leading columns that hold words or the bit width; the rest are numbers
 
 
@@ -91,6 +93,21 @@ def row(results: Results) -> dict[str, str]:
     }
 
 
+def rows(runs: Sequence[Results]) -> tuple[list[dict[str, str]], str]:
+    """(cells of every run, the settings that no column shows and all runs share).
+
+    Where runs differ in such settings, they have a column of those.
+    """
+    words = [asked.others(results) for results in runs]
+    shared = asked.common(words)
+    own = [" ".join(word for word in given if word not in shared) for given in words]
+    cells = [
+        row(results) | ({OTHERS: text} if any(own) else {})
+        for results, text in zip(runs, own, strict=True)
+    ]
+    return cells, " ".join(shared)
+
+
 def _searched(results: Results) -> dict[str, str]:
     """Cells of a run whose bits were searched: how, and what the layers cost with them."""
     how = wording.search(results)
@@ -108,17 +125,20 @@ def _searched(results: Results) -> dict[str, str]:
 
 def markdown(runs: Sequence[Results]) -> str:
     """The runs as a Markdown table, its columns padded so that the source reads well too."""
-    rows = [row(results) for results in runs]
-    columns = list(dict.fromkeys(column for cells in rows for column in cells))
+    found, _ = rows(runs)
+    columns = list(dict.fromkeys(column for cells in found for column in cells))
     table = [
         [cells.get(column, wording.MISSING).replace("|", "\\|") for column in columns]
-        for cells in rows
+        for cells in found
     ]
     widths = [max(map(len, cells)) for cells in zip(columns, *table, strict=True)]
-    rule = ["-" * w if i < WORDS else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    left = [i < WORDS or column == OTHERS for i, column in enumerate(columns)]
+    rule = [
+        "-" * w if flush else "-" * (w - 1) + ":" for w, flush in zip(widths, left, strict=True)
+    ]
     lines = [
-        [text.ljust(w) if i < WORDS else text.rjust(w)
-         for i, (text, w) in enumerate(zip(cells, widths, strict=True))]
+        [text.ljust(w) if flush else text.rjust(w)
+         for text, w, flush in zip(cells, widths, left, strict=True)]
         for cells in [columns, rule, *table]
     ]  # fmt: skip
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -126,23 +146,26 @@ def markdown(runs: Sequence[Results]) -> str:
 
 def show(runs: Sequence[Results], console: Console) -> None:
     """The same table for a terminal; one that is wider than the terminal is not folded."""
-    rows = [row(results) for results in runs]
-    columns = list(dict.fromkeys(column for cells in rows for column in cells))
+    found, shared = rows(runs)
+    columns = list(dict.fromkeys(column for cells in found for column in cells))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < WORDS else "right", no_wrap=True)
-    for cells in rows:
+        left = i < WORDS or column == OTHERS
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for cells in found:
         table.add_row(*(Text(cells.get(column, wording.MISSING)) for column in columns))
     unlimited = console.options.update(width=10_000)
     console.width = max(console.width, console.measure(table, options=unlimited).maximum)
     console.print(table)
+    if shared:
+        console.print(f"all with {shared}", soft_wrap=True)
 
 
 def _against(file: Path, runs: Sequence[Results]) -> int:
     """Print how a document differs from the runs; 1 if figures do."""
-    written, rows = table_diff.rows_in(file.read_text(encoding="utf-8")), [row(r) for r in runs]
-    lines, different = table_diff.compared(written, rows)
-    print("\n".join([*lines, table_diff.summary(written, rows, different)]))
+    written, found = table_diff.rows_in(file.read_text(encoding="utf-8")), [row(r) for r in runs]
+    lines, different = table_diff.compared(written, found)
+    print("\n".join([*lines, table_diff.summary(written, found, different)]))
     return 1 if different else 0
 
 

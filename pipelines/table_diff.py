@@ -1,7 +1,8 @@
 """`python -m pipelines.table FOLDERS --against README.md`: what a document says of the same runs.
 
 A row of a Markdown table belongs to a run when its leading cells (model, method, inputs, bits) are
-the run's. Times are of a machine and a moment: they are shown, and do not count as a difference.
+the run's. Times are of a machine and a moment, and which settings are named depends on what else is
+in the table: both are shown, and do not count as a difference.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 Cells = Mapping[str, str]
 
 KEYS = ("model", "method", "inputs", "bits")
-TIMES = {"solve s", "speed-up"}
+ASIDE = {"solve s", "speed-up", "other settings"}
 
 
 def rows_in(text: str) -> list[dict[str, str]]:
@@ -74,7 +75,7 @@ def _by_key(rows: Iterable[Cells]) -> dict[tuple[str, ...], list[Cells]]:
 
 def _differ(old: Cells, new: Cells) -> list[str]:
     """Columns of figures that are not the same; one that only one of them has counts as well."""
-    return [name for name in {**old, **new} if name not in TIMES and old.get(name) != new.get(name)]
+    return [name for name in {**old, **new} if name not in ASIDE and old.get(name) != new.get(name)]
 
 
 def _line(cells: Cells) -> str:

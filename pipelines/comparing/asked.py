@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,16 @@ def others(results: Results) -> list[str]:
     return [word for word in words(results) if not word.startswith(said)]
 
 
+def common(words: Sequence[Sequence[str]]) -> list[str]:
+    """The words that every run has, of those of each."""
+    return [word for word in words[0] if all(word in own for own in words)] if words else []
+
+
 def _has_column(word: str) -> bool:
     key = word.lstrip("+~").split("=")[0]
-    shown = {*NAMES, *NUMBERS, *ELSEWHERE, "quantize.inputs"}
-    return "=" not in word or key in shown or key.split(".")[0] in {"hydra", "data", "baseline"}
+    shown = {*NAMES, *NUMBERS, "quantize.inputs"}
+    groups = {*ELSEWHERE, "hydra", "data", "baseline"}
+    return "=" not in word or key in shown or key.split(".")[0] in groups
 
 
 def _yaml(path: Path) -> dict[Any, Any]:

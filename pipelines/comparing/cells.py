@@ -11,8 +11,8 @@ from pipelines.comparing import asked
 from pipelines.comparing.facets import main_metric, mean_bits
 from pipelines.reporting import wording
 from pipelines.reporting.wording import Results
+from pipelines.table import OTHERS
 
-OTHERS = "other settings"
 FIRST = ("model", "data", "metric", "images", "method", "inputs", "search", OTHERS, "seed")
 ALWAYS = ("method", "bits", "float", "quantized", "drop [95 %]", "solve s", "speed-up", "size")
 
@@ -62,7 +62,7 @@ def spread(rows: Sequence[dict[str, Cell]]) -> tuple[list[str], dict[str, str]]:
 def _take_out_shared(rows: Sequence[dict[str, Cell]]) -> str:
     """Other settings that every row has."""
     words = [cells[OTHERS].text.split() for cells in rows]
-    shared = [word for word in words[0] if all(word in row for row in words)] if words else []
+    shared = asked.common(words)
     for cells, given in zip(rows, words, strict=True):
         text = " ".join(word for word in given if word not in shared)
         cells[OTHERS] = Cell(text, text)

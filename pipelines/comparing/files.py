@@ -27,7 +27,9 @@ def markdown(runs: Sequence[Run]) -> str:
     parts = []
     for facet in facets.split(runs):
         results = [run.results for run in _runs(facet) if run.results]
-        parts.append(f"**{facet.title}**: {facet.remark}\n\n{table.markdown(results)}\n")
+        shared = table.rows(results)[1]
+        also = f"; all with `{shared}`" if shared else ""
+        parts.append(f"**{facet.title}**: {facet.remark}{also}\n\n{table.markdown(results)}\n")
     remarks = [f"- {text}" for text in _remarks(runs)]
     return "\n".join([*parts, *(["\n".join(remarks) + "\n"] if remarks else [])])
 
@@ -36,14 +38,16 @@ def latex(runs: Sequence[Run]) -> str:
     r"""A `table` environment per facet, for a document with `\usepackage{booktabs}`."""
     lines = [f"% {' '.join(text.split())}" for text in _remarks(runs)]
     for facet in facets.split(runs):
-        rows = [table.row(run.results) for run in _runs(facet) if run.results]
+        rows, shared = table.rows([run.results for run in _runs(facet) if run.results])
+        also = rf"; all with \texttt{{{escape(shared)}}}" if shared else ""
         columns = [
             name for name in dict.fromkeys(n for row in rows for n in row) if name != "model"
         ]
-        aligned = "".join("l" if i < table.WORDS - 1 else "r" for i in range(len(columns)))
+        words = {*columns[: table.WORDS - 1], table.OTHERS}
+        aligned = "".join("l" if name in words else "r" for name in columns)
         lines += [
             r"\begin{table}", r"\centering", r"\small",
-            rf"\caption{{{escape(facet.title)}: {escape(facet.remark)}.}}",
+            rf"\caption{{{escape(facet.title)}: {escape(facet.remark)}{also}.}}",
             rf"\begin{{tabular}}{{{aligned}}}", r"\toprule",
             " & ".join(map(escape, columns)) + r" \\", r"\midrule",
             *(" & ".join(escape(row.get(name, wording.MISSING)) for name in columns) + r" \\"

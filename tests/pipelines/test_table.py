@@ -143,3 +143,32 @@ def test_a_run_whose_bits_were_searched_says_how_and_what_its_layers_cost(tmp_pa
     write(tmp_path / "alone" / "b", weight_bits=4)
     table.main([str(tmp_path / "alone"), "--markdown"])
     assert "search" not in capsys.readouterr().out
+
+
+def test_settings_that_no_column_shows_have_one_where_runs_differ_in_them(tmp_path, capsys):
+    shared = ["method=rtn", "damping=0.1", "pictures.count=1", "hydra.run.dir=x"]
+    write(tmp_path / "a", command=[*shared, "method.scope=block"])
+    write(tmp_path / "b", command=shared)
+    assert table.main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    head, _, *rows = [line.split() for line in out.splitlines() if line.strip()]
+    assert head[-2:] == ["other", "settings"]
+    assert rows[0][-1] == "method.scope=block" and rows[1][-1] == "~311×"
+    assert "all with damping=0.1\n" in out and "count" not in out
+    assert table.main([str(tmp_path), "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("| other settings     |") and lines[1].endswith("- |")
+    assert lines[2].endswith("| method.scope=block |") and lines[3].endswith(
+        "|                    |"
+    )
+    assert table.main([str(tmp_path / "a")]) == 0
+    assert "other settings" not in capsys.readouterr().out
+
+
+def test_a_document_may_have_the_column_of_other_settings(tmp_path, capsys):
+    write(tmp_path / "a", command=["method.scope=block"])
+    write(tmp_path / "b", command=[])
+    assert table.main([str(tmp_path), "--markdown"]) == 0
+    written = tmp_path / "README.md"
+    written.write_text(capsys.readouterr().out)
+    assert table.main([str(tmp_path), "--against", str(written)]) == 0
