@@ -81,8 +81,8 @@ def quadratic(
 ) -> Config | None:
     """The least predicted loss under a budget, and the least budget that meets the target.
 
-    What a few hundred images say is not quite monotone in the budget; so single layers are lowered
-    further from there, as `greedy` does.
+    What a few hundred images say is not quite monotone in the budget; so the uniform widths below
+    are asked about too, and single layers are lowered further from there, as `greedy` does.
 
     Args:
         space: with couplings, or without them (then a knapsack).
@@ -107,9 +107,20 @@ def quadratic(
             high = min(budget, space.cost(config))
         else:
             low = budget
+    _uniform(best)
     assert best.config is not None  # the widest one at least
     _lower_one_by_one(best, best.config, steps)
     return best.config
+
+
+def _uniform(best: _Best) -> None:
+    """Ask about every uniform width that costs less than what was found, the least first."""
+    space = best.space
+    for width in range(len(space.widths)):
+        config = (width,) * len(space.names)
+        cheaper = best.config is None or space.cost(config) < space.cost(best.config)
+        if not cheaper or best.meets(config):
+            return
 
 
 def _lower_one_by_one(best: _Best, current: Config, steps: int | None = None) -> None:

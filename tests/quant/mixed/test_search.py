@@ -108,6 +108,15 @@ def test_the_quadratic_search_is_near_the_optimum_where_predictions_are_right():
     assert s.cost(found) <= s.cost(bisection(s, lambda c: s.predicted(c) <= limit))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_quadratic_search_never_ends_above_a_uniform_width_that_meets_the_target(seed):
+    s = space(seed=seed, widths=(2, 3, 4, 8))
+    good = {(1,) * 5, (2,) * 5, s.widest}  # whatever is predicted
+    assert quadratic(s, good.__contains__) == (1,) * 5
+    best = quadratic(s, lambda config: config in good or config == (1, 1, 1, 1, 0))
+    assert best == (1, 1, 1, 1, 0), "single layers are lowered from there"
+
+
 def test_bisection_lowers_a_prefix_of_the_order():
     s = space(couplings=False, widths=(4, 8))
     order = torch.argsort(s.sensitivity[:, 0]).tolist()
