@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from rich.text import Text
 
 from pipelines import results_file, table_diff
 from pipelines.comparing import asked
+from pipelines.comparing.asked import OTHERS
 from pipelines.reporting import wording
 from pipelines.reporting.wording import Results
 
-OTHERS = "other settings"
-WORDS = 4  # leading columns that hold words or the bit width; the rest are numbers
+LEFT = {*table_diff.KEYS, OTHERS}  # columns of words and of the bit width; the rest are numbers
 
 
 class BrokenResultsError(ValueError):
@@ -98,14 +98,12 @@ def rows(runs: Sequence[Results]) -> tuple[list[dict[str, str]], str]:
 
     Where runs differ in such settings, they have a column of those.
     """
-    words = [asked.others(results) for results in runs]
-    shared = asked.common(words)
-    own = [" ".join(word for word in given if word not in shared) for given in words]
+    shared, own = asked.apart([asked.others(results) for results in runs])
     cells = [
         row(results) | ({OTHERS: text} if any(own) else {})
         for results, text in zip(runs, own, strict=True)
     ]
-    return cells, " ".join(shared)
+    return cells, shared
 
 
 def _searched(results: Results) -> dict[str, str]:
@@ -123,16 +121,15 @@ def _searched(results: Results) -> dict[str, str]:
     }
 
 
-def markdown(runs: Sequence[Results]) -> str:
-    """The runs as a Markdown table, its columns padded so that the source reads well too."""
-    found, _ = rows(runs)
-    columns = list(dict.fromkeys(column for cells in found for column in cells))
+def markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """Cells by column as a Markdown table, padded so that its source reads well too."""
+    columns = list(dict.fromkeys(column for cells in rows for column in cells))
     table = [
         [cells.get(column, wording.MISSING).replace("|", "\\|") for column in columns]
-        for cells in found
+        for cells in rows
     ]
     widths = [max(map(len, cells)) for cells in zip(columns, *table, strict=True)]
-    left = [i < WORDS or column == OTHERS for i, column in enumerate(columns)]
+    left = [column in LEFT for column in columns]
     rule = [
         "-" * w if flush else "-" * (w - 1) + ":" for w, flush in zip(widths, left, strict=True)
     ]
@@ -149,9 +146,8 @@ def show(runs: Sequence[Results], console: Console) -> None:
     found, shared = rows(runs)
     columns = list(dict.fromkeys(column for cells in found for column in cells))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        left = i < WORDS or column == OTHERS
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="left" if column in LEFT else "right", no_wrap=True)
     for cells in found:
         table.add_row(*(Text(cells.get(column, wording.MISSING)) for column in columns))
     unlimited = console.options.update(width=10_000)
@@ -186,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.markdown:
-        print(markdown(runs))
+        print(markdown(rows(runs)[0]))
     else:
         show(runs, Console())
     return 0

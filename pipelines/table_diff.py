@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from pipelines.comparing.asked import OTHERS
+
 Cells = Mapping[str, str]
 
 KEYS = ("model", "method", "inputs", "bits")
-ASIDE = {"solve s", "speed-up", "other settings"}
+ASIDE = {"solve s", "speed-up", OTHERS}
 
 
 def rows_in(text: str) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from pipelines.reporting.wording import Results
 
 ELSEWHERE = {"machine", "tracking", "tags", "report", "pictures"}  # these change no figure
 NAMES = ("experiment", "model", "data", "method")
+OTHERS = "other settings"  # the column of what no other column says
 NUMBERS = ("bits", "act_bits", "seed")
 
 
@@ -62,9 +63,11 @@ def others(results: Results) -> list[str]:
     return [word for word in words(results) if not word.startswith(said)]
 
 
-def common(words: Sequence[Sequence[str]]) -> list[str]:
-    """The words that every run has, of those of each."""
-    return [word for word in words[0] if all(word in own for own in words)] if words else []
+def apart(words: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
+    """(what all runs were given, what each was given besides), of the words of each."""
+    shared = [word for word in words[0] if all(word in own for own in words)] if words else []
+    own = [" ".join(word for word in given if word not in shared) for given in words]
+    return " ".join(shared), own
 
 
 def _has_column(word: str) -> bool:

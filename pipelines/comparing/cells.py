@@ -8,10 +8,10 @@ from typing import Any
 
 from pipelines import table
 from pipelines.comparing import asked
+from pipelines.comparing.asked import OTHERS
 from pipelines.comparing.facets import main_metric, mean_bits
 from pipelines.reporting import wording
 from pipelines.reporting.wording import Results
-from pipelines.table import OTHERS
 
 FIRST = ("model", "data", "metric", "images", "method", "inputs", "search", OTHERS, "seed")
 ALWAYS = ("method", "bits", "float", "quantized", "drop [95 %]", "solve s", "speed-up", "size")
@@ -61,12 +61,10 @@ def spread(rows: Sequence[dict[str, Cell]]) -> tuple[list[str], dict[str, str]]:
 
 def _take_out_shared(rows: Sequence[dict[str, Cell]]) -> str:
     """Other settings that every row has."""
-    words = [cells[OTHERS].text.split() for cells in rows]
-    shared = asked.common(words)
-    for cells, given in zip(rows, words, strict=True):
-        text = " ".join(word for word in given if word not in shared)
+    shared, own = asked.apart([cells[OTHERS].text.split() for cells in rows])
+    for cells, text in zip(rows, own, strict=True):
         cells[OTHERS] = Cell(text, text)
-    return " ".join(shared)
+    return shared
 
 
 def _follows(rows: Sequence[dict[str, Cell]], name: str) -> bool:

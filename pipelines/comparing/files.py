@@ -27,9 +27,9 @@ def markdown(runs: Sequence[Run]) -> str:
     parts = []
     for facet in facets.split(runs):
         results = [run.results for run in _runs(facet) if run.results]
-        shared = table.rows(results)[1]
+        rows, shared = table.rows(results)
         also = f"; all with `{shared}`" if shared else ""
-        parts.append(f"**{facet.title}**: {facet.remark}{also}\n\n{table.markdown(results)}\n")
+        parts.append(f"**{facet.title}**: {facet.remark}{also}\n\n{table.markdown(rows)}\n")
     remarks = [f"- {text}" for text in _remarks(runs)]
     return "\n".join([*parts, *(["\n".join(remarks) + "\n"] if remarks else [])])
 
@@ -43,8 +43,7 @@ def latex(runs: Sequence[Run]) -> str:
         columns = [
             name for name in dict.fromkeys(n for row in rows for n in row) if name != "model"
         ]
-        words = {*columns[: table.WORDS - 1], table.OTHERS}
-        aligned = "".join("l" if name in words else "r" for name in columns)
+        aligned = "".join("l" if name in table.LEFT else "r" for name in columns)
         lines += [
             r"\begin{table}", r"\centering", r"\small",
             rf"\caption{{{escape(facet.title)}: {escape(facet.remark)}{also}.}}",

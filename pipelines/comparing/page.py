@@ -14,14 +14,13 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from pipelines import table
-from pipelines.comparing import cells, facets, layers, marks, plots
+from pipelines.comparing import asked, cells, facets, layers, marks, plots
 from pipelines.comparing.facets import Facet
 from pipelines.comparing.finding import STATES, Run
 from pipelines.reporting import canvas, pages, wording
 
 SCRIPT = Path(__file__).with_name("page.js")
-WORDS = {"model", "data", "metric", "method", "inputs", "search", table.OTHERS}
+WORDS = {"model", "data", "metric", "method", "inputs", "search", asked.OTHERS}
 CAPTIONS = {
     "bits": "Accuracy against bits. Lines at the marks: 95 % interval, the paired one of the drop; "
     "dashed: the float network.",

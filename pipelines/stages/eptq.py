@@ -160,7 +160,7 @@ class TrainRounding:
             tensors[f"input/{owner}"] = quantizer.grid().scale
         tensors |= {f"bias/{n}": p.detach() for n, p in biases_of(quantized).items()}
         curve = [[None if math.isnan(v) else v for v in row] for row in module.curve.tolist()]
-        best, step = module.best.tolist()
+        best, step = module.best
         return Artifact(
             tensors,
             {
@@ -173,8 +173,8 @@ class TrainRounding:
                 "steps": self.schedule.steps,
                 "curve": curve,
                 "kl_before": float(module.start),
-                "kl_after": best if math.isfinite(best) else None,
-                "best_step": int(step),
+                "kl_after": best,
+                "best_step": step,
                 "kept": best < float(module.start),
                 "flipped": flipped / total,
                 "images": training,

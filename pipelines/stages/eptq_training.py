@@ -28,14 +28,12 @@ class RoundingTraining(LightningModule):
         curve: a row for each epoch: steps done, loss of the last one, and KL of the network with
             everything decided on the held-out images (every fifth epoch, else NaN).
         start: that KL before the first step.
-        best: the least KL of the curve, and after how many steps it was.
         seconds: of all steps, those before an interruption included.
     """
 
     curve: Tensor
     start: Tensor
     done: Tensor
-    best: Tensor
     gamma: Tensor
     seconds: Tensor
 
@@ -54,9 +52,14 @@ class RoundingTraining(LightningModule):
         self.register_buffer("start", torch.tensor(torch.nan))
         self.register_buffer("curve", torch.full((self.epochs, 3), torch.nan))
         self.register_buffer("gamma", torch.ones(()))
-        self.register_buffer("best", torch.tensor([torch.inf, 0.0], dtype=torch.float64))
         self._mean: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
+
+    @property
+    def best(self) -> tuple[float, int]:
+        """The least KL of the curve, and after how many steps it was; (inf, 0): none yet."""
+        judged = [(kl, int(step)) for step, _, kl in self.curve.tolist() if not math.isnan(kl)]
+        return min(judged, default=(math.inf, 0))
 
     @property
     def task(self) -> Task:
@@ -168,20 +171,19 @@ class RoundingTraining(LightningModule):
         if epoch % 5 == 4 or epoch == self.epochs - 1:
             now = _copied(self._trained())
             self._put(self._mean)
-            kl = self.held_out_kl()
-            self.curve[epoch, 2] = kl
-            if kl < float(self.best[0]):
-                self.best.copy_(torch.tensor([kl, float(self.done)]))
+            self.curve[epoch, 2] = self.held_out_kl()
+            if self.best[1] == int(self.done):
                 self._best = _copied(self._trained())
             self._put(now)
 
     @torch.no_grad()
     def _average(self) -> None:
         """Polyak's averaging: steps go to and fro more than they go on."""
-        trained = self._trained()
+        if not self.schedule.average:
+            return
         window = max(1.0, self.schedule.average * self.schedule.steps)
         share = 1 / min(window, float(self.done))
-        for name, parameter in trained.items():
+        for name, parameter in self._trained().items():
             if name in self._mean:
                 self._mean[name].lerp_(parameter, share)
             else:

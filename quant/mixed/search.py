@@ -107,19 +107,17 @@ def quadratic(
             high = min(budget, space.cost(config))
         else:
             low = budget
-    _uniform(best)
     assert best.config is not None  # the widest one at least
+    _uniform(best, space.cost(best.config))
     _lower_one_by_one(best, best.config, steps)
     return best.config
 
 
-def _uniform(best: _Best) -> None:
-    """Ask about every uniform width that costs less than what was found, the least first."""
-    space = best.space
-    for width in range(len(space.widths)):
-        config = (width,) * len(space.names)
-        cheaper = best.config is None or space.cost(config) < space.cost(best.config)
-        if not cheaper or best.meets(config):
+def _uniform(best: _Best, below: float) -> None:
+    """Ask about the uniform widths that cost less, the least first, until one meets the target."""
+    for width in range(len(best.space.widths)):
+        config = (width,) * len(best.space.names)
+        if best.space.cost(config) >= below or best.meets(config):
             return
 
 
