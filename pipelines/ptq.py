@@ -68,6 +68,11 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     if chain.rounding is not None:
         held_out = chain.objective.images if chain.objective is not None else 0
         chain.rounding.check(chain.calibrate.images - held_out, machine.ranks.world)
+    if chain.precision.inputs and chain.activations.placement != "inputs":
+        raise ValueError(
+            "precision.activations=true gives inputs of layers the bits of their weights: leave "
+            f"activations.placement={chain.activations.placement} out"
+        )
     chain.model.check()
     data, calibrate = chain.data, chain.calibrate
     with machine.screen.busy("loading the network"):

@@ -19,7 +19,7 @@ from pipelines.stages.activations import with_activations
 from pipelines.stages.allocate import Allocation, Given
 from pipelines.stages.batchnorm import corrected
 from pipelines.stages.calibrate import layers_of
-from pipelines.stages.eptq_result import trained_inputs, trained_statistics, trained_weights
+from pipelines.stages.eptq_result import trained_activations, trained_statistics, trained_weights
 from pipelines.stages.quantize import QuantizedWeights
 from pipelines.stages.solve import wants_importance
 from quant.layers import Layer
@@ -119,7 +119,7 @@ def quantize(running: Running) -> Made:
         log.artifact("activations", activations, _range(activations.record["bits"]))
         best, quantized = (
             Keyed(
-                with_activations(weights_only.value, layers, activations),
+                with_activations(weights_only.value, activations),
                 f"{weights_only.key} {activations.key}",
             )
             for weights_only in (best, quantized)
@@ -136,8 +136,8 @@ def quantize(running: Running) -> Made:
             statistics = trained_statistics(statistics, trained)
             changed = corrected(weights.applied_to(network.module), statistics)
             if activations is not None:
-                activations = trained_inputs(activations, trained, layers)
-                changed = with_activations(changed, layers, activations)
+                activations = trained_activations(activations, trained)
+                changed = with_activations(changed, activations)
             best = Keyed(changed, f"{best.key} {trained.key}")
 
     return Made(

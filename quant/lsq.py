@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.activations import NAME, FakeQuantize
+from quant.activations import INPUT, OUTPUT, FakeQuantize, Place
 from quant.grid import snapped
 from quant.ranges import TensorGrid
 
@@ -56,16 +56,16 @@ class LearnedQuantize(nn.Module):
         return TensorGrid(self.log_scale.detach().exp(), self.zero, self.bits)
 
 
-def learned(model: nn.Module) -> dict[str, LearnedQuantize]:
-    """Exchange all input quantizers of `model`, in place; {name of the module they serve: it}."""
-    owners = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, NAME, None), FakeQuantize)
-    }
-    for module in owners.values():
-        setattr(module, NAME, LearnedQuantize(getattr(module, NAME)))
-    return {name: getattr(module, NAME) for name, module in owners.items()}
+def learned(model: nn.Module) -> dict[Place, LearnedQuantize]:
+    """Exchange all quantizers of activations in `model`, in place."""
+    found = {}
+    for name, module in list(model.named_modules()):
+        for attribute in (INPUT, OUTPUT):
+            start = getattr(module, attribute, None)
+            if isinstance(start, FakeQuantize):
+                found[Place(name, attribute == OUTPUT)] = LearnedQuantize(start)
+                setattr(module, attribute, found[Place(name, attribute == OUTPUT)])
+    return found
 
 
 class _Quantize(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Stage: grids for the inputs of layers, from the values that they take on calibration images."""
+"""Stage: grids for activations, from the values that they take on calibration images."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.stages.forward import Forward
-from quant.activations import inserted, reachable, watching
+from quant.activations import Place, inserted, watching
 from quant.layers import Layer
+from quant.placement import PLACEMENTS, Plan
 from quant.precision import check_bits, spread
 from quant.ranges import SEARCHES, TensorGrid, fit
 
 
 @dataclass(frozen=True)
 class QuantizeActivations:
-    """One grid a layer input, fitted after the weights are quantized and statistics corrected.
+    """One grid a tensor, fitted after the weights are quantized and statistics corrected.
 
     Attributes:
+        placement: "inputs": tensors that enter layers, at their doors; "outputs": those that enter
+            or leave layers, where they are made, so that residual sums take quantized numbers too.
         bits: of the inputs of all layers; None leaves activations in floating point.
         ends_bits: of the inputs of the first and the last layer, in their order of use.
-        overrides: bits of single layers by name.
+        overrides: bits of single layers' inputs by name; a tensor that several layers take has the
+            most that one of them asks for.
         symmetric: 0 in the middle of the codes.
         search: "minmax", "percentile" or "mse".
         percentile: of the values that "percentile" keeps on either side.
@@ -36,6 +40,7 @@ class QuantizeActivations:
 
     TOGETHER: ClassVar[bool] = True
 
+    placement: str
     bits: int | None
     ends_bits: int
     overrides: Mapping[str, int] = field(hash=False)
@@ -47,6 +52,10 @@ class QuantizeActivations:
     def __post_init__(self) -> None:
         named = {"activations.ends_bits": self.ends_bits, **self.overrides}
         check_bits(named if self.bits is None else {"act_bits": self.bits, **named})
+        if self.placement not in PLACEMENTS:
+            raise ValueError(
+                f"activations.placement={self.placement} must be one of {', '.join(PLACEMENTS)}"
+            )
         if self.search not in SEARCHES:
             raise ValueError(f"activations.search={self.search} must be one of {SEARCHES}")
         if not 50 < self.percentile <= 100:
@@ -61,13 +70,14 @@ class QuantizeActivations:
         data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
-        """Tensors: scale and zero of every layer's input. Record: bits, and what was left out."""
+        """Tensors: scale and zero by place. Record: bits by layer, places, what was left out."""
         module, named = quantized.value, layers.value
         loader = data.value.calibration_loader(first=self.images)
         example, _ = next(iter(loader))
-        left_out = reachable(module, named, example[:2])
-        bits = self.bits_of([name for name in named if name not in left_out])
-        with watching(module, {name: named[name] for name in bits}) as seen:
+        plan = PLACEMENTS[self.placement](module, named, example[:2])
+        wanted = self.bits_of([name for name in named if name in plan.feeds])
+        bits = self.bits_at(plan, wanted)
+        with watching(module, plan.places) as seen:
             machine.predict("activation ranges", Forward(module), loader)
         tensors: dict[str, Tensor] = {}
         for name, b in bits.items():
@@ -79,7 +89,17 @@ class QuantizeActivations:
                 percentile=self.percentile,
             )
             tensors |= {f"{name}.act_scale": grid.scale, f"{name}.act_zero": grid.zero}
-        return Artifact(tensors, {"bits": bits, "left_out": left_out})
+        return Artifact(
+            tensors,
+            {
+                "bits": {n: max(bits[place] for place in plan.feeds[n]) for n in wanted},
+                "places": {
+                    name: {"module": place.module, "behind": place.behind, "bits": bits[name]}
+                    for name, place in plan.places.items()
+                },
+                "left_out": plan.left_out,
+            },
+        )
 
     def with_bits(self, inputs: Mapping[str, int] | None) -> QuantizeActivations:
         """The same, with these bits for the layers' inputs if they are given."""
@@ -102,19 +122,34 @@ class QuantizeActivations:
             )
         return spread(names, self.bits, self.ends_bits, self.overrides)
 
+    def bits_at(self, plan: Plan, wanted: Mapping[str, int]) -> dict[str, int]:
+        """Bits of each place: the most that a layer wants which it feeds; `bits` if it feeds none.
 
-def with_activations(
-    module: nn.Module, layers: Mapping[str, Layer], activations: Artifact
-) -> nn.Module:
-    """A copy of `module` whose layers' inputs are quantized."""
-    return inserted(module, layers, grids_of(activations))
+        Args:
+            plan: the places.
+            wanted: bits of every layer's input.
+        """
+        assert self.bits is not None  # as above
+        asked: dict[str, list[int]] = {place: [] for place in plan.places}
+        for name, b in wanted.items():
+            for place in plan.feeds[name]:
+                asked[place].append(b)
+        return {place: max(found, default=self.bits) for place, found in asked.items()}
+
+
+def with_activations(module: nn.Module, activations: Artifact) -> nn.Module:
+    """A copy of `module` whose activations are quantized."""
+    places = {
+        name: Place(place["module"], place["behind"])
+        for name, place in activations.record["places"].items()
+    }
+    return inserted(module, places, grids_of(activations))
 
 
 def grids_of(activations: Artifact) -> dict[str, TensorGrid]:
-    """The grid of every layer's input that is quantized, by layer."""
+    """The grids by place; with placement "inputs", by layer."""
+    found = activations.tensors
     return {
-        name: TensorGrid(
-            activations.tensors[f"{name}.act_scale"], activations.tensors[f"{name}.act_zero"], bits
-        )
-        for name, bits in activations.record["bits"].items()
+        name: TensorGrid(found[f"{name}.act_scale"], found[f"{name}.act_zero"], place["bits"])
+        for name, place in activations.record["places"].items()
     }

@@ -58,6 +58,11 @@ class Precision(Protocol):
         """The fewest that a layer may get, or those that most layers get."""
         ...
 
+    @property
+    def inputs(self) -> bool:
+        """Whether it decides about the layers' inputs too."""
+        ...
+
     def check(self, layers: Sequence[str]) -> None:
         """Raise a ValueError where a setting does not fit the layers of the network."""
 
@@ -83,6 +88,11 @@ class Uniform:
     def __post_init__(self) -> None:
         ends = {} if self.ends_bits is None else {"precision.ends_bits": self.ends_bits}
         check_bits({"bits": self.bits, **ends, **self.overrides})
+
+    @property
+    def inputs(self) -> bool:
+        """Those of weights alone."""
+        return False
 
     def check(self, layers: Sequence[str]) -> None:
         """Raise a ValueError where an override names no layer."""

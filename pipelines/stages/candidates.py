@@ -19,7 +19,7 @@ from pipelines.stages.changes import Change
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.quantize import shifted_mean
 from pipelines.stages.solve import as_weight, effort, float_inputs
-from quant.activations import opened
+from quant.activations import door, opened
 from quant.ranges import TensorGrid
 
 
@@ -65,7 +65,7 @@ class Candidates:
         self.grid_keys: dict[int, str] = {}  # of the artifacts that the grids are from, by bits
         self.grids = self._grids() if inputs else {}
         self.changes = self._solved()
-        self.module = opened(given.network.module, [given.layers[name] for name in self.grids])
+        self.module = opened(given.network.module, [door(given.layers[n]) for n in self.grids])
         data = given.images.value.calibrating(images)
         self.data = Keyed(data, data.evaluation_key)
         self.reference = Keyed(given.network.module, given.network.key)

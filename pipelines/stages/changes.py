@@ -57,7 +57,7 @@ class Change:
         if self.mean is not None:
             module.get_buffer(self.layer.norm).copy_(self.mean)
         if self.grid is not None:
-            activations.put(module, self.layer, self.grid)
+            activations.put(module, activations.door(self.layer), self.grid)
 
     @contextmanager
     def made_in(self, module: nn.Module) -> Iterator[None]:
@@ -73,7 +73,7 @@ class Change:
             if mean is not None:
                 module.get_buffer(self.layer.norm).copy_(mean)
             if self.grid is not None:
-                activations.put(module, self.layer, None)
+                activations.put(module, activations.door(self.layer), None)
 
 
 @dataclass(frozen=True)

@@ -121,11 +121,11 @@ class TrainRounding:
         *,
         scratch: Path,
     ) -> Artifact:
-        """Tensors: codes, scale, zero, loss by layer, inputs' scales, biases. Record: the curve.
+        """Tensors: codes, scale, zero, loss by layer; scales by place; biases. Record: the curve.
 
         Args:
             network: the float one.
-            start: the quantized one, with quantizers on its inputs if any.
+            start: the quantized one, with quantizers of activations if any.
             weights: what `start` has, with grids.
             hessian: of `LabelFreeHessian`.
             data: calibration images.
@@ -137,7 +137,7 @@ class TrainRounding:
         quantized = out_of_place(start.value)
         layers = {name: given.layer for name, given in weights.inputs.items()}
         roundings = soften(quantized, network.module, weights, self.kind, self.confidence)
-        inputs = learned(quantized)
+        activations = learned(quantized)
         task = self._task(network, quantized, layers, hessian, data.value, training)
         module = RoundingTraining(task, self.schedule)
         machine.fit("train the rounding", module, module.epochs, self.schedule.steps, scratch)
@@ -156,8 +156,8 @@ class TrainRounding:
                 f"{name}/zero": before.tensors["zero"],
                 f"{name}/loss": problem.loss(grid.decode(codes).detach()),
             }
-        for owner, quantizer in inputs.items():
-            tensors[f"input/{owner}"] = quantizer.grid().scale
+        for place, quantizer in activations.items():
+            tensors[f"activation/{place.module}/{place.behind}"] = quantizer.grid().scale
         tensors |= {f"bias/{n}": p.detach() for n, p in biases_of(quantized).items()}
         curve = [[None if math.isnan(v) else v for v in row] for row in module.curve.tolist()]
         best, step = module.best

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from pipelines.artifacts import Artifact
 from pipelines.stages.quantize import QuantizedWeights
-from quant.layers import Layer
 
 
 def trained_weights(weights: QuantizedWeights, trained: Artifact) -> QuantizedWeights:
@@ -30,12 +28,10 @@ def trained_statistics(statistics: Artifact, trained: Artifact) -> Artifact:
     return replace(statistics, tensors={**statistics.tensors, **biases}, key=trained.key)
 
 
-def trained_inputs(
-    activations: Artifact, trained: Artifact, layers: Mapping[str, Layer]
-) -> Artifact:
-    """The same grids of inputs with the trained step sizes."""
+def trained_activations(activations: Artifact, trained: Artifact) -> Artifact:
+    """The same grids of activations with the trained step sizes."""
     scales = {
-        f"{name}.act_scale": trained.tensors[f"input/{layers[name].owner}"]
-        for name in activations.record["bits"]
+        f"{name}.act_scale": trained.tensors[f"activation/{place['module']}/{place['behind']}"]
+        for name, place in activations.record["places"].items()
     }
     return replace(activations, tensors={**activations.tensors, **scales}, key=trained.key)

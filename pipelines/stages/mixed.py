@@ -99,6 +99,11 @@ class Mixed:
         """The fewest bits that a layer may get."""
         return min(self.choices)
 
+    @property
+    def inputs(self) -> bool:
+        """Whether a layer's input gets its weights' bits."""
+        return self.activations
+
     def check(self, layers: Sequence[str]) -> None:
         """Raise a ValueError where an override names no layer."""
         check_names(self.overrides, layers)

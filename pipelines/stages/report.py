@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -70,7 +71,7 @@ class Report:
                 "precision": found.precision,
                 "layers": [{**row, "method": about["method"]} for row in layer_rows(found)],
                 "not_quantized": found.calibration.record["skipped"],
-                "inputs_not_quantized": found.activations.record["left_out"]
+                "activations_not_quantized": found.activations.record["left_out"]
                 if found.activations
                 else {},
                 "output_dir": str(folder),
@@ -198,7 +199,7 @@ def save_pictures(pictures: Artifact, folder: Path) -> dict[str, Path]:
 
 
 def save_weights(found: Findings, path: Path) -> None:
-    """One file: packed codes and grids of every layer, corrected statistics, grids of inputs."""
+    """One file: packed codes and grids of layers, corrected statistics, grids of activations."""
     weights = found.weights
     tensors = {
         f"{name}.{part}": solution.tensors[part]
@@ -212,9 +213,11 @@ def save_weights(found: Findings, path: Path) -> None:
         for name, solution in weights.solutions.items()
     }
     changed = {**weights.means, **found.statistics.tensors}
-    inputs = dict(found.activations.tensors) if found.activations else {}
-    meta = {"layout": json.dumps(layout)}
-    save_file({**tensors, **changed, **inputs}, path, metadata=meta)
+    activations = dict(found.activations.tensors) if found.activations else {}
+    for name, place in found.activations.record["places"].items() if found.activations else ():
+        activations[f"{name}.act_bits"] = torch.tensor(place["bits"], dtype=torch.uint8)
+    meta = {"layout": json.dumps(layout)}  # of several entries the order would be random
+    save_file({**tensors, **changed, **activations}, path, metadata=meta)
 
 
 def act_bits(found: Findings) -> dict[str, int]:

@@ -74,6 +74,7 @@ def test_every_stored_weight_lies_on_its_grid_and_its_code_fits_its_bits(obliq, 
         ("method.scope=block", "method.attention=none"),
         ("method.attention=layer", "method.activations=qdrop", "act_bits=4", "method.kind=soft"),
         ("method.activations=direct", "act_bits=4", "grid.search=mse"),
+        ("activations.placement=outputs", "act_bits=4", "schedule.activation_lr=0.01"),
     ],
 )
 def test_the_variants_run_from_the_same_code(obliq, words):

@@ -261,7 +261,7 @@ def test_quantized_activations_cost_accuracy_the_fewer_bits_they_have(obliq, cha
     for bits, run in found.items():
         assert run.status == 0, run.text
         results = run.results
-        assert results["act_bits"] == bits and results["inputs_not_quantized"] == {}
+        assert results["act_bits"] == bits and results["activations_not_quantized"] == {}
         ends = {layer["name"]: layer["act_bits"] for layer in results["layers"]}
         assert ends.pop("stem.0") == ends.pop("classifier") == 8
         assert set(ends.values()) == {bits}
@@ -275,6 +275,26 @@ def test_quantized_activations_cost_accuracy_the_fewer_bits_they_have(obliq, cha
     assert all(again.results["cached"].values())
     overridden = obliq(*words, "act_bits=2", "+activations.overrides={nothing: 4}")
     assert overridden.status == 1 and "names 'nothing'" in overridden.text
+
+
+def test_activations_can_be_quantized_where_they_are_made(obliq, chain, outcome):
+    words = (*chain["words"], "baseline.budget=0", "act_bits=3", "activations.placement=outputs")
+    found = obliq(*words)
+    assert found.status == 0, found.text
+    results = found.results
+    assert results["activations_not_quantized"] == {}
+    bits = {layer["name"]: layer["act_bits"] for layer in results["layers"]}
+    assert bits.pop("stem.0") == bits.pop("classifier") == 8 and set(bits.values()) == {3}
+    tensors = load_file(found.folder / "weights.safetensors")
+    told = {n.removesuffix(".act_bits"): int(b) for n, b in tensors.items() if ".act_bits" in n}
+    behind = {f"{block}.2.output" for block in ("stem", "depthwise", "pointwise", "down", "last")}
+    doors = {"stem.0": 8, "classifier": 8}  # the image; a mean by a function
+    assert told == {**dict.fromkeys(behind, 3), **doors}
+    assert all(tensors[f"{name}.act_scale"] > 0 for name in told)
+    refused = obliq(*words, "precision=mixed", "precision.activations=true")
+    assert refused.status == 1 and "leave activations.placement=outputs out" in refused.text
+    refused = obliq(*words, "activations.placement=doors")
+    assert refused.status == 1 and "must be one of inputs, outputs" in refused.text
 
 
 @pytest.mark.parametrize("inputs", ["centred", "sequential"])

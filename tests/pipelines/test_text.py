@@ -132,7 +132,7 @@ def test_a_layer_called_once_is_not_run_past_and_a_smaller_last_batch_is_not_los
 def test_ranges_of_activations_are_those_of_single_sentences(tiny_bert):
     network, data = loaded(tiny_bert, 20)
     layers, _ = calibrate.find(network.module, next(iter(data.calibration_loader()))[0])
-    stage = QuantizeActivations(8, 8, {}, False, "minmax", 99.99, 20)
+    stage = QuantizeActivations("inputs", 8, 8, {}, False, "minmax", 99.99, 20)
     found = stage.run(Keyed(network.module, ""), Keyed(layers, ""), Keyed(data, ""), MACHINE)
     assert found.record["left_out"] == {} and set(found.record["bits"]) == set(layers)
     for name, X in one_by_one(network.module, data, list(layers)).items():
@@ -166,7 +166,7 @@ def test_sentences_go_through_the_whole_chain(obliq, tiny_bert):
         f"model.bert.embeddings.{kind}_embeddings.weight": "used by embedding"
         for kind in ("word", "position", "token_type")
     }
-    assert results["inputs_not_quantized"] == {} and results["metric"] == "top1"
+    assert results["activations_not_quantized"] == {} and results["metric"] == "top1"
     assert results["correction"]["mode"] == "match"
     assert 0 < results["fidelity"]["sqnr_db"] < 60
     assert results["n_images"] <= 30 and f"{results['n_images']} sentences of sst2" in found.text

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quant.activations import inserted, reachable, watching
+from quant.activations import Place, door, inserted, watching
 from quant.calls import Calls
 from quant.layers import find
 from quant.ranges import fit
@@ -44,8 +44,12 @@ def model():
 IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def grids_of(model, layers, bits):
-    with torch.no_grad(), watching(model, layers) as seen:
+def doors(model):
+    return {name: door(layer) for name, layer in find(model, IMAGES[:2])[0].items()}
+
+
+def grids_of(model, places, bits):
+    with torch.no_grad(), watching(model, places) as seen:
         for part in IMAGES.split(4):
             model(part)
     return {
@@ -56,8 +60,8 @@ def grids_of(model, layers, bits):
 def test_what_meets_a_weight_lies_on_its_grid_and_the_rest_is_as_it_was(model):
     layers, _ = find(model, IMAGES[:2])
     before = copy.deepcopy(model.state_dict())
-    grids = grids_of(model, layers, 3)
-    quantized = inserted(model, layers, grids)
+    grids = grids_of(model, doors(model), 3)
+    quantized = inserted(model, doors(model), grids)
     met = {}
     weights = {n: quantized.get_parameter(x.weight) for n, x in layers.items()}
     with torch.no_grad(), Calls(weights, lambda name, _, call: met.update({name: call.x})):
@@ -76,9 +80,8 @@ def test_what_meets_a_weight_lies_on_its_grid_and_the_rest_is_as_it_was(model):
 
 
 def test_only_named_layers_are_quantized_and_copies_go_on_working(model):
-    layers, _ = find(model, IMAGES[:2])
-    grids = grids_of(model, layers, 2)
-    some = inserted(model, layers, {"head": grids["head"]})
+    grids = grids_of(model, doors(model), 2)
+    some = inserted(model, {"head": Place("head")}, grids)
     twin = copy.deepcopy(some)
     twin.head.input_quantizer.scale.mul_(2)
     with torch.no_grad():
@@ -90,30 +93,19 @@ def test_only_named_layers_are_quantized_and_copies_go_on_working(model):
 
 
 def test_many_bits_change_next_to_nothing(model):
-    layers, _ = find(model, IMAGES[:2])
-    fine = inserted(model, layers, grids_of(model, layers, 16))
+    fine = inserted(model, doors(model), grids_of(model, doors(model), 16))
     with torch.no_grad():
         torch.testing.assert_close(fine(IMAGES), model(IMAGES), rtol=0, atol=1e-3)
 
 
-class Attention(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm, self.attend = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
-        self.out = nn.Linear(8, 3)
-
-    def forward(self, x):
-        y = self.norm(x)
-        return self.out(self.attend(y, 2 * y, y)[0])
-
-
-def test_inputs_that_do_not_come_through_the_door_are_named(model):
-    layers, _ = find(model, IMAGES[:2])
-    assert reachable(model, layers, IMAGES[:2]) == {}
-    attention = Attention().eval()
-    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(2))
-    layers, _ = find(attention, x)
-    found = reachable(attention, layers, x)
-    assert "out" not in found
-    assert set(found) == set(layers) - {"out"}
-    assert all("not the first argument" in reason for reason in found.values())
+def test_behind_a_module_all_that_take_its_output_take_numbers_of_the_grid(model):
+    places = {"stem": Place("stem", behind=True)}
+    grids = grids_of(model, places, 3)
+    quantized = inserted(model, places, grids)
+    with torch.no_grad():
+        x = grids["stem"].round(model.stem(IMAGES)).relu()
+        expected = model.head((model.depthwise(x) + x).mean((2, 3)))
+        assert torch.equal(quantized(IMAGES), expected)
+        assert not torch.equal(model(IMAGES), expected)
+    assert quantized.stem.output_quantizer.bits == 3
+    assert not any(m._forward_hooks for m in model.modules())

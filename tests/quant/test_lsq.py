@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from quant.activations import NAME, FakeQuantize, inserted, watching
-from quant.layers import find
+from quant.activations import FakeQuantize, Place, inserted, watching
 from quant.lsq import LearnedQuantize, learned
 from quant.ranges import TensorGrid, fit
 
@@ -80,19 +79,22 @@ def test_dropping_keeps_about_the_wanted_share_and_repeats_with_its_seed():
 def test_a_network_gets_trained_quantizers_in_place_of_its_own():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    layers, _ = find(model, images)
-    with torch.no_grad(), watching(model, layers) as seen:
+    places = {"0": Place("0"), "1": Place("1", behind=True), "2": Place("2", behind=True)}
+    with torch.no_grad(), watching(model, places) as seen:
         model(images)
     grids = {
         n: fit(h, 4, symmetric=False, search="minmax", percentile=100) for n, h in seen.items()
     }
-    quantized = inserted(model, layers, grids)
+    quantized = inserted(model, places, grids)
     with torch.no_grad():
         before = quantized(images)
         found = learned(quantized)
-        assert list(found) == ["0", "2"] and getattr(quantized[2], NAME) is found["2"]
+        assert list(found) == list(places.values())
+        assert quantized[0].input_quantizer is found[places["0"]]
+        assert quantized[2].output_quantizer is found[places["2"]]
         torch.testing.assert_close(quantized(images), before)
-        torch.testing.assert_close(found["0"].grid().scale, grids["0"].scale.float())
+        for name, place in places.items():
+            torch.testing.assert_close(found[place].grid().scale, grids[name].scale.float())
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5])
