@@ -56,6 +56,11 @@ def random_signs(like: Tensor, generator: torch.Generator) -> Tensor:
     return drawn.to(like) * 2 - 1
 
 
+def laid_out(x: Tensor) -> Tensor:
+    """Images with the channels of a pixel side by side: on a processor gradients are faster so."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
 def out_of_place(model: nn.Module) -> nn.Module:
     """A copy in which no activation overwrites its input, so that inputs can be looked at."""
     copy = deepcopy(model)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from evaluation.images import ImageData
 from pipelines.stages.eptq_schedule import Schedule
-from quant.label_free import tapped
+from quant.label_free import laid_out, tapped
 from quant.rounding import Rounding, beta_at
 
 
@@ -80,6 +80,7 @@ def distances(task: Task, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         numbers: theirs among the calibration images, [b].
     """
     sums = task.features is not None
+    x = laid_out(x)
     with torch.no_grad(), tapped(task.reference, task.taps) as wanted:
         expected = task.reference(x)
     with tapped(task.quantized, task.taps) as found:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from evaluation.fidelity import Distance
+from pipelines.stages.eptq_chunks import Chunk, SideBySide
 from pipelines.stages.eptq_loss import Task, balance, distances, regulariser
 from pipelines.stages.eptq_schedule import Schedule
+from quant.label_free import laid_out
 from quant.lsq import LearnedQuantize
 from quant.rounding import Rounding
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class RoundingTraining(LightningModule):
@@ -45,13 +49,17 @@ class RoundingTraining(LightningModule):
         self._task = (task,)  # in a tuple: the float network is no part of what is saved
         self.epoch_steps = max(1, schedule.steps // 50)
         self.epochs = math.ceil(schedule.steps / self.epoch_steps)
-        self.roundings = [m for m in self.quantized.modules() if isinstance(m, Rounding)]
-        self.quantizers = [m for m in self.quantized.modules() if isinstance(m, LearnedQuantize)]
+        self.roundings = of_kind(self.quantized, Rounding)
+        self.quantizers = of_kind(self.quantized, LearnedQuantize)
+        self._side_by_side: SideBySide | None = None
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seconds", torch.zeros((), dtype=torch.float64))
         self.register_buffer("start", torch.tensor(torch.nan))
         self.register_buffer("curve", torch.full((self.epochs, 3), torch.nan))
         self.register_buffer("gamma", torch.ones(()))
+        self.quantized.requires_grad_(False)
+        for parameter in chain([r.a for r in self.roundings], *(g["params"] for g in self._tuned)):
+            parameter.requires_grad_(True)
         self._mean: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
 
@@ -77,8 +85,14 @@ class RoundingTraining(LightningModule):
         EPTQ decides by RAdam, whose first five steps are as long as the gradient is: on YOLOv5n,
         whose loss is in the thousands, they moved a twentieth of the codes at random.
         """
+        first = torch.optim.Adam([r.a for r in self.roundings], lr=self.schedule.rounding_lr)
+        return [first, torch.optim.Adam(self._tuned)] if self._tuned else [first]
+
+    @property
+    def _tuned(self) -> list[dict[str, Any]]:
+        """Groups of parameters beside those that are decided."""
         s = self.schedule
-        tuned: list[dict[str, Any]] = [
+        groups: list[dict[str, Any]] = [
             {"params": [r.log_scale for r in self.roundings], "lr": s.scale_lr, "cosine": False},
             {"params": list(biases_of(self.quantized).values()), "lr": s.bias_lr, "cosine": False},
             {
@@ -87,13 +101,7 @@ class RoundingTraining(LightningModule):
                 "cosine": True,
             },
         ]
-        tuned = [group for group in tuned if group["params"] and group["lr"] > 0]
-        rounding = [r.a for r in self.roundings]
-        self.quantized.requires_grad_(False)
-        for parameter in chain(rounding, *(group["params"] for group in tuned)):
-            parameter.requires_grad_(True)
-        first = torch.optim.Adam(rounding, lr=s.rounding_lr)
-        return [first, torch.optim.Adam(tuned)] if tuned else [first]
+        return [group for group in groups if group["params"] and group["lr"] > 0]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The batches of one epoch, this process's share of them; the same whenever it is asked."""
@@ -110,6 +118,9 @@ class RoundingTraining(LightningModule):
     def on_fit_start(self) -> None:
         """Lightning moves what it knows of; and where does the training start from?"""
         self.task.reference.to(self.device)
+        if self.device.type == "cpu" and self.trainer.precision == "32-true":
+            chunks = -(-min(self.schedule.batch_size, self.task.images) // self.schedule.chunk)
+            self._side_by_side = SideBySide(self.task, min(chunks, torch.get_num_threads()))
         self._mean = {name: value.to(self.device) for name, value in self._mean.items()}
         if not int(self.done):
             self.start.fill_(self.held_out_kl())
@@ -119,7 +130,7 @@ class RoundingTraining(LightningModule):
         """Gradients of all chunks, then one step of every optimiser."""
         begin = time.perf_counter()
         progress = int(self.done) / self.schedule.steps
-        self._quantize_inputs_at(progress)
+        self._quantize_activations_at(progress)
         optimizers: Any = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer in optimizers:
@@ -132,11 +143,13 @@ class RoundingTraining(LightningModule):
             total = undecided.detach()
         size, images = self.schedule.chunk, min(self.schedule.batch_size, self.task.images)
         chunks = zip(torch.split(x, size), torch.split(numbers.cpu(), size), strict=True)
-        for part, which in chunks:
-            outputs, layers = distances(self.task, part, which)
-            loss = (outputs + self.gamma * layers) * (len(part) / images)
-            self.manual_backward(loss)
-            total = total + loss.detach()
+
+        def loss(task: Task, chunk: Chunk) -> Tensor:
+            outputs, layers = distances(task, *chunk)
+            return (outputs + self.gamma * layers) * (len(chunk[0]) / images)
+
+        for found in self._backward(loss, chunks):
+            total = total + found
         total = self._add_up(optimizers, total)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -149,6 +162,18 @@ class RoundingTraining(LightningModule):
         self.curve[self.trainer.current_epoch, 0] = self.done
         self.curve[self.trainer.current_epoch, 1] = total
         self.seconds += time.perf_counter() - begin
+
+    def _backward(
+        self, loss: Callable[[Task, Chunk], Tensor], chunks: Iterable[Chunk]
+    ) -> Iterator[Tensor]:
+        """Losses of the chunks, whose gradients are added up."""
+        if self._side_by_side is not None:
+            yield from self._side_by_side.backward(loss, chunks)
+            return
+        for chunk in chunks:
+            value = loss(self.task, chunk)
+            self.manual_backward(value)
+            yield value.detach()
 
     def _add_up(self, optimizers: Sequence[torch.optim.Optimizer], total: Tensor) -> Tensor:
         """Sum gradients, in place, and the loss over processes, whose images are one batch."""
@@ -211,31 +236,50 @@ class RoundingTraining(LightningModule):
         """See on_save_checkpoint."""
         self._mean, self._best = checkpoint["mean"], checkpoint["best"]
 
-    @torch.no_grad()
     def held_out_kl(self) -> float:
         """KL of the decided network to the float one on the images that are not trained on."""
-        task, total = self.task, Distance()
-        for r in self.roundings:
-            r.hard = True
-        for q in self.quantizers:
-            q.keep = 0.0
-        end = task.images + task.held_out
-        for x, _ in task.data.calibration_loader(start=task.images, first=end):
-            images = x.to(self.device)
-            expected, outputs = task.reference(images), self.quantized(images)
-            total += task.data.distance(self.quantized, expected, outputs)
-        for r in self.roundings:
-            r.hard = False
-        return total.figures()["kl"]
+        for rounding in self._everywhere(Rounding):
+            rounding.hard = True
+        for quantizer in self._everywhere(LearnedQuantize):
+            quantizer.keep = 0.0
+        start, end = self.task.images, self.task.images + self.task.held_out
+        batches = self.task.data.calibration_loader(start=start, first=end)
 
-    def _quantize_inputs_at(self, progress: float) -> None:
+        @torch.no_grad()
+        def distance(task: Task, batch: Chunk) -> Distance:
+            images = laid_out(batch[0].to(self.device))
+            expected, outputs = task.reference(images), task.quantized(images)
+            return task.data.distance(task.quantized, expected, outputs)
+
+        if self._side_by_side is not None:
+            found = sum(self._side_by_side.each(distance, batches), Distance())
+        else:
+            found = sum((distance(self.task, batch) for batch in batches), Distance())
+        for rounding in self._everywhere(Rounding):
+            rounding.hard = False
+        return found.figures()["kl"]
+
+    def _quantize_activations_at(self, progress: float) -> None:
         """Let the quantization of activations set in."""
         until = self.schedule.gradual
         rest = max(0.0, 1 - progress / until) if until else 0.0
         keep = {"gradual": rest, "qdrop": 0.5, "direct": 0.0}[self.task.activations]
-        for number, quantizer in enumerate(self.quantizers):
+        places = len(self.quantizers)
+        for number, quantizer in enumerate(self._everywhere(LearnedQuantize)):
             quantizer.keep, quantizer.drop = keep, self.task.activations == "qdrop"
-            quantizer.seed = (self.task.seed * 1_000_003 + int(self.done)) * 4099 + number
+            seed = self.task.seed * 1_000_003 + int(self.done)
+            quantizer.seed = seed * 4099 + number % places
+
+    def _everywhere(self, kind: type[Module]) -> Iterator[Module]:
+        """Those of the network that is trained, then those of each of its copies."""
+        tasks = self._side_by_side.tasks if self._side_by_side is not None else [self.task]
+        for task in tasks:
+            yield from of_kind(task.quantized, kind)
+
+
+def of_kind(network: nn.Module, kind: type[Module]) -> list[Module]:
+    """All modules of a class, in the network's order."""
+    return [module for module in network.modules() if isinstance(module, kind)]
 
 
 def _copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,103 @@
+"""The chunks of a training step side by side, on a processor.
+
+The tensors of a chunk are small: threads that share each operation among them wait for each other
+as long as they work. Here every thread has a chunk of its own, with its own copy of both networks
+on the same parameters. Gradients are added up in the order of the chunks, as they are one after
+the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.stages.eptq_loss import Task
+
+Chunk = tuple[Tensor, Tensor]  # images, and their numbers
+Found = TypeVar("Found")
+
+
+class SideBySide:
+    """So many chunks at a time, each on its share of the cores.
+
+    Attributes:
+        tasks: the given one, and copies on the same parameters; one for each thread.
+    """
+
+    def __init__(self, task: Task, count: int) -> None:
+        """`task`: as it is trained, each parameter told whether it needs a gradient."""
+        self.tasks = [task]
+        for _ in range(count - 1):
+            networks = sharing(task.reference), sharing(task.quantized)
+            self.tasks.append(replace(task, reference=networks[0], quantized=networks[1]))
+        self.free: SimpleQueue[Task] = SimpleQueue()
+        for each in self.tasks:
+            self.free.put(each)
+
+    def each(
+        self, work: Callable[[Task, Chunk], Found], chunks: Iterable[Chunk]
+    ) -> Iterator[Found]:
+        """What `work` makes of every chunk, in their order."""
+
+        def run(chunk: Chunk) -> Found:
+            task = self.free.get()
+            try:
+                return work(task, chunk)
+            finally:
+                self.free.put(task)
+
+        with share_of_cores(len(self.tasks)), ThreadPoolExecutor(len(self.tasks)) as pool:
+            yield from pool.map(run, chunks)
+
+    def backward(
+        self, loss: Callable[[Task, Chunk], Tensor], chunks: Iterable[Chunk]
+    ) -> list[Tensor]:
+        """Losses of the chunks; their gradients are added to those of the parameters."""
+
+        def gradients(task: Task, chunk: Chunk) -> tuple[Tensor, Sequence[Tensor | None]]:
+            with torch.enable_grad():
+                value = loss(task, chunk)
+            found = torch.autograd.grad(value, trained(task.quantized), allow_unused=True)
+            return value.detach(), found
+
+        parameters, losses = trained(self.tasks[0].quantized), []
+        for value, found in self.each(gradients, chunks):
+            losses.append(value)
+            for parameter, gradient in zip(parameters, found, strict=True):
+                if gradient is not None and parameter.grad is not None:
+                    parameter.grad += gradient
+                elif gradient is not None:
+                    parameter.grad = gradient
+        return losses
+
+
+def trained(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that need a gradient."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def sharing(network: nn.Module) -> nn.Module:
+    """A copy whose parameters hold the same memory."""
+    copy = deepcopy(network)
+    for mine, theirs in zip(copy.parameters(), network.parameters(), strict=True):
+        mine.data, mine.grad = theirs.data, None
+    return copy
+
+
+@contextmanager
+def share_of_cores(count: int) -> Iterator[None]:
+    """While active, threads that start compute with a part of this process's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
