@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # as <malloc.h> numbers them
 NEVER = 2**31 - 1
 INFERENCE, TRAINING = 2**30, 2**25  # largest block to keep, in bytes
 
@@ -24,6 +24,7 @@ def keep_freed(largest: int = INFERENCE) -> None:
     """
     libc = _libc("mallopt")
     if libc is not None:
+        libc.mallopt(ARENA_MAX, 1)  # heaps of other threads have 64 MB, and go when they are empty
         libc.mallopt(TRIM_THRESHOLD, NEVER)
         if not libc.mallopt(MMAP_THRESHOLD, largest):  # older versions of glibc take no more than
             libc.mallopt(MMAP_THRESHOLD, TRAINING)
