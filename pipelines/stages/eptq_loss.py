@@ -21,7 +21,7 @@ input of every block ("block", BRECQ, arXiv 2102.05426) or layer ("layer", AdaRo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,16 +97,22 @@ def distances(task: Task, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     return task.data.divergence(task.quantized, expected, outputs).mean(), total
 
 
+def in_chunks(
+    data: ImageData, numbers: Sequence[int], size: int
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """These calibration images in batches of `size`, and their numbers."""
+    parts = [list(numbers[i : i + size]) for i in range(0, len(numbers), size)]
+    return data.calibration_batches(parts)
+
+
 @torch.no_grad()
 def balance(task: Task, schedule: Schedule, device: torch.device) -> float:
     """gamma, from what both terms are on the first images; 1 in the published loss."""
     if task.features is None:
         return 1.0
     count = min(4 * schedule.batch_size, task.images)
-    numbers = list(range(count))
-    batches = [numbers[i : i + schedule.chunk] for i in range(0, count, schedule.chunk)]
     total = torch.zeros(2, dtype=torch.float64)
-    for x, which in task.data.calibration_batches(batches):
+    for x, which in in_chunks(task.data, range(count), schedule.chunk):
         terms = torch.stack(distances(task, x.to(device), which))
         total = total + terms.double().cpu() * (len(x) / count)
     outputs, layers = total.tolist()

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from evaluation.fidelity import Distance
 from pipelines.stages.eptq_chunks import Chunk, SideBySide
-from pipelines.stages.eptq_loss import Task, balance, distances, regulariser
+from pipelines.stages.eptq_loss import Task, balance, distances, in_chunks, regulariser
 from pipelines.stages.eptq_schedule import Schedule
 from quant.label_free import laid_out
 from quant.lsq import LearnedQuantize
@@ -242,8 +242,8 @@ class RoundingTraining(LightningModule):
             rounding.hard = True
         for quantizer in self._everywhere(LearnedQuantize):
             quantizer.keep = 0.0
-        start, end = self.task.images, self.task.images + self.task.held_out
-        batches = self.task.data.calibration_loader(start=start, first=end)
+        held_out = range(self.task.images, self.task.images + self.task.held_out)
+        batches = in_chunks(self.task.data, held_out, self.schedule.chunk)
 
         @torch.no_grad()
         def distance(task: Task, batch: Chunk) -> Distance:
