@@ -14,12 +14,15 @@ from safetensors.torch import load_file
 
 from pipelines.disk import checksum
 from pipelines.machine import Machine
+from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.batchnorm import CorrectStatistics
 from pipelines.stages.calibrate import Calibrate
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solve import SolveLayer
+from quant.activations import Place
 from quant.packing import unpack
+from quant.placement import Plan
 
 KEYS = {
     "experiment", "model", "data", "method", "weight_bits", "act_bits", "seed", "versions",
@@ -295,6 +298,14 @@ def test_activations_can_be_quantized_where_they_are_made(obliq, chain, outcome)
     assert refused.status == 1 and "leave activations.placement=outputs out" in refused.text
     refused = obliq(*words, "activations.placement=doors")
     assert refused.status == 1 and "must be one of inputs, outputs" in refused.text
+
+
+def test_a_tensor_that_several_layers_take_has_the_most_bits_that_one_asks_for():
+    stage = QuantizeActivations("outputs", 3, 8, {}, False, "mse", 99.99, 8)
+    places = {name: Place(name, behind=True) for name in ("a", "b", "between")}
+    plan = Plan(places, {"first": ("a",), "second": ("a", "b"), "third": ("b",)}, {})
+    found = stage.bits_at(plan, {"first": 8, "second": 4, "third": 2})
+    assert found == {"a": 8, "b": 4, "between": 3}
 
 
 @pytest.mark.parametrize("inputs", ["centred", "sequential"])
