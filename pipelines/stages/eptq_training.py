@@ -23,6 +23,7 @@ from quant.lsq import LearnedQuantize
 from quant.rounding import Rounding
 
 Module = TypeVar("Module", bound=nn.Module)
+SMALL = 2**21  # numbers of the images that are in memory with all that comes of them, at a time
 
 
 class RoundingTraining(LightningModule):
@@ -119,12 +120,18 @@ class RoundingTraining(LightningModule):
         """Lightning moves what it knows of; and where does the training start from?"""
         self.task.reference.to(self.device)
         if self.device.type == "cpu" and self.trainer.precision == "32-true":
-            chunks = -(-min(self.schedule.batch_size, self.task.images) // self.schedule.chunk)
-            self._side_by_side = SideBySide(self.task, min(chunks, torch.get_num_threads()))
+            self._side_by_side = SideBySide(self.task, self._at_once())
         self._mean = {name: value.to(self.device) for name, value in self._mean.items()}
         if not int(self.done):
             self.start.fill_(self.held_out_kl())
             self.gamma.fill_(balance(self.task, self.schedule, self.device))
+
+    def _at_once(self) -> int:
+        """So many chunks side by side as there are threads; of large images no more than two."""
+        size, images = self.schedule.chunk, min(self.schedule.batch_size, self.task.images)
+        x, _ = next(iter(in_chunks(self.task.data, range(min(size, images)), size)))
+        small = max(2, SMALL // x.numel())
+        return min(-(-images // size), torch.get_num_threads(), small)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Gradients of all chunks, then one step of every optimiser."""

@@ -243,3 +243,16 @@ def test_what_is_judged_and_taken_is_an_average_over_the_last_steps(average):
     for found in (bias.detach(), *judged):
         torch.testing.assert_close(found, torch.full_like(found, mean), rtol=1e-9, atol=0)
     assert (mean == 9) == (average == 0)
+
+
+@pytest.mark.parametrize(("side", "threads", "count"), [(4, 8, 4), (4, 3, 3), (1024, 8, 2)])
+def test_small_images_are_trained_on_in_all_threads_large_ones_in_two(side, threads, count):
+    """Eight images in chunks of two."""
+    module, _ = training(7.0, torch.ones(8, 2), batch_size=8)
+    module.task.images, module.task.data = 8, Images(torch.zeros(8, 2, side, side))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert module._at_once() == count
+    finally:
+        torch.set_num_threads(before)
