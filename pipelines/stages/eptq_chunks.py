@@ -8,8 +8,9 @@ the other.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -45,7 +46,10 @@ class SideBySide:
     def each(
         self, work: Callable[[Task, Chunk], Found], chunks: Iterable[Chunk]
     ) -> Iterator[Found]:
-        """What `work` makes of every chunk, in their order."""
+        """What `work` makes of every chunk, in their order; one more than threads is in memory."""
+        if len(self.tasks) == 1:
+            yield from (work(self.tasks[0], chunk) for chunk in chunks)
+            return
 
         def run(chunk: Chunk) -> Found:
             task = self.free.get()
@@ -54,8 +58,13 @@ class SideBySide:
             finally:
                 self.free.put(task)
 
+        pending: deque[Future[Found]] = deque()
         with share_of_cores(len(self.tasks)), ThreadPoolExecutor(len(self.tasks)) as pool:
-            yield from pool.map(run, chunks)
+            for chunk in chunks:
+                pending.append(pool.submit(run, chunk))
+                if len(pending) > len(self.tasks):
+                    yield pending.popleft().result()
+            yield from (future.result() for future in pending)
 
     def backward(
         self, loss: Callable[[Task, Chunk], Tensor], chunks: Iterable[Chunk]
@@ -65,10 +74,10 @@ class SideBySide:
         def gradients(task: Task, chunk: Chunk) -> tuple[Tensor, Sequence[Tensor | None]]:
             with torch.enable_grad():
                 value = loss(task, chunk)
-            found = torch.autograd.grad(value, trained(task.quantized), allow_unused=True)
-            return value.detach(), found
+            parameters = list(trained(task.quantized).values())
+            return value.detach(), torch.autograd.grad(value, parameters, allow_unused=True)
 
-        parameters, losses = trained(self.tasks[0].quantized), []
+        parameters, losses = trained(self.tasks[0].quantized).values(), []
         for value, found in self.each(gradients, chunks):
             losses.append(value)
             for parameter, gradient in zip(parameters, found, strict=True):
@@ -79,9 +88,9 @@ class SideBySide:
         return losses
 
 
-def trained(network: nn.Module) -> list[nn.Parameter]:
-    """The parameters that need a gradient."""
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+def trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that need a gradient, by name."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
 def sharing(network: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from evaluation.fidelity import Distance
-from pipelines.stages.eptq_chunks import Chunk, SideBySide
+from pipelines.stages.eptq_chunks import Chunk, SideBySide, trained
 from pipelines.stages.eptq_loss import Task, balance, distances, in_chunks, regulariser
 from pipelines.stages.eptq_schedule import Schedule
 from quant.label_free import laid_out
@@ -52,7 +52,7 @@ class RoundingTraining(LightningModule):
         self.epochs = math.ceil(schedule.steps / self.epoch_steps)
         self.roundings = of_kind(self.quantized, Rounding)
         self.quantizers = of_kind(self.quantized, LearnedQuantize)
-        self._side_by_side: SideBySide | None = None
+        self._side_by_side = SideBySide(task, 1)
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seconds", torch.zeros((), dtype=torch.float64))
         self.register_buffer("start", torch.tensor(torch.nan))
@@ -87,7 +87,8 @@ class RoundingTraining(LightningModule):
         whose loss is in the thousands, they moved a twentieth of the codes at random.
         """
         first = torch.optim.Adam([r.a for r in self.roundings], lr=self.schedule.rounding_lr)
-        return [first, torch.optim.Adam(self._tuned)] if self._tuned else [first]
+        tuned = self._tuned
+        return [first, torch.optim.Adam(tuned)] if tuned else [first]
 
     @property
     def _tuned(self) -> list[dict[str, Any]]:
@@ -174,12 +175,12 @@ class RoundingTraining(LightningModule):
         self, loss: Callable[[Task, Chunk], Tensor], chunks: Iterable[Chunk]
     ) -> Iterator[Tensor]:
         """Losses of the chunks, whose gradients are added up."""
-        if self._side_by_side is not None:
+        if len(self._side_by_side.tasks) > 1:
             yield from self._side_by_side.backward(loss, chunks)
             return
         for chunk in chunks:
             value = loss(self.task, chunk)
-            self.manual_backward(value)
+            self.manual_backward(value)  # which scales what is in half precision
             yield value.detach()
 
     def _add_up(self, optimizers: Sequence[torch.optim.Optimizer], total: Tensor) -> Tensor:
@@ -201,11 +202,11 @@ class RoundingTraining(LightningModule):
         """How good is the network if everything is decided now?"""
         epoch = self.trainer.current_epoch
         if epoch % 5 == 4 or epoch == self.epochs - 1:
-            now = _copied(self._trained())
+            now = _copied(trained(self.quantized))
             self._put(self._mean)
             self.curve[epoch, 2] = self.held_out_kl()
             if self.best[1] == int(self.done):
-                self._best = _copied(self._trained())
+                self._best = _copied(trained(self.quantized))
             self._put(now)
 
     @torch.no_grad()
@@ -215,21 +216,17 @@ class RoundingTraining(LightningModule):
             return
         window = max(1.0, self.schedule.average * self.schedule.steps)
         share = 1 / min(window, float(self.done))
-        for name, parameter in self._trained().items():
+        for name, parameter in trained(self.quantized).items():
             if name in self._mean:
                 self._mean[name].lerp_(parameter, share)
             else:
                 self._mean[name] = parameter.clone()
 
-    def _trained(self) -> dict[str, nn.Parameter]:
-        parameters = self.quantized.named_parameters()
-        return {name: p for name, p in parameters if p.requires_grad}
-
     @torch.no_grad()
     def _put(self, values: Mapping[str, Tensor]) -> None:
-        trained = self._trained()
+        parameters = trained(self.quantized)
         for name, value in values.items():
-            trained[name].copy_(value)
+            parameters[name].copy_(value)
 
     def go_back_to_best(self) -> None:
         """The last network need not be the best one on the way."""
@@ -258,10 +255,7 @@ class RoundingTraining(LightningModule):
             expected, outputs = task.reference(images), task.quantized(images)
             return task.data.distance(task.quantized, expected, outputs)
 
-        if self._side_by_side is not None:
-            found = sum(self._side_by_side.each(distance, batches), Distance())
-        else:
-            found = sum((distance(self.task, batch) for batch in batches), Distance())
+        found = sum(self._side_by_side.each(distance, batches), Distance())
         for rounding in self._everywhere(Rounding):
             rounding.hard = False
         return found.figures()["kl"]
@@ -279,8 +273,7 @@ class RoundingTraining(LightningModule):
 
     def _everywhere(self, kind: type[Module]) -> Iterator[Module]:
         """Those of the network that is trained, then those of each of its copies."""
-        tasks = self._side_by_side.tasks if self._side_by_side is not None else [self.task]
-        for task in tasks:
+        for task in self._side_by_side.tasks:
             yield from of_kind(task.quantized, kind)
 
 

@@ -36,19 +36,19 @@ def chunks_of(x):
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_gradients_are_those_of_chunks_one_after_the_other_bit_for_bit(count):
     task, x = task_of_seven()
-    for parameter in trained(task.quantized):
+    for parameter in trained(task.quantized).values():
         parameter.grad = torch.full_like(parameter, 0.25)  # of the regulariser, say
     expected = []
     for chunk in chunks_of(x):
         value = loss(task, chunk)
         value.backward()
         expected.append(value.item())
-    wanted = [p.grad.clone() for p in trained(task.quantized)]
-    for parameter in trained(task.quantized):
+    wanted = [p.grad.clone() for p in trained(task.quantized).values()]
+    for parameter in trained(task.quantized).values():
         parameter.grad = torch.full_like(parameter, 0.25)
     found = SideBySide(task, count).backward(loss, chunks_of(x))
     assert [value.item() for value in found] == expected
-    gradients = [p.grad for p in trained(task.quantized)]
+    gradients = [p.grad for p in trained(task.quantized).values()]
     pairs = list(zip(gradients, wanted, strict=True))
     assert len(pairs) == 4 and all(torch.equal(*pair) for pair in pairs)
     assert task.quantized[3].weight.grad is None
@@ -58,7 +58,7 @@ def test_copies_follow_the_parameters_and_keep_gradients_and_taps_to_themselves(
     task, x = task_of_seven()
     copy = sharing(task.quantized)
     with torch.no_grad():
-        for parameter in trained(task.quantized):
+        for parameter in trained(task.quantized).values():
             parameter.add_(0.1)
         assert torch.equal(copy(x), task.quantized(x))
     copy(x).sum().backward()
@@ -89,3 +89,19 @@ def test_of_a_shared_layer_the_copy_shares_too():
     layer = nn.Linear(2, 2)
     copy = sharing(nn.Sequential(layer, nn.ReLU(), layer))
     assert copy[0] is copy[2] and copy[0].weight.data_ptr() == layer.weight.data_ptr()
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 1), (2, 3)])
+def test_chunks_are_read_as_they_are_needed(count, most):
+    task, x = task_of_seven()
+    read, done = [], []
+
+    def chunks():
+        for chunk in chunks_of(x):
+            read.append(chunk)
+            yield chunk
+
+    for value in SideBySide(task, count).each(loss, chunks()):
+        done.append(value)
+        assert len(read) - len(done) < most
+    assert len(done) == 4
