@@ -28,6 +28,11 @@ class Place:
     behind: bool = False
 
     @property
+    def name(self) -> str:
+        """MODULE or MODULE:output; no module has a colon in its name."""
+        return f"{self.module}:output" if self.behind else self.module
+
+    @property
     def attribute(self) -> str:
         """Name of the quantizer in the module."""
         return OUTPUT if self.behind else INPUT

@@ -44,7 +44,7 @@ class Plan:
     Attributes:
         places: by name.
         feeds: names of the places that a layer's input comes from, by layer.
-        left_out: {layer, or layer + ".output": reason} of those that stay in floating point.
+        left_out: {layer, or layer + ":output": reason} of those that stay in floating point.
     """
 
     places: Mapping[str, Place]
@@ -92,7 +92,7 @@ def at_inputs(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) ->
 
 
 def at_outputs(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) -> Plan:
-    """Behind the modules that make what enters or leaves layers, under MODULE.output.
+    """Behind the modules that make what enters or leaves layers, under MODULE:output.
 
     What no module gives as it is (the image, a mean taken by a function) is quantized at the
     doors of the layers that it enters.
@@ -118,7 +118,7 @@ def at_outputs(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) -
             if left.modules and value not in ends:
                 places |= [_behind(left.modules[0])]
             elif value not in ends:
-                left_out[f"{name}.output"] = UNSEEN
+                left_out[f"{name}:output"] = UNSEEN
     return Plan(places, feeds, left_out)
 
 
@@ -129,7 +129,8 @@ PLACEMENTS: Mapping[str, Callable[[nn.Module, Mapping[str, Layer], Tensor], Plan
 
 
 def _behind(module: str) -> tuple[str, Place]:
-    return f"{module}.output", Place(module, behind=True)
+    place = Place(module, behind=True)
+    return place.name, place
 
 
 def _exact(value: Value) -> bool:

@@ -139,11 +139,13 @@ class QuantizeActivations:
 
 def with_activations(module: nn.Module, activations: Artifact) -> nn.Module:
     """A copy of `module` whose activations are quantized."""
-    places = {
-        name: Place(place["module"], place["behind"])
-        for name, place in activations.record["places"].items()
-    }
-    return inserted(module, places, grids_of(activations))
+    return inserted(module, places_of(activations), grids_of(activations))
+
+
+def places_of(activations: Artifact) -> dict[str, Place]:
+    """Where the quantizers are, by the names of their grids."""
+    recorded = activations.record["places"]
+    return {name: Place(place["module"], place["behind"]) for name, place in recorded.items()}
 
 
 def grids_of(activations: Artifact) -> dict[str, TensorGrid]:

@@ -157,7 +157,7 @@ class TrainRounding:
                 f"{name}/loss": problem.loss(grid.decode(codes).detach()),
             }
         for place, quantizer in activations.items():
-            tensors[f"activation/{place.module}/{place.behind}"] = quantizer.grid().scale
+            tensors[f"activation/{place.name}"] = quantizer.grid().scale
         tensors |= {f"bias/{n}": p.detach() for n, p in biases_of(quantized).items()}
         curve = [[None if math.isnan(v) else v for v in row] for row in module.curve.tolist()]
         best, step = module.best

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipelines.artifacts import Artifact
+from pipelines.stages.activations import places_of
 from pipelines.stages.quantize import QuantizedWeights
 
 
@@ -31,7 +32,7 @@ def trained_statistics(statistics: Artifact, trained: Artifact) -> Artifact:
 def trained_activations(activations: Artifact, trained: Artifact) -> Artifact:
     """The same grids of activations with the trained step sizes."""
     scales = {
-        f"{name}.act_scale": trained.tensors[f"activation/{place['module']}/{place['behind']}"]
-        for name, place in activations.record["places"].items()
+        f"{name}.act_scale": trained.tensors[f"activation/{place.name}"]
+        for name, place in places_of(activations).items()
     }
     return replace(activations, tensors={**activations.tensors, **scales}, key=trained.key)

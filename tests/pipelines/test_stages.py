@@ -290,7 +290,7 @@ def test_activations_can_be_quantized_where_they_are_made(obliq, chain, outcome)
     assert bits.pop("stem.0") == bits.pop("classifier") == 8 and set(bits.values()) == {3}
     tensors = load_file(found.folder / "weights.safetensors")
     told = {n.removesuffix(".act_bits"): int(b) for n, b in tensors.items() if ".act_bits" in n}
-    behind = {f"{block}.2.output" for block in ("stem", "depthwise", "pointwise", "down", "last")}
+    behind = {f"{block}.2:output" for block in ("stem", "depthwise", "pointwise", "down", "last")}
     doors = {"stem.0": 8, "classifier": 8}  # the image; a mean by a function
     assert told == {**dict.fromkeys(behind, 3), **doors}
     assert all(tensors[f"{name}.act_scale"] > 0 for name in told)

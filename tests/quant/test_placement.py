@@ -81,14 +81,14 @@ def test_inputs_that_do_not_come_through_the_door_are_named():
 def test_what_enters_or_leaves_layers_is_quantized_where_it_is_made(inplace):
     found = plan(Residual(inplace).eval(), at_outputs)
     behind = ["stem.2", "act", "second", "shortcut"]
-    wanted = {f"{name}.output": Place(name, behind=True) for name in behind}
+    wanted = {f"{name}:output": Place(name, behind=True) for name in behind}
     doors = {name: Place(name) for name in ("stem.0", "head")}  # the image; a mean by a function
     assert dict(found.places) == {**doors, **wanted}
     assert found.feeds == {
         "stem.0": ("stem.0",),
-        "first": ("stem.2.output",),
-        "second": ("act.output",),
-        "shortcut": ("stem.2.output",),
+        "first": ("stem.2:output",),
+        "second": ("act:output",),
+        "shortcut": ("stem.2:output",),
         "head": ("head",),
     }
     assert found.left_out == {}
@@ -106,10 +106,10 @@ def test_the_summands_of_a_residual_sum_lie_on_their_grids_then():
         return grids[name].round(x)
 
     with torch.no_grad():
-        x = F.max_pool2d(on("stem.2.output", model.stem(on("stem.0", IMAGES))), 2)
-        y = on("act.output", F.silu(model.norm(model.first(x))))
-        y = on("second.output", model.second(F.pad(y, (1, 1, 1, 1))))
-        x = F.relu(y + on("shortcut.output", model.shortcut(x)))
+        x = F.max_pool2d(on("stem.2:output", model.stem(on("stem.0", IMAGES))), 2)
+        y = on("act:output", F.silu(model.norm(model.first(x))))
+        y = on("second:output", model.second(F.pad(y, (1, 1, 1, 1))))
+        x = F.relu(y + on("shortcut:output", model.shortcut(x)))
         expected = model.head(on("head", torch.cat([x, x.flip(3)], 1).mean((2, 3))))
         assert torch.equal(quantized(IMAGES), expected)
 
@@ -146,22 +146,43 @@ class Conv(nn.Module):
 
 def test_parts_of_a_concatenation_are_quantized_where_they_are_made():
     found = plan(Several().eval(), at_outputs)
-    assert found.feeds["both"] == found.feeds["ends.1"] == ("a.output", "b.output")
-    assert found.places["a.output"] == Place("a", behind=True), "the module that all share cannot"
+    assert found.feeds["both"] == found.feeds["ends.1"] == ("a:output", "b:output")
+    assert found.places["a:output"] == Place("a", behind=True), "the module that all share cannot"
 
 
 def test_functions_without_a_module_are_met_at_doors_or_named():
     found = plan(Several().eval(), at_outputs)
-    assert found.feeds["bare"] == ("bare",) and "both.output" in found.left_out
-    assert found.places["bare.output"] == Place("bare", behind=True)
+    assert found.feeds["bare"] == ("bare",) and "both:output" in found.left_out
+    assert found.places["bare:output"] == Place("bare", behind=True)
     assert not any(name.startswith("ends") and p.behind for name, p in found.places.items())
 
 
 def test_inputs_beyond_the_door_can_be_quantized_behind_what_makes_them():
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(2))
     found = plan(Attention().eval(), at_outputs, x)
-    assert found.feeds == {"cross": ("norm.output",), "out": ("cross.output",)}
-    assert list(found.left_out) == ["cross.output"], "its module adds to it before it gives it"
+    assert found.feeds == {"cross": ("norm:output",), "out": ("cross:output",)}
+    assert list(found.left_out) == ["cross:output"], "its module adds to it before it gives it"
+
+
+class Named(nn.Module):
+    """A layer called "output", whose input is made by a function, in a module whose output counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.output = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return F.relu(self.output(2 * x))
+
+
+def test_a_layer_called_output_is_not_taken_for_an_output():
+    torch.manual_seed(0)
+    found = plan(nn.Sequential(Named(), nn.Linear(8, 3)).eval(), at_outputs, torch.randn(2, 8))
+    assert dict(found.places) == {
+        "0.output": Place("0.output"),
+        "0:output": Place("0", behind=True),
+    }
+    assert found.feeds == {"0.output": ("0.output",), "1": ("0:output",)}
 
 
 class Sums(TorchFunctionMode):
