@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import nn
+
 from evaluation.images import ImageData
 from pipelines import memory
 from pipelines.artifacts import Artifact, Keyed
@@ -138,6 +140,24 @@ class Running:
     def images(self) -> Keyed[ImageData]:
         """Those to calibrate on."""
         return Keyed(self.chain.data, self.chain.data.calibration_key)
+
+    @property
+    def evaluation(self) -> Keyed[ImageData]:
+        """Those to evaluate on."""
+        return Keyed(self.chain.data, self.chain.data.evaluation_key)
+
+    @property
+    def reference(self) -> Keyed[nn.Module | None]:
+        """The float network, for others to be held against."""
+        return Keyed(self.network.module, self.network.key)
+
+    def evaluated(self, module: Keyed[nn.Module], reference: Keyed[nn.Module | None]) -> Artifact:
+        """What the evaluation images give."""
+        return self.store.run(self.chain.evaluate, module, reference, self.evaluation, self.machine)
+
+    def float_outputs(self) -> Artifact:
+        """What they give in the float network."""
+        return self.evaluated(Keyed(self.network.module, self.network.key), Keyed(None, ""))
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from evaluation.images import ImageData
 from pipelines import origin
 from pipelines.artifacts import Keyed
@@ -53,7 +51,6 @@ def evaluate(running: Running, made: Made) -> dict[str, Any]:
     """The baseline, the evaluation images, the report: results.json."""
     chain, store, machine, log = running.chain, running.store, running.machine, running.log
     network, tracker, about = running.network, running.tracker, running.about
-    evaluation = Keyed(chain.data, chain.data.evaluation_key)
 
     baseline = chain.baseline.run(store, made.weights, made.allocation.bits, machine)
     took = sum(layer.seconds for layer in baseline.values())
@@ -65,14 +62,9 @@ def evaluate(running: Running, made: Made) -> dict[str, Any]:
         "OBQ, an estimate from some rows" if guessed else "OBQ, all rows",
     )
 
-    reference: Keyed[nn.Module | None] = Keyed(network.module, network.key)
-    float_outputs, uncorrected, outputs = (
-        store.run(chain.evaluate, module, other, evaluation, machine)
-        for module, other in (
-            (reference, Keyed(None, "")),
-            (made.uncorrected, reference),
-            (made.best, reference),
-        )
+    reference, float_outputs = running.reference, running.float_outputs()
+    uncorrected, outputs = (
+        running.evaluated(module, reference) for module in (made.uncorrected, made.best)
     )
     evaluated = {found.key: found for found in (float_outputs, uncorrected, outputs)}.values()
     log.stage(
@@ -81,7 +73,7 @@ def evaluate(running: Running, made: Made) -> dict[str, Any]:
         all(found.cached for found in evaluated),
     )
 
-    pictures = store.run(chain.pictures, reference, made.best, evaluation, machine)
+    pictures = store.run(chain.pictures, reference, made.best, running.evaluation, machine)
 
     assert made.sensitivity is not None  # it is only left out with an objective
     found = Findings(

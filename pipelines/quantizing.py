@@ -22,6 +22,7 @@ from pipelines.stages.calibrate import layers_of
 from pipelines.stages.eptq_result import trained_activations, trained_statistics, trained_weights
 from pipelines.stages.quantize import QuantizedWeights
 from pipelines.stages.solve import wants_importance
+from pipelines.store import TakenError
 from quant.layers import Layer
 
 
@@ -55,7 +56,7 @@ def quantize(running: Running) -> Made:
     chain, store, machine, log = running.chain, running.store, running.machine, running.log
     network, images = running.network, running.images
 
-    calibration = store.run(chain.calibrate, network, images, machine)
+    calibration = _calibrated(running)
     layers = layers_of(calibration)
     log.artifact("calibrate", calibration, f"{len(layers)} layers")
 
@@ -152,6 +153,21 @@ def quantize(running: Running) -> Made:
         best=best,
         uncorrected=quantized,
     )
+
+
+def _calibrated(running: Running) -> Artifact:
+    """The calibration. While another run is at it, this one does what needs none."""
+    chain, store = running.chain, running.store
+    given = running.network, running.images, running.machine
+    if not running.machine.ranks.several:
+        try:
+            return store.hasty.run(chain.calibrate, *given)
+        except TakenError:
+            for moments in chain.batchnorm.prepared_by():
+                store.run(moments, *given)
+            if chain.objective is None:
+                running.float_outputs()
+    return store.run(chain.calibrate, *given)
 
 
 def _range(bits: Mapping[str, int]) -> str:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
@@ -35,6 +35,8 @@ from pipelines.disk import checksum, storing, write_through
 from pipelines.ranks import Ranks
 
 FILES = ("tensors.safetensors", "record.json")  # of an artifact, beside done.json
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 WORTH = 1.0  # seconds of computing that are worth the milliseconds of writing through to the disk
 
 
@@ -47,6 +49,10 @@ class Input(Protocol):
         ...
 
 
+class TakenError(Exception):
+    """Another run is computing this artifact."""
+
+
 @dataclass(frozen=True)
 class Store:
     """Artifacts by what they were computed from.
@@ -55,11 +61,13 @@ class Store:
         root: folder, made when it is not there.
         say: told when this run waits for another one, or finds a damaged artifact.
         ranks: this process among those of its run.
+        patient: wait for other runs that compute what is wanted; else raise a TakenError.
     """
 
     root: Path
     say: Callable[[str], None] = lambda message: None
     ranks: Ranks = field(default_factory=Ranks)
+    patient: bool = True
 
     def run(self, stage: Any, *inputs: Input) -> Artifact:
         """`stage.run(*inputs)`, or what an earlier run of it left here.
@@ -116,29 +124,58 @@ class Store:
             costs: of each, in any unit.
             advance: told of each that is done, whoever did it.
         """
-        alone = self.alone
+
+        def compute(store: Store, given: tuple[Input, ...]) -> Artifact:
+            return store.run(stage, *given)
+
         if not self.ranks.several:
-            found = []
-            for given in inputs:
-                found.append(alone.run(stage, *given))
-                advance(1)
-            return found
+            return self.in_any_order(compute, inputs, advance)
+        alone = self.alone
         cached = self.ranks.agree([alone.has(stage, *i) for i in inputs])
         missing = [n for n, there in enumerate(cached) if not there]
         advance(len(inputs) - len(missing))
         share = self.ranks.mine([costs[n] for n in missing])
-        for n in share:
-            alone.run(stage, *inputs[missing[n]])
-            advance(1)
+        self.in_any_order(compute, [inputs[missing[n]] for n in share], advance)
         self.ranks.gather(None)  # all are done
         advance(len(missing) - len(share))
         pairs = zip(inputs, cached, strict=True)
         return [replace(alone.run(stage, *i), cached=there) for i, there in pairs]
 
+    def in_any_order(
+        self,
+        work: Callable[[Store, Item], Result],
+        items: Iterable[Item],
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> list[Result]:
+        """work(store, item) for each, by this process alone.
+
+        What another run is at meanwhile comes last: two runs that want the same go on side by side
+        instead of waiting for each other item by item.
+        """
+        left: dict[int, Item] = dict(enumerate(items))
+        found: dict[int, Result] = {}
+        while left:
+            before = len(left)
+            for number, item in list(left.items()):
+                with suppress(TakenError):
+                    found[number] = work(self.hasty, item)
+                    del left[number]
+                    advance(1)
+            if len(left) == before:
+                number = min(left)
+                found[number] = work(self.alone, left.pop(number))
+                advance(1)
+        return [found[number] for number in sorted(found)]
+
     @property
     def alone(self) -> Store:
         """The same, for what one process computes without the others."""
         return replace(self, ranks=Ranks())
+
+    @property
+    def hasty(self) -> Store:
+        """`alone`, but not waiting for another run."""
+        return replace(self.alone, patient=False)
 
     def _scratch(self, stage: Any, folder: Path) -> dict[str, Path]:
         wanted = "scratch" in inspect.signature(stage.run).parameters
@@ -193,6 +230,8 @@ class Store:
                 waited = False
             except Timeout:
                 waited = True
+        if waited and not self.patient:
+            raise TakenError(folder.parent.name)
         if waited:
             self.say(f"another run is computing {folder.parent.name}: waiting for it")
             lock.acquire()

@@ -19,6 +19,7 @@ from pipelines.machine import Machine
 from pipelines.stages.quantize import QuantizedWeights
 from pipelines.stages.solve import LayerInput, SolveLayer, effort, evenly
 from pipelines.store import Store
+from pipelines.threads import solving
 from quant.problem import inverse_root
 
 
@@ -67,21 +68,18 @@ class Baseline:
         """The baseline of every layer, by name; each process computes that of its share."""
         names, ranks = list(weights.inputs), machine.ranks
 
-        def layer(name: str) -> LayerBaseline:
+        def layer(store: Store, name: str) -> LayerBaseline:
             width = Keyed(bits[name], str(bits[name]))
-            return self._layer(store.alone, weights.inputs[name], width, weights.solutions[name])
+            return self._layer(store, weights.inputs[name], width, weights.solutions[name])
 
-        share = ranks.mine([effort(weights.inputs[name].layer) for name in names])
-        results = {}
+        share = [names[i] for i in ranks.mine([effort(x.layer) for x in weights.inputs.values()])]
         with machine.screen.bar("OBQ baseline", len(share)) as advance:
-            for i in share:
-                results[names[i]] = layer(names[i])
-                advance(1)
+            results = dict(zip(share, store.in_any_order(layer, share, advance), strict=True))
         if not ranks.several:
             return results
         own = {name: found.cached for name, found in results.items()}
         cached = {name: there for part in ranks.gather(own) for name, there in part.items()}
-        return {name: replace(layer(name), cached=cached[name]) for name in names}
+        return {name: replace(layer(store.alone, name), cached=cached[name]) for name in names}
 
     def _layer(
         self, store: Store, given: LayerInput, bits: Keyed[int], solution: Artifact
@@ -120,10 +118,11 @@ class TimeInverse:
     def run(self, layer: Keyed[LayerInput]) -> Artifact:
         """Record: seconds of one H^-1."""
         problem = layer.value.problem()
-        start = time.perf_counter()
-        U = inverse_root(problem.prepared(self.damping).H, problem.W.dtype)
-        U.mT @ U
-        return Artifact({}, {"seconds": time.perf_counter() - start})
+        with solving(layer.value.layer):
+            start = time.perf_counter()
+            U = inverse_root(problem.prepared(self.damping).H, problem.W.dtype)
+            U.mT @ U
+            return Artifact({}, {"seconds": time.perf_counter() - start})
 
 
 def estimate(seconds: float, shared: float, rows: int, total: int) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from queue import SimpleQueue
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.stages.eptq_loss import Task
+from pipelines.threads import at_most
 
 Chunk = tuple[Tensor, Tensor]  # images, and their numbers
 Found = TypeVar("Found")
@@ -59,7 +59,8 @@ class SideBySide:
                 self.free.put(task)
 
         pending: deque[Future[Found]] = deque()
-        with share_of_cores(len(self.tasks)), ThreadPoolExecutor(len(self.tasks)) as pool:
+        share = at_most(torch.get_num_threads() // len(self.tasks))
+        with share, ThreadPoolExecutor(len(self.tasks)) as pool:
             for chunk in chunks:
                 pending.append(pool.submit(run, chunk))
                 if len(pending) > len(self.tasks):
@@ -99,14 +100,3 @@ def sharing(network: nn.Module) -> nn.Module:
     for mine, theirs in zip(copy.parameters(), network.parameters(), strict=True):
         mine.data, mine.grad = theirs.data, None
     return copy
-
-
-@contextmanager
-def share_of_cores(count: int) -> Iterator[None]:
-    """While active, threads that start compute with a part of this process's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

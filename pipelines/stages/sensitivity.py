@@ -12,6 +12,7 @@ from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.solve import FitGrid, LayerInput, effort, float_inputs
+from pipelines.threads import solving
 from quant.sensitivity import clustering, heatmap, sensitivity
 
 PICTURE = (128, 256)  # rows and columns of a stored heatmap, at most
@@ -54,6 +55,10 @@ class Sensitivity:
 
     def _layer(self, given: LayerInput, bits: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors by kind, figures) of one layer."""
+        with solving(given.layer):
+            return self._judged(given, bits)
+
+    def _judged(self, given: LayerInput, bits: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raw = given.problem()
         try:
             problem = raw.prepared(self.damping)

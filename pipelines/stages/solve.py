@@ -14,6 +14,7 @@ from evaluation import samples
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.models.network import Network
 from pipelines.stages.calibrate import layers_of
+from pipelines.threads import solving
 from quant.grid import Grid
 from quant.hessian import centred
 from quant.layers import Layer, from_matrix, to_matrix
@@ -95,16 +96,20 @@ class SolveLayer:
 
         The loss is (w - q) H (w - q)^T with the Hessian as calibrated, not the damped one.
         """
+        with solving(layer.value.layer):
+            return self._solved(layer.value, bits.value)
+
+    def _solved(self, given: LayerInput, bits: int) -> Artifact:
         try:
-            problem = layer.value.problem()
-            grid = layer.value.grid(self.fit_grid, problem.W, bits.value)
-            if layer.value.rows is not None:
-                problem, grid = problem.take_rows(layer.value.rows), grid.rows(layer.value.rows)
+            problem = given.problem()
+            grid = given.grid(self.fit_grid, problem.W, bits)
+            if given.rows is not None:
+                problem, grid = problem.take_rows(given.rows), grid.rows(given.rows)
             start = time.perf_counter()
             Q = self.method(problem.prepared(self.damping), grid)
             seconds = time.perf_counter() - start
         except Exception as err:
-            err.add_note(f"in layer {layer.value.layer.name}")
+            err.add_note(f"in layer {given.layer.name}")
             raise
         codes = grid.codes(Q)
         small = torch.uint8 if grid.bits <= 8 else torch.int32

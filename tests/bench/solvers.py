@@ -33,6 +33,7 @@ from pipelines.machine import Machine
 from pipelines.stages.baseline import TimeInverse, estimate
 from pipelines.stages.solve import LayerInput, evenly, float_inputs
 from pipelines.store import Store
+from pipelines.threads import solving
 from quant.grid import Grid
 from quant.methods import gptq, row_parallel, rtn
 from quant.order import ORDERS
@@ -110,9 +111,11 @@ def quality(name: str) -> dict[tuple[str, int], float]:
         ready = problem.prepared(setting.damping)
         for bits in BITS:
             grid = setting.fit_grid(whole.W, bits).rows(rows)
-            losses = {
-                v: max(float(problem.loss(m(ready, grid)).sum()), 1e-30) for v, m in methods.items()
-            }
+            with solving(layer.layer):
+                losses = {
+                    v: max(float(problem.loss(m(ready, grid)).sum()), 1e-30)
+                    for v, m in methods.items()
+                }
             for v, loss in losses.items():
                 logs[v, bits] += math.log(loss / losses["obq"]) / len(layers)  # type: ignore[assignment]
     return dict(logs)
@@ -134,9 +137,10 @@ def speed() -> tuple[dict[str, float], int, int]:
         grid = setting.fit_grid(problem.W, BITS[0])
         for v, method in timed.items():
             rows = evenly(max(1, int(WORK / c**3)), r) if v == "obq" else evenly(r, r)
-            start = time.perf_counter()
-            method(problem.take_rows(rows).prepared(setting.damping), grid.rows(rows))
-            took = time.perf_counter() - start
+            with solving(first[shape].layer):
+                start = time.perf_counter()
+                method(problem.take_rows(rows).prepared(setting.damping), grid.rows(rows))
+                took = time.perf_counter() - start
             if len(rows) < r:  # the inverse is paid once a layer
                 shared = TimeInverse(setting.damping).run(Keyed(first[shape], "")).record["seconds"]
                 took = estimate(took, shared, len(rows), r)
@@ -171,9 +175,10 @@ def main() -> None:
     console = Console(width=max(100, 30 + 22 * (len(known) + 1)))
     console.print(table)
     if total:
+        most = torch.get_num_threads()
         console.print(
             f"OBQ's seconds are an estimate: {ran} of {total} rows ran; {ROWS} rows of every layer "
-            f"for the losses. {torch.get_num_threads()} threads."
+            f"for the losses. A thread for every million weights of a layer, {most} at most."
         )
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +17,9 @@ import pytest
 import torch
 
 import pipelines.store
+from pipelines import fingerprint
 from pipelines.artifacts import Artifact, Keyed
-from pipelines.store import Store
+from pipelines.store import Store, TakenError
 
 runs: list[str] = []
 
@@ -331,6 +334,67 @@ def test_of_two_runs_one_computes_and_the_other_waits_for_it(worker, tmp_path):
     assert answer.get(timeout=120) == (first.pid, False, numbers)
     assert other_answer.get(timeout=120) == (first.pid, True, numbers)
     assert (tmp_path / "started").read_text().split() == [str(first.pid)]
+
+
+@pytest.fixture
+def elsewhere(store):
+    """Takes the lock of Double(2.0, {}) on a number, as another run does; gives its release."""
+    taken = []
+
+    def take(number):
+        key = fingerprint.key(Double(2.0, {}), [f"n{number}", ""])
+        path = store.root / "Double" / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        taken.append(path.open("w"))
+        fcntl.flock(taken[-1], fcntl.LOCK_EX)
+        return taken[-1].close
+
+    yield take
+    for file in taken:
+        file.close()
+
+
+NUMBERS = [1.0, 2.0, 3.0, 4.0]
+
+
+def numbered(numbers):
+    return [(Keyed(n, f"n{n}"), Keyed(None, "")) for n in numbers]
+
+
+def test_of_several_results_those_that_another_run_is_at_come_last(store, said, elsewhere):
+    release, done = elsewhere(2.0), []
+
+    def advance(count):
+        done.extend([count])
+        if len(done) == 3:
+            release()
+
+    found = store.run_each(Double(2.0, {}), numbered(NUMBERS), [1.0] * 4, advance)
+    assert done == [1, 1, 1, 1], "it would have waited for ever for the second one"
+    assert [float(a.tensors["x"][0]) for a in found] == [2.0, 4.0, 6.0, 8.0]
+    assert not said and len(runs) == 4
+
+
+def test_what_nobody_else_is_left_to_do_is_waited_for(store, said, elsewhere):
+    def hold():
+        time.sleep(0.3)
+        release()
+
+    release = elsewhere(1.0)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    found = store.run_each(Double(2.0, {}), numbered([1.0]), [1.0])
+    thread.join()
+    assert [float(a.tensors["x"][0]) for a in found] == [2.0]
+    assert said == ["another run is computing Double: waiting for it"]
+
+
+def test_a_hasty_store_says_that_another_run_is_at_it(store, elsewhere):
+    release = elsewhere(3.0)
+    with pytest.raises(TakenError, match="Double"):
+        double(store.hasty)
+    release()
+    assert not double(store.hasty).cached and double(store.hasty).cached
 
 
 def test_a_killed_run_leaves_neither_half_a_result_nor_a_lock(worker, tmp_path):

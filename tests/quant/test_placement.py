@@ -165,7 +165,7 @@ def test_inputs_beyond_the_door_can_be_quantized_behind_what_makes_them():
 
 
 class Named(nn.Module):
-    """A layer called "output", whose input is made by a function, in a module whose output counts."""
+    """A layer called "output", fed by a function, in a module whose own output counts."""
 
     def __init__(self):
         super().__init__()
