@@ -18,6 +18,7 @@ from quant.mixed.space import Config, Space
 
 Meets = Callable[[Config], bool]
 Search = Callable[[Space, Meets], Config | None]
+REST = 1 / 32  # of what could still be saved: how far apart budgets are at the end
 
 
 class _Best:
@@ -77,12 +78,18 @@ def greedy(space: Space, meets: Meets) -> Config | None:
 
 
 def quadratic(
-    space: Space, meets: Meets, rounds: int = 12, seconds: float = 5, steps: int = 16
+    space: Space,
+    meets: Meets,
+    rounds: int = 12,
+    seconds: float = 5,
+    steps: int = 16,
+    misses: int = 6,
 ) -> Config | None:
     """The least predicted loss under a budget, and the least budget that meets the target.
 
-    What a few hundred images say is not quite monotone in the budget; so the uniform widths below
-    are asked about too, and single layers are lowered further from there, as `greedy` does.
+    What a few hundred images say is not quite monotone in the budget. So the uniform widths below
+    are asked about too, then budgets that are smaller and smaller; and single layers are lowered
+    further from there, as `greedy` does.
 
     Args:
         space: with couplings, or without them (then a knapsack).
@@ -90,6 +97,7 @@ def quadratic(
         rounds: of bisecting the budget, at most.
         seconds: that one integer programme may take, see `cheapest_loss`.
         steps: of lowering single layers at the end, at most.
+        misses: so many budgets below the best one miss, and that is the end.
     """
     best = _Best(space, meets)
     if not best.meets(space.widest):
@@ -109,6 +117,7 @@ def quadratic(
             low = budget
     assert best.config is not None  # the widest one at least
     _uniform(best, space.cost(best.config))
+    _below(best, seconds, misses)
     _lower_one_by_one(best, best.config, steps)
     return best.config
 
@@ -119,6 +128,20 @@ def _uniform(best: _Best, below: float) -> None:
         config = (width,) * len(best.space.names)
         if best.space.cost(config) >= below or best.meets(config):
             return
+
+
+def _below(best: _Best, seconds: float, misses: int) -> None:
+    """Ask about budgets below the best cost, a part of the rest apart, anew below each that meets.
+
+    The rest is what the narrowest configuration would save.
+    """
+    space, missed = best.space, 0
+    least = space.cost(space.narrowest)
+    while missed < misses:
+        assert best.config is not None  # see `quadratic`
+        cost = space.cost(best.config)
+        best.meets(cheapest_loss(space, cost - REST * (missed + 1) * (cost - least), seconds))
+        missed = 0 if space.cost(best.config) < cost else missed + 1
 
 
 def _lower_one_by_one(best: _Best, current: Config, steps: int | None = None) -> None:

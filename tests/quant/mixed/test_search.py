@@ -1,6 +1,7 @@
 """Searches and the integer programme against trying every configuration."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -115,6 +116,26 @@ def test_the_quadratic_search_never_ends_above_a_uniform_width_that_meets_the_ta
     assert quadratic(s, good.__contains__) == (1,) * 5
     best = quadratic(s, lambda config: config in good or config == (1, 1, 1, 1, 0))
     assert best == (1, 1, 1, 1, 0), "single layers are lowered from there"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_budget_that_misses_is_not_the_end_where_a_smaller_one_meets(seed):
+    s, asked = space(N=6, seed=seed, widths=(2, 3, 4, 6, 8)), set()
+    limit = s.predicted(s.narrowest) / 10
+    search = partial(quadratic, s, seconds=0.2, steps=0)
+
+    def as_predicted(config):
+        asked.add(config)
+        return s.predicted(config) <= limit
+
+    plain = s.cost(search(as_predicted, misses=0))
+
+    def luckily(config):
+        luck = config not in asked and 0.7 * plain < s.cost(config) < 0.97 * plain
+        return luck or s.predicted(config) <= limit
+
+    assert s.cost(search(luckily, misses=0)) == plain
+    assert s.cost(search(luckily)) < 0.97 * plain
 
 
 def test_bisection_lowers_a_prefix_of_the_order():
