@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -49,14 +50,17 @@ def running(store, float_outputs, objective=None):
 
 @pytest.fixture
 def taken(tmp_path):
-    """Another run has the lock of the calibration; an open file, to be closed."""
+    """Another run has the lock of the calibration: an open file, to be closed, or after a while."""
     order.clear()
     key = fingerprint.key(CALIBRATE, ["network", "images", ""])
     path = tmp_path / "Named" / f"{key}.lock"
     path.parent.mkdir(parents=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        timer = threading.Timer(20, file.close)
+        timer.start()
         yield file
+        timer.cancel()
 
 
 def test_while_another_run_calibrates_the_float_network_is_evaluated(taken, tmp_path):

@@ -338,8 +338,11 @@ def test_of_two_runs_one_computes_and_the_other_waits_for_it(worker, tmp_path):
 
 @pytest.fixture
 def elsewhere(store):
-    """Takes the lock of Double(2.0, {}) on a number, as another run does; gives its release."""
-    taken = []
+    """Takes the lock of Double(2.0, {}) on a number, as another run does; gives its release.
+
+    Who waits for it all the same goes on after a while.
+    """
+    taken, timers = [], []
 
     def take(number):
         key = fingerprint.key(Double(2.0, {}), [f"n{number}", ""])
@@ -347,10 +350,13 @@ def elsewhere(store):
         path.parent.mkdir(parents=True, exist_ok=True)
         taken.append(path.open("w"))
         fcntl.flock(taken[-1], fcntl.LOCK_EX)
+        timers.append(threading.Timer(20, taken[-1].close))
+        timers[-1].start()
         return taken[-1].close
 
     yield take
-    for file in taken:
+    for timer, file in zip(timers, taken, strict=True):
+        timer.cancel()
         file.close()
 
 
@@ -370,7 +376,7 @@ def test_of_several_results_those_that_another_run_is_at_come_last(store, said, 
             release()
 
     found = store.run_each(Double(2.0, {}), numbered(NUMBERS), [1.0] * 4, advance)
-    assert done == [1, 1, 1, 1], "it would have waited for ever for the second one"
+    assert done == [1, 1, 1, 1]
     assert [float(a.tensors["x"][0]) for a in found] == [2.0, 4.0, 6.0, 8.0]
     assert not said and len(runs) == 4
 
