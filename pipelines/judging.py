@@ -75,12 +75,13 @@ def evaluate(running: Running, made: Made) -> dict[str, Any]:
 
     pictures = store.run(chain.pictures, reference, made.best, running.evaluation, machine)
 
-    assert made.sensitivity is not None  # it is only left out with an objective
+    assert made.sensitivity is not None and made.predicted is not None  # there is no objective
     found = Findings(
         network=network,
         data=chain.data,
         calibration=made.calibration,
         sensitivity=made.sensitivity,
+        predicted=made.predicted,
         weights=made.weights,
         baseline=baseline,
         statistics=made.statistics,

@@ -8,6 +8,7 @@ MobileNet on a processor. See mallopt(3), malloc_trim(3).
 from __future__ import annotations
 
 import ctypes
+import gc
 from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # as <malloc.h> numbers them
@@ -28,6 +29,16 @@ def keep_freed(largest: int = INFERENCE) -> None:
         libc.mallopt(TRIM_THRESHOLD, NEVER)
         if not libc.mallopt(MMAP_THRESHOLD, largest):  # older versions of glibc take no more than
             libc.mallopt(MMAP_THRESHOLD, TRAINING)
+
+
+def settle() -> None:
+    """Leave what is there now, most of it imported modules, out of all garbage collections.
+
+    They are a million objects, and looking through them again and again takes seconds of a sweep.
+    Only the first call does it: later ones would keep garbage.
+    """
+    if not gc.get_freeze_count():
+        gc.freeze()
 
 
 def give_back() -> None:

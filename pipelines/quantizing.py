@@ -31,7 +31,7 @@ class Made:
     """What the stages gave.
 
     Attributes:
-        sensitivity: None in a search over settings: it is only for the report.
+        sensitivity, predicted: None in a search over settings: they are only for the report.
         statistics: corrected ones; with trained biases, if any.
         activations: grids of the layers' inputs; None: they stay in floating point.
         trained: of the rounding; None: it was not.
@@ -43,6 +43,7 @@ class Made:
     layers: Mapping[str, Layer]
     allocation: Allocation
     sensitivity: Artifact | None
+    predicted: Artifact | None
     weights: QuantizedWeights
     statistics: Artifact
     activations: Artifact | None
@@ -90,10 +91,15 @@ def quantize(running: Running) -> Made:
     known = allocation.cached if searched else store.has(chain.sensitivity, *given)
     log.stage("allocate", allocation.seconds, known, _range(bits))
 
-    sensitivity = None
-    if chain.objective is None:  # it is only for the report
+    sensitivity = predicted = None
+    if chain.objective is None:  # they are only for the report
+        predicted = store.run(chain.sensitivity.prediction, network, calibration, machine, *more)
         sensitivity = store.run(chain.sensitivity, *given)
-        log.artifact("sensitivity", sensitivity)
+        log.stage(
+            "sensitivity",
+            predicted.seconds + sensitivity.seconds,
+            predicted.cached and sensitivity.cached,
+        )
 
     weights = chain.quantize.run(store, network, images, calibration, bits, machine, importance)
     log.stage("quantize", weights.seconds + weights.collecting, weights.cached)
@@ -146,6 +152,7 @@ def quantize(running: Running) -> Made:
         layers=layers,
         allocation=allocation,
         sensitivity=sensitivity,
+        predicted=predicted,
         weights=weights,
         statistics=statistics,
         activations=activations,

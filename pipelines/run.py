@@ -153,11 +153,12 @@ def chain(
     """Build everything from the settings, then run the chain, in this process."""
     cfg = OmegaConf.create(dict(settings))
     with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
-        from pipelines import ptq, ranks, store_users, typecheck
+        from pipelines import memory, ptq, ranks, store_users, typecheck
         from pipelines.chain import Chain, Run
         from pipelines.store import Store
         from pipelines.tracking import NullTracker
 
+        memory.settle()
         typecheck.check(settings)
         stages = Chain.__dataclass_fields__
         built = Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})

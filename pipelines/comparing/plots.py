@@ -123,7 +123,6 @@ def speedup(facet: Facet) -> Figure | None:
 def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = canvas.blank(SIZE[1], SIZE[0])
     axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.set_xlabel(xlabel)

@@ -33,6 +33,7 @@ class Findings:
     data: ImageData
     calibration: Artifact
     sensitivity: Artifact
+    predicted: Artifact
     weights: QuantizedWeights
     baseline: Mapping[str, LayerBaseline]
     statistics: Artifact
@@ -182,6 +183,7 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
                 "baseline_estimated": base.estimated,
                 "dead_inputs": found.calibration.record["dead_inputs"].get(name, 0),
                 **found.sensitivity.record[name],
+                "predicted_loss": found.predicted.record[name],
             }
         )
     return rows

@@ -1,4 +1,4 @@
-"""Stage: which layers and columns mind quantization, at which bits, and how that clusters."""
+"""Stage: which layers and columns mind quantization at the run's bits, and how that clusters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.solve import FitGrid, LayerInput, effort, float_inputs
-from pipelines.threads import solving
+from pipelines.stages.prediction import PredictLosses, of_each
+from pipelines.stages.solve import FitGrid, LayerInput, float_inputs
 from quant.sensitivity import clustering, heatmap, sensitivity
 
 PICTURE = (128, 256)  # rows and columns of a stored heatmap, at most
@@ -25,7 +25,7 @@ class Sensitivity:
     Attributes:
         fit_grid: (W [g, r, c], bits) -> Grid.
         damping: fraction of the mean Hessian diagonal added to that diagonal.
-        predict_bits: bits at which the loss of every layer is predicted.
+        predict_bits: bits at which `prediction` predicts the loss of every layer.
         inputs: those that the layers will be solved on, see `QuantizeLayers`.
     """
 
@@ -36,6 +36,11 @@ class Sensitivity:
     predict_bits: Sequence[int]
     inputs: str
 
+    @property
+    def prediction(self) -> PredictLosses:
+        """The stage beside this one whose result is the same at all bits."""
+        return PredictLosses(self.fit_grid, self.damping, self.predict_bits, self.inputs)
+
     def run(
         self,
         network: Network,
@@ -45,33 +50,17 @@ class Sensitivity:
         importance: Artifact | None = None,
     ) -> Artifact:
         """Tensors: "columns/<layer>" [g, c] and "heatmap/<layer>". Record: figures by layer."""
+
+        def judged(given: LayerInput) -> tuple[dict[str, Tensor], dict[str, Any]]:
+            problem = given.problem().prepared(self.damping)
+            grid = given.grid(self.fit_grid, problem.W, bits.value[given.layer.name])
+            S = sensitivity(problem, grid)
+            figures = {"sensitivity": float(S.double().sum()), "cluster": clustering(S)}
+            return {"columns": S.sum(1), "heatmap": heatmap(S, *PICTURE)}, figures
+
         layers = float_inputs(network, calibration, self.inputs, importance)
-        names = list(layers)
-        mine = machine.ranks.mine([effort(given.layer) for given in layers.values()])
-        share = {names[i]: self._layer(layers[names[i]], bits.value[names[i]]) for i in mine}
-        found = {k: v for part in machine.ranks.gather(share) for k, v in part.items()}
-        tensors = {f"{kind}/{name}": t for name in names for kind, t in found[name][0].items()}
-        return Artifact(tensors, {name: found[name][1] for name in names})
-
-    def _layer(self, given: LayerInput, bits: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """(tensors by kind, figures) of one layer."""
-        with solving(given.layer):
-            return self._judged(given, bits)
-
-    def _judged(self, given: LayerInput, bits: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        raw = given.problem()
-        try:
-            problem = raw.prepared(self.damping)
-            S = sensitivity(problem, given.grid(self.fit_grid, problem.W, bits))
-        except Exception as err:
-            err.add_note(f"in layer {given.layer.name}")
-            raise
-        grids = {b: given.grid(self.fit_grid, problem.W, b) for b in self.predict_bits}
-        figures = {
-            "sensitivity": float(S.double().sum()),
-            "cluster": clustering(S),
-            "predicted_loss": {
-                str(b): float(raw.loss(grid.round(problem.W)).sum()) for b, grid in grids.items()
-            },
+        found = of_each(layers, judged, machine)
+        tensors = {
+            f"{kind}/{name}": t for name, (kinds, _) in found.items() for kind, t in kinds.items()
         }
-        return {"columns": S.sum(1), "heatmap": heatmap(S, *PICTURE)}, figures
+        return Artifact(tensors, {name: figures for name, (_, figures) in found.items()})

@@ -18,6 +18,7 @@ from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.batchnorm import CorrectStatistics
 from pipelines.stages.calibrate import Calibrate
 from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.prediction import PredictLosses
 from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solve import SolveLayer
 from quant.activations import Place
@@ -196,7 +197,8 @@ def test_the_file_of_weights_decodes_to_the_network_that_was_evaluated(outcome, 
 def test_a_second_run_recomputes_nothing_and_gives_the_same_numbers(
     obliq, outcome, chain, monkeypatch
 ):
-    for stage in (Calibrate, Sensitivity, SolveLayer, CorrectStatistics, Evaluate):
+    stages = (Calibrate, PredictLosses, Sensitivity, SolveLayer, CorrectStatistics, Evaluate)
+    for stage in stages:
         monkeypatch.setattr(stage, "run", lambda *args, **more: pytest.fail("computed again"))
     monkeypatch.setattr(Machine, "predict", lambda *args: pytest.fail("the network was run"))
     second = obliq(*chain["words"])
@@ -212,6 +214,17 @@ def test_a_second_run_recomputes_nothing_and_gives_the_same_numbers(
         load_file(x.folder / "weights.safetensors") for x in (outcome, second)
     )
     assert all(torch.equal(first_file[name], second_file[name]) for name in first_file)
+
+
+def test_another_width_predicts_no_loss_again(obliq, outcome, chain, monkeypatch):
+    monkeypatch.setattr(PredictLosses, "run", lambda *args: pytest.fail("predicted again"))
+    other = obliq(*chain["words"], "bits=2")
+    assert other.status == 0, other.text
+    pairs = list(zip(other.results["layers"], outcome.results["layers"], strict=True))
+    assert any(a["bits"] != b["bits"] for a, b in pairs)
+    for a, b in pairs:
+        assert a["predicted_loss"] == b["predicted_loss"]
+        assert (a["sensitivity"] != b["sensitivity"]) == (a["bits"] != b["bits"])
 
 
 @pytest.mark.slow
