@@ -27,7 +27,7 @@ class Labelled:
 
     transform: Callable[[Image.Image], Tensor]
 
-    def __call__(self, image: Image.Image, label: int, index: int) -> tuple[Tensor, int]:
+    def __call__(self, image: Image.Image, label: int) -> tuple[Tensor, int]:
         return self.transform(image), label
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from evaluation import kept
 from evaluation.samples import Samples
 from evaluation.task import Batch, View
 
@@ -17,19 +18,32 @@ Batches = DataLoader[Batch]
 
 
 class Decoded(Dataset[Any]):
-    """Samples as a network takes them, decoded when asked for."""
+    """Samples as a network takes them, decoded when asked for the first time.
 
-    def __init__(self, samples: Samples, view: View) -> None:
-        self.samples = samples
-        self.view = view
+    Args:
+        samples: to be decoded.
+        view: of the network.
+        source: what the view of a sample depends on beside its id; the same for the same pictures.
+    """
+
+    def __init__(self, samples: Samples, view: View, source: str) -> None:
+        self.samples, self.view = samples, view
+        self.source = source, samples.container or samples.blob
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        if get_worker_info() is not None:  # a loader process ends after its pass
+            return self._decoded(index)
+        return kept.samples.get(
+            (self.source, self.samples.ids[index]), lambda: self._decoded(index)
+        )
+
+    def _decoded(self, index: int) -> tuple[Tensor, Any]:
         samples = self.samples
         image = samples.decode(samples.blob(samples.ids[index]))
-        return self.view(image, samples.labels[index], index)
+        return self.view(image, samples.labels[index])
 
 
 class Numbered(Dataset[tuple[Tensor, int]]):

@@ -177,7 +177,7 @@ class DetectionData(ImageData):
 
         samples = self.evaluation
         image = samples.decode(samples.blob(samples.ids[index]))
-        x, place = self._view(image, samples.labels[index], index)
+        x, place = self._view(image, samples.labels[index])
         panels = {}
         for name, network in networks.items():
             device = next(network.parameters()).device

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from lightning import LightningDataModule
 
+from evaluation import kept
 from evaluation.augmentation import WithCopies
 from evaluation.decoded import Batches, Decoded, Numbered, loader
 from evaluation.samples import Progress, Samples, choose, spread
@@ -106,6 +107,7 @@ class ImageData(LightningDataModule, ImageTask):
         self._copies = copies
         self._data_config = dict(data_config)
         self._view = self.view(data_config)
+        kept.samples.renew()
 
     def check(self, report: Progress | None = None) -> None:
         """Decode every chosen and every evaluation image once.
@@ -171,27 +173,34 @@ class ImageData(LightningDataModule, ImageTask):
         With `first`, only so many of all, at most.
         """
         rest = self.calibration.take(range(len(self.calibration))[start:first])
-        return loader(Decoded(rest, self._view), self.workers, self._calibration_batch_size)
+        return loader(self._decoded(rest), self.workers, self._calibration_batch_size)
 
     def fitting_loader(self, start: int = 0) -> Batches:
         """What weights and statistics are fitted to: the chosen images, then their copies."""
-        images = WithCopies(Decoded(self.calibration, self._view), self._copies, start)
+        images = WithCopies(self._decoded(self.calibration), self._copies, start)
         return loader(images, self.workers, self._calibration_batch_size)
 
     def calibration_batches(self, batches: Sequence[Sequence[int]]) -> Batches:
         """Chosen images by number, batch by batch: (x [b, 3, h, w] float32, their numbers [b])."""
-        images = Numbered(Decoded(self.calibration, self._view))
+        images = Numbered(self._decoded(self.calibration))
         return loader(images, self.workers, batches)
 
     def predict_dataloader(self) -> Batches:
         return self.calibration_loader()
 
     def test_dataloader(self) -> Batches:
-        return loader(Decoded(self.evaluation, self._view), self.workers, self.batch_size)
+        return loader(self._decoded(self.evaluation), self.workers, self.batch_size)
+
+    def _decoded(self, samples: Samples) -> Decoded:
+        source = hashlib.sha256(f"{type(self)} {self._config} {self._view!r}".encode())
+        return Decoded(samples, self._view, source.hexdigest())
+
+    @property
+    def _config(self) -> str:
+        return json.dumps(self._data_config, sort_keys=True, default=str)
 
     def _key(self, samples: Samples) -> str:
-        config = json.dumps(self._data_config, sort_keys=True, default=str)
-        return hashlib.sha256(f"{samples.key} {config}".encode()).hexdigest()
+        return hashlib.sha256(f"{samples.key} {self._config}".encode()).hexdigest()
 
 
 def _shifted(report: Progress | None, offset: int, total: int) -> Progress | None:

@@ -27,7 +27,7 @@ class Letterbox:
     height: int
     width: int
 
-    def __call__(self, image: Image.Image, label: Any, index: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
         import cv2
         from ultralytics.data.augment import LetterBox
 

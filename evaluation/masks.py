@@ -115,7 +115,7 @@ class Masked:
     masks: Masks
     canvas: tuple[int, int]
 
-    def __call__(self, image: Image.Image, label: str, index: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Image.Image, label: str) -> tuple[Tensor, Tensor]:
         x = self.geometry.input(image)
         if not label:
             return x, torch.zeros(0, dtype=torch.int64)

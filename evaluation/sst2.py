@@ -42,7 +42,7 @@ class Tokens:
         tokenizer.enable_truncation(data_config["max_length"])
         return Tokens(tokenizer, data_config["max_length"], data_config["pad"])
 
-    def __call__(self, sentence: str, label: int, index: int) -> tuple[Tensor, int]:
+    def __call__(self, sentence: str, label: int) -> tuple[Tensor, int]:
         found = self.tokenizer.encode(sentence).ids
         padded = torch.full((self.max_length,), self.pad)
         padded[: len(found)] = torch.tensor(found)

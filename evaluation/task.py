@@ -18,8 +18,8 @@ from evaluation.samples import Samples
 
 Batch = tuple[Tensor, Tensor]
 Outputs = Mapping[str, Tensor]
-View = Callable[[Any, Any, int], tuple[Tensor, Any]]
-"""(image, its label, its number among the samples) -> (network input, what `outputs` needs)."""
+View = Callable[[Any, Any], tuple[Tensor, Any]]
+"""(image, its label) -> (network input, what `outputs` needs); always the same for them."""
 
 
 class ImageTask(ABC):

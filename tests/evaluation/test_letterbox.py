@@ -32,7 +32,7 @@ def test_images_are_those_of_ultralytics_validation(size, shape, tmp_path):
     )  # fmt: skip
     dataset.transforms[0].new_shape = shape  # a square elsewhere in ultralytics
     theirs = dataset[0]
-    x, place = Letterbox(*shape)(image, (), 0)
+    x, place = Letterbox(*shape)(image, ())
     assert x.dtype == torch.float32 and x.shape == (3, *shape)
     assert torch.equal((x * 255).round().byte(), theirs["img"])
     (ratio, padding) = theirs["ratio_pad"]
@@ -48,7 +48,7 @@ def test_a_box_comes_back_to_where_it_was(size):
     black = np.zeros((height, width, 3), np.uint8)
     x1, y1, x2, y2 = width // 4, height // 3, width // 2, height * 3 // 4
     black[y1:y2, x1:x2] = 255
-    x, place = Letterbox(320, 320)(Image.fromarray(black), (), 0)
+    x, place = Letterbox(320, 320)(Image.fromarray(black), ())
     rows, columns = (x[0] > 0.5).nonzero(as_tuple=True)
     found = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]).double()
     back = to_image(found, place.tolist())
@@ -57,6 +57,6 @@ def test_a_box_comes_back_to_where_it_was(size):
 
 
 def test_boxes_are_cut_off_at_the_border_of_the_image():
-    _, place = Letterbox(64, 64)(picture(100, 50), (), 0)
+    _, place = Letterbox(64, 64)(picture(100, 50), ())
     everything = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
     assert to_image(everything, place.tolist()).tolist() == [[0, 0, 100, 50]]

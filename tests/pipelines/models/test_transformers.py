@@ -81,7 +81,7 @@ def test_the_key_is_that_of_content_not_of_the_place(tiny_bert, tmp_path):
 def test_the_tokenizer_travels_with_the_network(tiny_bert):
     network = load(tiny_bert)
     shutil.rmtree(tiny_bert)
-    tokens, _ = Tokens.of(network.data_config)("a good film", 1, 0)
+    tokens, _ = Tokens.of(network.data_config)("a good film", 1)
     assert tokens.tolist() == [2, 5, 6, 8, 3] + [0] * 7
 
 
