@@ -25,7 +25,8 @@ class ImageData(LightningDataModule, ImageTask):
         root: what to evaluate on; null where the class needs no files.
         calibration_root: what to calibrate on; null: what the class documents for `root`.
         batch_size: images per evaluation batch.
-        workers: loader processes, at most one per core is started; 0: none.
+        workers: loader processes, at most one per core is started; 0: none, and what was decoded is
+            kept, see evaluation/kept.py.
         skip_bad: drop unreadable images (they are recorded) instead of raising.
         images: evaluate on at most so many images, evenly spaced; null: on all.
         skipped: {id: reason} of the images that `check` dropped.

@@ -118,7 +118,7 @@ def save_png(figure: Figure, path: Path) -> None:
     """Write a figure on white."""
     with style():
         _lay_out(figure, background="white")
-        FigureCanvasAgg(figure).print_png(path)
+        FigureCanvasAgg(figure).print_png(path, pil_kwargs={"compress_level": 1})
 
 
 def _lay_out(figure: Figure, background: str) -> None:
