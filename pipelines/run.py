@@ -159,6 +159,7 @@ def chain(
         from pipelines.tracking import NullTracker
 
         memory.settle()
+        typecheck.complete(settings, Chain)
         typecheck.check(settings)
         stages = Chain.__dataclass_fields__
         built = Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})

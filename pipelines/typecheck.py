@@ -37,6 +37,21 @@ def check(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={value!r} must be {wanted}")
 
 
+def complete(settings: Mapping[str, Any], stages: type) -> None:
+    """Every field of the dataclass `stages` that cannot be None is set.
+
+    Raises:
+        ValueError: one of them is null.
+    """
+    hints = typing.get_type_hints(stages)
+    optional = [name for name in hints if type(None) in typing.get_args(hints[name])]
+    for name in hints:
+        if settings[name] is None and name not in optional:
+            raise ValueError(
+                f"{name}=null: a run cannot do without it. Null may be {' and '.join(optional)}"
+            )
+
+
 def _declared(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any, tuple[type, ...]]]:
     """(path, value, allowed types) of the values whose types are plain ones."""
     hints = _hints(node["_target_"]) if isinstance(node.get("_target_"), str) else {}

@@ -37,7 +37,9 @@ def _check_word(word: str) -> None:
         return _check_key(group)
     if not any(sign in value for sign in "([{$"):  # choice(a,b), glob(*), ${...}
         for name in (part.strip(" '\"") for part in value.split(",")):
-            if name and name != "null" and not (CONF / group / f"{name}.yaml").is_file():
+            if name == "null":  # of the defaults list, not of the command line
+                raise ValueError(f"{group}=null: leave {group}= out. Valid: {_names(group)}")
+            if name and not (CONF / group / f"{name}.yaml").is_file():
                 raise ValueError(_unknown(group, name))
 
 
@@ -86,8 +88,12 @@ def _top_level() -> list[str]:
     return sorted({*keys, *groups} - {"defaults", "__pycache__"})
 
 
+def _names(group: str) -> str:
+    return ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+
+
 def _unknown(group: str, name: str) -> str:
-    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    names = _names(group).split(", ")
     extra = ""
     if group == "model":
         extra = ". Any other timm network: model=timm model.name=NAME"

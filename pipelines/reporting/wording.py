@@ -89,7 +89,7 @@ def allocation(results: Results) -> str:
     found = results["precision"]
     kept = f"{number(found['value'], 2, ' %')} of {number(found['float'], 2, ' %')} kept"
     missed = "" if found["reached"] else ", MISSED"
-    return f"{kept} (target {found['target']:.2%}{missed}), {found['evaluations']} tried"
+    return f"{kept} (target {100 * found['target']:.6g} %{missed}), {found['evaluations']} tried"
 
 
 def price(results: Results) -> str:

@@ -205,7 +205,7 @@ def test_the_chain_keeps_the_target_and_says_what_it_chose(obliq):
     assert results["weight_bits"] == pytest.approx(mean, abs=1e-3) and mean < 8
     assert found["costs"]["size"] < found["costs_widest"]["size"]
     assert set(found["costs"]) == {"size", "bops", "roofline"}
-    assert "mixed, on average" in outcome.text and "99.00%" in outcome.text
+    assert "mixed, on average" in outcome.text and "target 99 %" in outcome.text
     html = (outcome.folder / "report.html").read_text()
     assert "Bits of the layers" in html and "99.00% of" not in html
     for plot in ("tried", "bits_per_layer"):

@@ -94,6 +94,9 @@ WORDS = {
     "machine.precision=7": "machine.precision=7 must be text",
     "machine.threads=0": "machine.threads=0 must be at least 1",
     "tracking.mode=best": "tracking.mode='best' must be",
+    "report=null": "report=null: a run cannot do without it. Null may be rounding and",
+    "machine=null": "machine=null: leave machine= out. Valid: cpu, ddp, local",
+    "experiment=digits,null": "experiment=null: leave experiment= out",
     "data=cifar10": "data.root",
 }
 

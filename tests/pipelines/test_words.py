@@ -20,7 +20,6 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
         "~tags",
         "hydra.run.dir=/x",
         "hydra/launcher=joblib",
-        "experiment=null",
         "experiment=",
         "--cfg job",
         "--info plugins",
