@@ -7,6 +7,7 @@ MobileNet on a processor. See mallopt(3), malloc_trim(3).
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 from typing import Any
@@ -39,6 +40,7 @@ def settle() -> None:
     """
     if not gc.get_freeze_count():
         gc.freeze()
+        atexit.register(gc.unfreeze)  # or libraries complain of what they think has leaked
 
 
 def give_back() -> None:

@@ -63,3 +63,24 @@ def test_a_training_keeps_small_blocks_only_and_what_follows_large_ones(monkeypa
     with pytest.raises(RuntimeError, match="in the middle"):
         Machine("cpu", 1, "32-true", None).fit("train", nn.Identity(), 1, 1, tmp_path)
     assert asked == [memory.TRAINING, "fit", memory.INFERENCE]
+
+
+SETTLING = """
+import gc
+
+from pipelines import memory, ptq
+
+memory.settle()
+first = gc.get_freeze_count()
+rest = [[] for _ in range(1000)]
+memory.settle()
+print(first > 10_000, gc.get_freeze_count() == first)
+"""
+
+
+def test_imported_modules_are_frozen_once_and_leave_no_word_on_the_screen_when_they_go():
+    found = subprocess.run(
+        [sys.executable, "-c", SETTLING], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["True", "True"]
+    assert found.stderr == ""  # libraries complain of what is still there at the end
