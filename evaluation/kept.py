@@ -28,7 +28,7 @@ class Kept:
         """Another job begins: drop what the last one has not asked for."""
         self._before, self._now = self._now, {}
         used = sum(map(_size, self._before.values()))
-        self._room = min(LIMIT, used + psutil.virtual_memory().available // SHARE) - used
+        self._room = min(LIMIT - used, psutil.virtual_memory().available // SHARE)
 
     def get(self, key: Hashable, decode: Callable[[], tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
         """The sample of this key, not to be changed in place."""

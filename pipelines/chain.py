@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,7 +113,12 @@ class Log:
 
     def artifact(self, name: str, found: Artifact, detail: str = "") -> None:
         """Stage `name` has given this."""
-        self.stage(name, found.seconds, found.cached, detail)
+        self.artifacts(name, [found], detail)
+
+    def artifacts(self, name: str, found: Collection[Artifact], detail: str = "") -> None:
+        """Stage `name` has given all of these."""
+        seconds, cached = sum(a.seconds for a in found), all(a.cached for a in found)
+        self.stage(name, seconds, cached, detail)
 
 
 @dataclass(frozen=True, eq=False)

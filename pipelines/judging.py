@@ -66,12 +66,8 @@ def evaluate(running: Running, made: Made) -> dict[str, Any]:
     uncorrected, outputs = (
         running.evaluated(module, reference) for module in (made.uncorrected, made.best)
     )
-    evaluated = {found.key: found for found in (float_outputs, uncorrected, outputs)}.values()
-    log.stage(
-        "evaluate",
-        sum(found.seconds for found in evaluated),
-        all(found.cached for found in evaluated),
-    )
+    evaluated = {found.key: found for found in (float_outputs, uncorrected, outputs)}
+    log.artifacts("evaluate", evaluated.values())
 
     pictures = store.run(chain.pictures, reference, made.best, running.evaluation, machine)
 

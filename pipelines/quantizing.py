@@ -95,11 +95,7 @@ def quantize(running: Running) -> Made:
     if chain.objective is None:  # they are only for the report
         predicted = store.run(chain.sensitivity.prediction, network, calibration, machine, *more)
         sensitivity = store.run(chain.sensitivity, *given)
-        log.stage(
-            "sensitivity",
-            predicted.seconds + sensitivity.seconds,
-            predicted.cached and sensitivity.cached,
-        )
+        log.artifacts("sensitivity", [predicted, sensitivity])
 
     weights = chain.quantize.run(store, network, images, calibration, bits, machine, importance)
     log.stage("quantize", weights.seconds + weights.collecting, weights.cached)

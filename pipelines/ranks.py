@@ -9,7 +9,7 @@ batch more or less does no harm.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Subset
 from pipelines.launch import Place
 
 T = TypeVar("T")
+Name = TypeVar("Name")
 PATIENCE = timedelta(days=30)  # for rank 0 alone may work for hours; a dead process is found anyway
 
 
@@ -58,6 +59,10 @@ class Ranks:
         found: list[Any] = [None] * self.world
         dist.all_gather_object(found, packed.getvalue(), group=self.words)
         return [torch.load(io.BytesIO(f), map_location="cpu", weights_only=False) for f in found]
+
+    def union(self, mine: Mapping[Name, T]) -> dict[Name, T]:
+        """All of what each process has some of, by name, on all of them."""
+        return {name: value for part in self.gather(mine) for name, value in part.items()}
 
     def agree(self, value: T) -> T:
         """What rank 0 has, on all of them."""

@@ -38,7 +38,9 @@ def _check_word(word: str) -> None:
     if not any(sign in value for sign in "([{$"):  # choice(a,b), glob(*), ${...}
         for name in (part.strip(" '\"") for part in value.split(",")):
             if name == "null":  # of the defaults list, not of the command line
-                raise ValueError(f"{group}=null: leave {group}= out. Valid: {_names(group)}")
+                raise ValueError(
+                    f"{group}=null: leave {group}= out. Valid: {', '.join(_names(group))}"
+                )
             if name and not (CONF / group / f"{name}.yaml").is_file():
                 raise ValueError(_unknown(group, name))
 
@@ -88,12 +90,12 @@ def _top_level() -> list[str]:
     return sorted({*keys, *groups} - {"defaults", "__pycache__"})
 
 
-def _names(group: str) -> str:
-    return ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+def _names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _unknown(group: str, name: str) -> str:
-    names = _names(group).split(", ")
+    names = _names(group)
     extra = ""
     if group == "model":
         extra = ". Any other timm network: model=timm model.name=NAME"

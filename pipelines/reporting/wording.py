@@ -80,8 +80,13 @@ def search(results: Results) -> str | None:
         return None
     target = found.get("target")
     of = "agreement" if found.get("measure") == "agreement" else "float"
-    kept = f", {100 * target:.6g} % of {of}" if target is not None else ""
+    kept = f", {_percent(target)} of {of}" if target is not None else ""
     return f"{found.get('metric')} + {found.get('search')}{kept}"
+
+
+def _percent(share: float) -> str:
+    """As it was asked for: "99.9 %" of 0.999."""
+    return f"{100 * share:.6g} %"
 
 
 def allocation(results: Results) -> str:
@@ -89,7 +94,7 @@ def allocation(results: Results) -> str:
     found = results["precision"]
     kept = f"{number(found['value'], 2, ' %')} of {number(found['float'], 2, ' %')} kept"
     missed = "" if found["reached"] else ", MISSED"
-    return f"{kept} (target {100 * found['target']:.6g} %{missed}), {found['evaluations']} tried"
+    return f"{kept} (target {_percent(found['target'])}{missed}), {found['evaluations']} tried"
 
 
 def price(results: Results) -> str:

@@ -77,8 +77,7 @@ class Baseline:
             results = dict(zip(share, store.in_any_order(layer, share, advance), strict=True))
         if not ranks.several:
             return results
-        own = {name: found.cached for name, found in results.items()}
-        cached = {name: there for part in ranks.gather(own) for name, there in part.items()}
+        cached = ranks.union({name: found.cached for name, found in results.items()})
         return {name: replace(layer(store.alone, name), cached=cached[name]) for name in names}
 
     def _layer(

@@ -34,7 +34,7 @@ class FloatMoments:
         """
         module = _Record(network.module)
         machine.predict("float statistics", module, data.value.fitting_loader())
-        batches = {k: v for part in machine.ranks.gather(module.found) for k, v in part.items()}
+        batches = machine.ranks.union(module.found)
         moments: defaultdict[str, list[Tensor]] = defaultdict(list)
         at: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         for batch in sorted(batches):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from pipelines.artifacts import Artifact
 from pipelines.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.solve import FitGrid, LayerInput, effort, float_inputs
-from pipelines.threads import solving
+from pipelines.stages.by_layer import of_each
+from pipelines.stages.solve import FitGrid, LayerInput, float_inputs
 from quant.methods import rtn
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -52,23 +50,3 @@ class PredictLosses:
         return {
             str(b): float(raw.loss(rtn.quantize(problem, grid)).sum()) for b, grid in grids.items()
         }
-
-
-def of_each(
-    layers: Mapping[str, LayerInput], work: Callable[[LayerInput], Found], machine: Machine
-) -> dict[str, Found]:
-    """work(layer) of each, by name; where there are several processes, each one does its share."""
-
-    def found(given: LayerInput) -> Found:
-        try:
-            with solving(given.layer):
-                return work(given)
-        except Exception as err:
-            err.add_note(f"in layer {given.layer.name}")
-            raise
-
-    names = list(layers)
-    mine = machine.ranks.mine([effort(given.layer) for given in layers.values()])
-    share = {names[i]: found(layers[names[i]]) for i in mine}
-    every = {k: v for part in machine.ranks.gather(share) for k, v in part.items()}
-    return {name: every[name] for name in names}

@@ -11,7 +11,8 @@ from torch import Tensor
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.prediction import PredictLosses, of_each
+from pipelines.stages.by_layer import of_each
+from pipelines.stages.prediction import PredictLosses
 from pipelines.stages.solve import FitGrid, LayerInput, float_inputs
 from quant.sensitivity import clustering, heatmap, sensitivity
 

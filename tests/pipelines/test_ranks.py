@@ -90,6 +90,13 @@ def in_all(world, work):
         return list(pool.map(one, range(world)))
 
 
+def test_all_processes_get_the_union_of_what_each_has_some_of():
+    mine = [{"a": 1, "d": 4}, {}, {"b": 2}]
+    found = in_all(3, lambda ranks: ranks.union(mine[ranks.rank]))
+    assert found == [{"a": 1, "b": 2, "d": 4}] * 3
+    assert Ranks().union(mine[0]) == mine[0]
+
+
 def test_what_all_have_comes_in_the_order_of_the_batches():
     mine = {0: ["a", "d", "g"], 1: ["b", "e"], 2: ["c", "f"]}
     found = in_all(3, lambda ranks: ranks.in_order(mine[ranks.rank]))

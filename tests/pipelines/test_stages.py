@@ -216,10 +216,17 @@ def test_a_second_run_recomputes_nothing_and_gives_the_same_numbers(
     assert all(torch.equal(first_file[name], second_file[name]) for name in first_file)
 
 
+def test_the_loss_predicted_at_the_runs_bits_is_that_of_plain_rounding(outcome):
+    for layer in outcome.results["layers"]:
+        predicted = layer["predicted_loss"][str(layer["bits"])]
+        assert predicted == pytest.approx(layer["loss_rtn"], rel=1e-6), layer["name"]
+
+
 def test_another_width_predicts_no_loss_again(obliq, outcome, chain, monkeypatch):
     monkeypatch.setattr(PredictLosses, "run", lambda *args: pytest.fail("predicted again"))
     other = obliq(*chain["words"], "bits=2")
     assert other.status == 0, other.text
+    assert not other.results["cached"]["sensitivity"]  # the other half of it was computed
     pairs = list(zip(other.results["layers"], outcome.results["layers"], strict=True))
     assert any(a["bits"] != b["bits"] for a, b in pairs)
     for a, b in pairs:
