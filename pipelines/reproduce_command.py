@@ -117,7 +117,8 @@ def _words(record: Record, options: argparse.Namespace) -> list[str]:
     quiet = [] if any(word.startswith("tracking=") for word in given) else ["tracking=none"]
     more = ["--config-dir", record.config_dir] if record.config_dir else []
     threads = _threads(record, given)
-    return [*more, *record.words, *quiet, *threads, *given, f"hydra.run.dir='{folder}'"]
+    alone = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]  # one job of what sweep= names
+    return [*more, *record.words, *quiet, *threads, *given, *alone]
 
 
 def _threads(record: Record, given: Sequence[str]) -> list[str]:

@@ -113,6 +113,15 @@ def test_a_result_is_reproduced_from_its_file_alone(reproduce, made):
     assert (out / "results.json").exists() and not (out / "wandb").exists()
 
 
+def test_one_job_of_a_sweep_file_is_reproduced_alone(reproduce, made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the file's folder of a sweep is relative
+    job = altered(made, lambda x: x["command"].append("sweep=cifar10_resnet20"))
+    status, text, out = reproduce(job, "--store")
+    assert status == 0, text
+    assert "REPRODUCED" in text and (out / "results.json").exists()
+    assert not (tmp_path / "outputs").exists(), "the sweep's own files stay as they are"
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
