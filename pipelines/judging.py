@@ -105,10 +105,9 @@ def evaluate(running: Running, made: Made) -> dict[str, Any]:
         "cached": log.cached,
         "skipped_images": chain.data.skipped,
     }
-    results = chain.report.run(found, begin, about.folder)
+    results, images = chain.report.run(found, begin, about.folder)
     tracker.layers(results["layers"])
-    drawn = [p for kind in ("plots/*.png", "pictures/*.jpg") for p in about.folder.glob(kind)]
-    tracker.plots({p.stem: p for p in sorted(drawn)})
+    tracker.plots(images)
     lineage.tell(tracker, about.name, made.calibration, results)
     tracker.summary({key: value for key, value in results.items() if key != "settings"})
     return results

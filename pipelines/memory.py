@@ -10,6 +10,9 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # as <malloc.h> numbers them
@@ -32,15 +35,27 @@ def keep_freed(largest: int = INFERENCE) -> None:
             libc.mallopt(MMAP_THRESHOLD, TRAINING)
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Collect no garbage meanwhile: modules make little, and looking for it takes a second."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@cache
 def settle() -> None:
     """Leave what is there now, most of it imported modules, out of all garbage collections.
 
     They are a million objects, and looking through them again and again takes seconds of a sweep.
     Only the first call does it: later ones would keep garbage.
     """
-    if not gc.get_freeze_count():
-        gc.freeze()
-        atexit.register(gc.unfreeze)  # or libraries complain of what they think has leaked
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # or libraries complain of what they think has leaked
 
 
 def give_back() -> None:

@@ -103,12 +103,12 @@ def quantize(running: Running) -> Made:
     quantized = Keyed(
         weights.applied_to(network.module), f"{network.key} {weights.key} {sorted(weights.means)}"
     )
-    moments = [store.run(m, network, images, machine) for m in chain.batchnorm.prepared_by()]
-    statistics = store.run(chain.batchnorm, network, quantized, images, machine, *moments)
+    floats = [store.run(stage, network, images, machine) for stage in chain.batchnorm.prepared_by()]
+    statistics = store.run(chain.batchnorm, network, quantized, images, machine, *floats)
     kept = "kept" if statistics.record["kept"] else "not kept"
     log.stage(
         "batchnorm",
-        statistics.seconds + sum(found.seconds for found in moments),
+        statistics.seconds + sum(found.seconds for found in floats),
         statistics.cached,
         f"{chain.batchnorm.mode}, {kept}",
     )
@@ -166,8 +166,8 @@ def _calibrated(running: Running) -> Artifact:
         try:
             return store.hasty.run(chain.calibrate, *given)
         except TakenError:
-            for moments in chain.batchnorm.prepared_by():
-                store.run(moments, *given)
+            for stage in chain.batchnorm.prepared_by():
+                store.run(stage, *given)
             if chain.objective is None:
                 running.float_outputs()
     return store.run(chain.calibrate, *given)

@@ -30,7 +30,7 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines import confidential, interruption, jobs, launch, naming, store_limit, words
+from pipelines import confidential, interruption, jobs, launch, memory, naming, store_limit, words
 from pipelines.screen import Screen
 
 UNREACHED = 3  # exit status: no configuration meets precision.target
@@ -138,7 +138,9 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
         check(settings)
     store_limit.limit()  # said wrong, it is said now
     screen.line(_name(cfg), mark="[bold]obliq[/]  ")
-    about, processes = _about(settings, folder), settings["machine"].get("devices")
+    with screen.busy("starting"), memory.importing():  # torch and Lightning take seconds
+        about = _about(settings, folder)
+    processes = settings["machine"].get("devices")
     if not isinstance(processes, int) or processes < 2:
         return chain(launch.Place(), settings, about, screen)
     launch.together(processes, member, settings, about)
@@ -152,8 +154,8 @@ def chain(
 ) -> dict[str, Any]:
     """Build everything from the settings, then run the chain, in this process."""
     cfg = OmegaConf.create(dict(settings))
-    with screen.busy("starting"):  # torch, timm and Lightning take seconds to import
-        from pipelines import memory, ptq, ranks, store_users, typecheck
+    with screen.busy("starting"), memory.importing():
+        from pipelines import ptq, ranks, store_users, typecheck
         from pipelines.chain import Chain, Run
         from pipelines.store import Store
         from pipelines.tracking import NullTracker

@@ -117,7 +117,10 @@ def _facet(facet: Facet, index: int) -> dict[str, Any]:
         "warnings": _warnings(facet),
         "legend": legend,
         "figures": [
-            (CAPTIONS[name.split(",")[0]], Markup(canvas.inline_svg(figure, f"f{index}_{number}")))
+            (
+                CAPTIONS[name.split(",")[0]],
+                Markup(canvas.inline(canvas.svg(figure), f"f{index}_{number}")),
+            )
             for number, (name, figure) in enumerate(plots.figures(facet).items())
         ],
     }

@@ -1,8 +1,8 @@
-"""Blank figures in the report's style, and how they become SVG for a page or PNG files.
+"""Blank figures in the report's style, and how they become SVG, for a file or a page, or pixels.
 
 No pyplot, hence no global state and no screen. Colours are legible on white and on near-black; what
-is drawn in `INK` takes the page's text colour in the SVG. A figure is laid out once, and its
-backends print it: `savefig` would lay it out, and draw it twice, for each file.
+is drawn in `INK` takes the page's text colour, and `PAPER` is the page's own. A figure is laid out
+once, and its backends print it: `savefig` would lay it out, and draw it twice, for each file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -20,12 +19,14 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from PIL import Image
 
 INK = "#010203"  # stands for the page's text colour
+PAPER = "#fdfeff"  # stands for what the page has behind the figure
 METHOD, BASELINE, RTN = "#2f86d6", "#e07b39", "#8a8f98"
 WIDTH = 9.0  # inches
-DPI = 130  # of PNG files
+DPI = 130  # of pixels
 ROW = 0.23  # inches per layer
 STYLE = {
     "font.family": "sans-serif",
@@ -50,6 +51,9 @@ STYLE = {
     "svg.hashsalt": "obliq",
     "path.simplify": True,
 }
+
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def style() -> AbstractContextManager[None]:
@@ -87,38 +91,64 @@ def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def powers(axis: Axis) -> None:
+    """Write powers of ten with raised digits: setting them as formulas takes half of a layout."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _power(value: float) -> str:
+    exponent = np.log10(value) if value > 0 else np.nan
+    if not np.isclose(exponent, np.round(exponent), rtol=0, atol=1e-9):
+        return f"{value:.4g}"
+    return "10" + f"{exponent:.0f}".translate(RAISED)
+
+
 def short(name: str) -> str:
     """A layer's name, its middle left out where it is long."""
     return name if len(name) <= 34 else f"{name[:12]}…{name[-21:]}"
 
 
-def inline_svg(figure: Figure, name: str) -> str:
-    """The `<svg>` element of a figure, without a prolog and without ids that clash on a page.
-
-    Args:
-        figure: drawn with `INK` for what should follow the page's text colour.
-        name: goes before every id; letters, digits, "_".
-    """
+def svg(figure: Figure) -> str:
+    """A figure as SVG, for `inline` or `on_white`."""
     buffer = io.StringIO()
     with style():
-        _lay_out(figure, background="none")
+        _lay_out(figure, PAPER)
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
+    return buffer.getvalue()
+
+
+def on_white(drawn: str) -> str:
+    """The content of an SVG file that can be seen whatever is behind it."""
+    return drawn.replace(PAPER, "#ffffff")
+
+
+def inline(drawn: str, name: str) -> str:
+    """The `<svg>` element for a page: without a prolog, and without ids that clash there.
+
+    Args:
+        drawn: by `svg`.
+        name: goes before every id; letters, digits, "_".
+    """
+    text = drawn[drawn.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<image\b[^>]*?) id="[^"]+"', r"\1", text)  # equal pictures have equal ones
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"font: ([^;\"']*?)px [^;\"]*", r"font: \1px var(--font, sans-serif)", text)
-    return text.replace(INK, "currentColor").replace("<svg ", '<svg role="img" ', 1)
+    text = text.replace(INK, "currentColor").replace(PAPER, "none")
+    return text.replace("<svg ", '<svg role="img" ', 1)
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure on white."""
+def pixels(figure: Figure) -> Image.Image:
+    """A figure as a picture, on white."""
     with style():
-        _lay_out(figure, background="white")
-        FigureCanvasAgg(figure).print_png(path, pil_kwargs={"compress_level": 1})
+        _lay_out(figure, "white")
+        figure.dpi = DPI  # SVG has its own
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _lay_out(figure: Figure, background: str) -> None:

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from pipelines.reporting import canvas, pages, plots, wording
 from pipelines.reporting.wording import Results
 
 
 def render(
-    results: Results, drawn: Mapping[str, Figure], gallery: Mapping[str, Path], path: Path
+    results: Results, drawn: Mapping[str, str], gallery: Mapping[str, Path], path: Path
 ) -> None:
     """Write the report.
 
     Args:
         results: see `results.json`; values that are missing read "–".
-        drawn: of `plots.figures`.
+        drawn: what `canvas.svg` makes of `plots.figures`.
         gallery: JPEG files by the name of the evaluation image that they show.
         path: file to write; its folder exists.
     """
@@ -32,7 +31,7 @@ def render(
         title=f"{results.get('model') or 'model'}, {wording.bits(results)}",
         headline=_headline(results),
         summary=_summary(results),
-        figures={name: Markup(canvas.inline_svg(figure, name)) for name, figure in drawn.items()},
+        figures={name: Markup(canvas.inline(figure, name)) for name, figure in drawn.items()},
         gallery={name: _embedded(file) for name, file in gallery.items()},
         details=results.get("details") or {},
         layers=[_layer(layer, base) for layer in results.get("layers", ())],

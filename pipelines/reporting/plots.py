@@ -35,15 +35,12 @@ def figures(results: Results, heatmaps: Mapping[str, Any]) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def save_all(drawn: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
-    """Write every figure as a PNG file into `folder` (made if needed) and say where."""
+def save_all(drawn: Mapping[str, str], folder: Path) -> None:
+    """Write every figure, drawn by `canvas.svg`, as an SVG file into `folder` (made if needed)."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {}
     for name, figure in drawn.items():
-        paths[name] = folder / f"{name}.png"
-        with replacing(paths[name]) as draft:
-            canvas.save_png(figure, draft)
-    return paths
+        with replacing(folder / f"{name}.svg") as draft:
+            draft.write_text(canvas.on_white(figure), encoding="utf-8")
 
 
 def relative_losses(layer: Mapping[str, Any]) -> tuple[float | None, float | None]:

@@ -39,6 +39,7 @@ def per_layer(results: Results) -> Figure | None:
     bar = figure.colorbar(mesh, ax=left, location="top", fraction=0.03, pad=0.01, aspect=40)
     bar.set_label("predicted loss of the layer")
     bar.ax.minorticks_off()
+    canvas.powers(bar.ax.xaxis)
     cluster = np.array([layer.get("cluster") for layer in layers], dtype=float)
     y = np.arange(len(layers))
     right.hlines(y, 0, cluster, color=canvas.METHOD, alpha=0.35, linewidth=1.5)
@@ -65,7 +66,9 @@ def within_layers(heatmaps: Mapping[str, Any]) -> Figure | None:
         )
         axes.set_title(name, fontsize=9.5, loc="left")
         axes.set(xlabel="column (input)", ylabel="row (output)")
-        figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02).ax.minorticks_off()
+        bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+        bar.ax.minorticks_off()
+        canvas.powers(bar.ax.yaxis)
     for axes in grid[len(maps) :]:
         axes.set_axis_off()
     return figure

@@ -22,6 +22,7 @@ from evaluation.images import ImageData
 from pipelines.artifacts import Artifact, Keyed
 from pipelines.machine import Machine
 from pipelines.models.network import Network
+from pipelines.stages.float_logits import FloatLogits, last, logits_of
 from pipelines.stages.float_moments import FloatMoments, known_of
 from pipelines.stages.forward import Forward
 from quant.reestimation import reestimating, running_statistics
@@ -50,9 +51,12 @@ class CorrectStatistics:
         if self.compare_images < 1:
             raise ValueError(f"batchnorm.compare_images={self.compare_images} must be at least 1")
 
-    def prepared_by(self) -> list[FloatMoments]:
-        """The stages whose results `run` takes last."""
-        return [FloatMoments()] if self.mode == "match" else []
+    def prepared_by(self) -> list[FloatLogits | FloatMoments]:
+        """The stages whose results `run` takes last: what it needs of the float network."""
+        if self.mode == "none":
+            return []
+        judged = FloatLogits(self.compare_images)
+        return [judged, FloatMoments()] if self.mode == "match" else [judged]
 
     def run(
         self,
@@ -60,7 +64,8 @@ class CorrectStatistics:
         quantized: Keyed[nn.Module],
         data: Keyed[ImageData],
         machine: Machine,
-        reference: Artifact | None = None,
+        logits: Artifact | None = None,
+        moments: Artifact | None = None,
     ) -> Artifact:
         """Tensors: what to overwrite in the state dict. Record: the rule's figures.
 
@@ -69,21 +74,21 @@ class CorrectStatistics:
             quantized: with what is to be corrected.
             data: calibration images.
             machine: runs both.
-            reference: of `FloatMoments` on the same images; None: what it has is found here.
+            logits, moments: of `prepared_by` on the same images; None: the float network runs.
         """
         if self.mode == "none":
             return Artifact({}, {"mode": "none", "kept": False})
         corrected, loader = deepcopy(quantized.value), data.value.fitting_loader()
         if self.mode == "match":
-            changed = _match(network.module, corrected, known_of(reference), loader, machine)
+            changed = _match(network.module, corrected, known_of(moments), loader, machine)
         else:
             with reestimating(corrected) as seen:
                 machine.predict("re-estimate statistics", Forward(corrected), loader)
             reduce(add, machine.ranks.gather(seen)).put(corrected)
             changed = running_statistics(corrected)
         compare = Compare(data.value, network.module, quantized.value, corrected)
-        last = max(0, len(data.value.calibration) - self.compare_images)
-        machine.predict("compare", compare, data.value.calibration_loader(start=last))
+        compare.known = logits_of(logits)
+        machine.predict("compare", compare, last(data.value, self.compare_images))
         before, after = (total.figures()["kl"] for total in compare.of_all(machine))
         kept = bool(changed) and after < before
         record = {"mode": self.mode, "kept": kept, "kl_before": before, "kl_after": after}
@@ -127,13 +132,18 @@ class _Match(LightningModule):
 
 
 class Compare(LightningModule):
-    """Distances from the float network to some quantized ones, added up in `totals`."""
+    """Distances from the float network to some quantized ones, added up in `totals`.
+
+    Attributes:
+        known: outputs of the float network, by batch, where it need not run.
+    """
 
     def __init__(self, task: ImageData, reference: nn.Module, *networks: nn.Module) -> None:
         super().__init__()
         self.task = task
         self.reference, self.networks = reference, nn.ModuleList(networks)
         self.totals = [Distance() for _ in networks]
+        self.known: dict[int, Tensor] = {}
 
     def of_all(self, machine: Machine) -> list[Distance]:
         """The totals of all processes of the run, by network."""
@@ -141,6 +151,7 @@ class Compare(LightningModule):
         return [sum(parts, Distance()) for parts in totals]
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        expected = self.reference(batch[0])
+        known = self.known.get(batch_idx)
+        expected = self.reference(batch[0]) if known is None else known.to(self.device)
         for i, network in enumerate(self.networks):
             self.totals[i] += self.task.distance(network, expected, network(batch[0]))

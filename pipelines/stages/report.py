@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from evaluation.images import ImageData
 from pipelines.artifacts import Artifact
 from pipelines.disk import checksum, explained, replacing
 from pipelines.models.network import Network
-from pipelines.reporting import html, layers_csv, plots
+from pipelines.reporting import canvas, html, layers_csv, plots
 from pipelines.stages.baseline import LayerBaseline, layer_ratio, loss_ratio
 from pipelines.stages.quantize import QuantizedWeights
 
@@ -56,8 +57,13 @@ class Report:
 
     heatmaps: int
 
-    def run(self, found: Findings, about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """Write all files into `folder`; `about` is what identifies the run. Returns results."""
+    def run(
+        self, found: Findings, about: Mapping[str, Any], folder: Path
+    ) -> tuple[dict[str, Any], dict[str, Figure | Path]]:
+        """Write all files into `folder`; `about` is what identifies the run.
+
+        Returns: the results, and what there is to look at: figures, and JPEG files, by name.
+        """
         weights = folder / "weights.safetensors"
         with explained(folder, "the report", "set hydra.run.dir to"):
             (folder / "results.json").unlink(missing_ok=True)  # of a run before: comes last
@@ -79,7 +85,8 @@ class Report:
             }
         )
         heatmaps = self._heatmaps(found)
-        drawn = plots.figures(results, heatmaps)
+        figures = plots.figures(results, heatmaps)
+        drawn = {name: canvas.svg(figure) for name, figure in figures.items()}
         with explained(folder, "the report", "set hydra.run.dir to"):
             plots.save_all(drawn, folder / "plots")
             gallery = save_pictures(found.pictures, folder / "pictures")
@@ -89,7 +96,7 @@ class Report:
                 html.render(results, drawn, gallery, draft)
             with replacing(folder / "results.json") as draft:
                 draft.write_text(json.dumps(results, indent=1) + "\n")
-        return results
+        return results, {**figures, **{file.stem: file for file in gallery.values()}}
 
     def _heatmaps(self, found: Findings) -> dict[str, Tensor]:
         record = found.sensitivity.record

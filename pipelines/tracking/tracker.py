@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Tracker(Protocol):
@@ -43,8 +46,8 @@ class Tracker(Protocol):
     def layers(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """The layer table, a row per layer (`results["layers"]`)."""
 
-    def plots(self, images: Mapping[str, Path]) -> None:
-        """PNG files by name."""
+    def plots(self, images: Mapping[str, Figure | Path]) -> None:
+        """What there is to look at, by name: figures, and files of pictures."""
 
     def calibration(self, name: str, record: Mapping[str, Any]) -> None:
         """What the weights are made from (`lineage.calibration`)."""
@@ -86,7 +89,7 @@ class NullTracker:
 
     def layers(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
-    def plots(self, images: Mapping[str, Path]) -> None: ...
+    def plots(self, images: Mapping[str, Figure | Path]) -> None: ...
 
     def calibration(self, name: str, record: Mapping[str, Any]) -> None: ...
 

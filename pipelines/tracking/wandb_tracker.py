@@ -17,13 +17,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.confidential import redact
 from pipelines.reporting import layers_csv
 from pipelines.tracking import run_id
 from pipelines.tracking.flat import flatten
 from pipelines.tracking.lineage import artifact_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger("pipelines.tracking")
 
@@ -136,13 +139,19 @@ class WandbTracker:
 
         self._send(send)
 
-    def plots(self, images: Mapping[str, Path]) -> None:
+    def plots(self, images: Mapping[str, Figure | Path]) -> None:
         """Log `plots/<name>`."""
 
         def send(run: Any) -> None:
             import wandb
 
-            run.log({f"plots/{name}": wandb.Image(str(path)) for name, path in images.items()})
+            from pipelines.reporting import canvas
+
+            shown = {
+                name: str(image) if isinstance(image, Path) else canvas.pixels(image)
+                for name, image in images.items()
+            }
+            run.log({f"plots/{name}": wandb.Image(image) for name, image in shown.items()})
 
         self._send(send)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from pipelines.artifacts import Keyed
 from pipelines.machine import Machine
 from pipelines.stages.batchnorm import CorrectStatistics, corrected
+from pipelines.stages.float_logits import FloatLogits
 from pipelines.stages.float_moments import FloatMoments
 from pipelines.store import Store
 from quant import statistics
@@ -98,13 +100,14 @@ def test_stored_moments_of_the_float_network_give_the_same_bits_without_running_
     data = deepcopy(data)
     data._copies = copies
     module, images = rounded(network.module, 0.4), Keyed(data, f"copies {copies}")
-    found = FloatMoments().run(network, images, MACHINE)
+    stage = CorrectStatistics("match", 32)
+    logits, found = (prepare.run(network, images, MACHINE) for prepare in stage.prepared_by())
     batches = len(data.fitting_loader())
     assert batches == 6 * (1 + copies) and found.record == {"batches": batches}
-    stage = CorrectStatistics("match", 32)
     at_once = stage.run(network, Keyed(module, "quantized"), images, MACHINE)
     monkeypatch.setattr(statistics, "seen", lambda *args: pytest.fail("the float network ran"))
-    stored = stage.run(network, Keyed(module, "quantized"), images, MACHINE, found)
+    monkeypatch.setattr(network.module, "forward", lambda x: pytest.fail("the float network ran"))
+    stored = stage.run(network, Keyed(module, "quantized"), images, MACHINE, logits, found)
     assert stored.record == at_once.record and stored.record["kept"]
     assert set(stored.tensors) == set(at_once.tensors)
     for name, value in stored.tensors.items():
@@ -112,5 +115,29 @@ def test_stored_moments_of_the_float_network_give_the_same_bits_without_running_
 
 
 def test_only_matching_needs_the_moments_of_the_float_network():
-    assert CorrectStatistics("match", 32).prepared_by() == [FloatMoments()]
-    assert CorrectStatistics("reestimate", 32).prepared_by() == []
+    assert CorrectStatistics("match", 32).prepared_by() == [FloatLogits(32), FloatMoments()]
+    assert CorrectStatistics("reestimate", 32).prepared_by() == [FloatLogits(32)]
+    assert CorrectStatistics("none", 32).prepared_by() == []
+
+
+@pytest.mark.parametrize("images", [32, 40, 1000])
+def test_logits_are_those_of_the_last_calibration_images(digits, images):
+    network, data = digits
+    found = FloatLogits(images).run(network, Keyed(data, ""), MACHINE)
+    everything = torch.cat([network.module(x) for x, _ in data.calibration_loader()])
+    kept = torch.cat([found.tensors[str(number)] for number in range(len(found.tensors))])
+    torch.testing.assert_close(kept, everything[-images:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("others", [lambda y: [y, y], lambda y: y[..., None, None]])
+def test_outputs_that_are_no_logits_are_not_kept_and_the_network_stops(digits, others):
+    network, data = digits
+    runs = []
+
+    class Maps(nn.Module):
+        def forward(self, x):
+            runs.append(len(x))
+            return others(network.module(x))
+
+    found = FloatLogits(1000).run(replace(network, module=Maps()), Keyed(data, ""), MACHINE)
+    assert not found.tensors and len(runs) == 1 < len(data.calibration_loader())

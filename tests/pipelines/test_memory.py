@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
@@ -76,6 +77,26 @@ rest = [[] for _ in range(1000)]
 memory.settle()
 print(first > 10_000, gc.get_freeze_count() == first)
 """
+
+
+def test_nothing_is_collected_while_modules_are_imported_and_again_after_an_error():
+    seen = []
+
+    @memory.importing()
+    def fail():
+        seen.append(gc.isenabled())
+        raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
+    assert seen == [False] and gc.isenabled()
+    gc.disable()
+    try:
+        with memory.importing():
+            pass
+        assert not gc.isenabled(), "somebody else's wish"
+    finally:
+        gc.enable()
 
 
 def test_imported_modules_are_frozen_once_and_leave_no_word_on_the_screen_when_they_go():

@@ -209,7 +209,7 @@ def test_the_chain_keeps_the_target_and_says_what_it_chose(obliq):
     html = (outcome.folder / "report.html").read_text()
     assert "Bits of the layers" in html and "99.00% of" not in html
     for plot in ("tried", "bits_per_layer"):
-        assert (outcome.folder / "plots" / f"{plot}.png").exists()
+        assert (outcome.folder / "plots" / f"{plot}.svg").exists()
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_predictions_are_checked_where_that_is_asked_for(obliq):
     assert found["random"]["inter_layer"] > 0.8 and found["single"]["inter_layer"] > 0.8
     assert all(len(points) == 12 for points in found["points"].values())
     assert len(found["pair_points"]) == 12
-    assert (outcome.folder / "plots" / "correlation.png").exists()
+    assert (outcome.folder / "plots" / "correlation.svg").exists()
     json.dumps(found, allow_nan=False)
 
 

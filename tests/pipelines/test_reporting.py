@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from pipelines.reporting import html, layers_csv, plots, sensitivity_plots, summary, wording
+from pipelines.reporting import canvas, html, layers_csv, plots, sensitivity_plots, summary, wording
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -57,8 +58,12 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
+def svgs(figures):
+    return {name: canvas.svg(figure) for name, figure in figures.items()}
+
+
 def render(results, heatmaps, tmp_path):
-    html.render(results, plots.figures(results, heatmaps), {}, tmp_path / "report.html")
+    html.render(results, svgs(plots.figures(results, heatmaps)), {}, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     return text, page, " ".join(" ".join(page.text).split())
@@ -193,25 +198,45 @@ def test_a_heatmap_with_zeros_and_a_wide_one_are_drawn(tmp_path):
     assert sensitivity_plots.within_layers({"none": values * 0}) is None
 
 
-def test_plots_are_saved_as_png_files_on_white(results, heatmaps, tmp_path):
-    paths = plots.save_all(plots.figures(results, heatmaps), tmp_path / "plots")
-    assert set(paths) == {
-        "loss_per_layer",
-        "sensitivity",
-        "sensitivity_within_layers",
-        "seconds_per_stage",
-    }
-    for path in paths.values():
-        with Image.open(path) as image:
-            assert image.format == "PNG"
-            assert image.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+def test_plots_are_saved_as_svg_files_on_white(results, heatmaps, tmp_path):
+    drawn = svgs(plots.figures(results, heatmaps))
+    plots.save_all(drawn, tmp_path)
+    names = {"loss_per_layer", "sensitivity", "sensitivity_within_layers", "seconds_per_stage"}
+    assert {file.name for file in tmp_path.iterdir()} == {f"{name}.svg" for name in names}
+    for name in names:
+        tree = ElementTree.parse(tmp_path / f"{name}.svg")
+        assert tree.getroot().tag.endswith("}svg")
+        styles = [element.get("style", "") for element in tree.iter()]
+        fills = [style for style in styles if style.startswith("fill: #")]
+        assert fills[0] == "fill: #ffffff"  # what is drawn first: all of the figure
+        assert not any(canvas.PAPER in style for style in styles)
+
+
+def test_a_figure_becomes_pixels_on_white_after_it_was_drawn_as_svg_too(results):
+    figure = plots.loss_per_layer(results)
+    first, drawn, again = canvas.pixels(figure), canvas.svg(figure), canvas.pixels(figure)
+    assert first.getpixel((0, 0)) == (255, 255, 255)
+    assert first.size == tuple(int(side * canvas.DPI) for side in figure.get_size_inches())
+    assert first.tobytes() == again.tobytes() and drawn == canvas.svg(figure)
+    assert len(first.getcolors(1 << 20)) > 20
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e-7, "10⁻⁷"), (1.0, "10⁰"), (1e12, "10¹²"), (0.05, "0.05"), (1000.0000001, "10³"), (0, "0")],
+)
+def test_powers_of_ten_have_raised_digits_and_other_values_none(value, text):
+    axes = canvas.blank(2).add_subplot()
+    canvas.powers(axes.xaxis)
+    assert axes.xaxis.get_major_formatter()(value) == text
 
 
 def test_results_with_nothing_but_a_name_still_make_a_report(tmp_path):
     for results in ({}, {"model": "m", "float": {"top1": 80.0}, "quantized": {}}):
         _, _, text = render(results, {}, tmp_path)
         assert "–" in text
-        assert plots.save_all(plots.figures(results, {}), tmp_path / "plots") == {}
+        plots.save_all(svgs(plots.figures(results, {})), tmp_path / "plots")
+        assert list((tmp_path / "plots").iterdir()) == []
         summary.print_table(results, Console(width=80, quiet=True))
         layers_csv.write(results, tmp_path / "layers.csv")
 
@@ -295,7 +320,6 @@ def test_the_main_metric_comes_first():
 
 
 def test_pictures_and_figures_by_class_are_in_the_page_itself(results, tmp_path):
-    from PIL import Image
 
     Image.new("RGB", (40, 20), "red").save(tmp_path / "00.jpg")
     found = {**results, "details": {"AP by class": {"cat": 12.34, "<dog>": 50.0}}}
@@ -328,7 +352,7 @@ def test_a_trained_rounding_is_drawn_from_its_start_and_told_in_words(results, t
     assert divergence.lines[0].get_xydata().tolist() == [[0, 0.2], [2000, 0.1], [4000, 0.15]]
     taken = next(line for line in divergence.lines if line.get_label() == "taken")
     assert taken.get_xydata().tolist() == [[2000, 0.1]]
-    html.render(trained, drawn, {}, tmp_path / "report.html")
+    html.render(trained, svgs(drawn), {}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert (
         "4,000 steps, taken after 2,000, from row_parallel" in page

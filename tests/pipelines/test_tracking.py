@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipelines.reporting import canvas
 from pipelines.tracking import NullTracker, WandbTracker, flatten, run_id
 
 RESULTS = json.loads((Path(__file__).parent / "example_results.json").read_text())
@@ -100,7 +101,9 @@ def test_everything_of_an_offline_run_is_in_its_file(tmp_path, caplog, capfd):
     tracker.stage("calibrate", 12.5, cached=False)
     tracker.stage("quantize", 2.25, cached=True)
     tracker.layers([*RESULTS["layers"], {"name": "only a name"}])
-    tracker.plots({"loss": tmp_path / "loss.png"})
+    figure = canvas.blank(1, width=2)
+    figure.add_subplot().plot([1, 2])
+    tracker.plots({"loss": tmp_path / "loss.png", "drawn": figure})
     tracker.calibration("calibration-net", CALIBRATION)
     tracker.weights(weights, "net@4 bit", {"bits": 4})
     (tmp_path / "results.json").write_text("{}")
@@ -149,6 +152,10 @@ def test_everything_of_an_offline_run_is_in_its_file(tmp_path, caplog, capfd):
     assert summary["layers.nrows"] == len(rows["data"])
     assert summary["plots/loss.width"] == 8
     assert list(folder.rglob("loss*.png"))
+    (file,) = folder.rglob("drawn*.png")
+    with Image.open(file) as image:
+        assert image.size == (2 * canvas.DPI, canvas.DPI)
+        assert len(image.getcolors(1 << 16)) > 2
 
     artifacts = {a["type"]: a for a in of_type(records, "artifact")}
     artifact = artifacts["model"]
