@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+NOTHING: frozenset[str] = frozenset()
 PACKAGES = ("quant", "evaluation", "pipelines")
 OUTSIDE = (
     "pipelines.checkpoint",
@@ -60,19 +61,19 @@ def describe(value: Any) -> Any:
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be part of a stage's key")
 
 
-def modules(value: Any) -> set[str]:
+def modules(value: Any) -> frozenset[str]:
     """The project's modules whose code `value` names, directly or by what it holds."""
     if isinstance(value, Mapping):
-        return set().union(*map(modules, value.values()))
+        return NOTHING.union(*map(modules, value.values()))
     if isinstance(value, list | tuple):
-        return set().union(*map(modules, value))
+        return NOTHING.union(*map(modules, value))
     if isinstance(value, functools.partial):
         return modules(value.func) | modules(value.args) | modules(value.keywords)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         held = (modules(getattr(value, f.name)) for f in dataclasses.fields(value))
-        return set().union(modules(type(value)), *held)
+        return modules(type(value)).union(*held)
     name = getattr(value, "__module__", None) if callable(value) else None
-    return {name} if name and name.split(".")[0] in PACKAGES else set()
+    return frozenset({name}) if name and name.split(".")[0] in PACKAGES else NOTHING
 
 
 @cache
@@ -94,7 +95,8 @@ def source(module: str) -> tuple[str, frozenset[str]]:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(ours)
 
 
-def closure(names: Iterable[str]) -> dict[str, str]:
+@cache
+def closure(names: frozenset[str]) -> dict[str, str]:
     """Hashes of the modules `names` and of all project modules that they import."""
     seen: dict[str, str] = {}
     todo = list(names)
@@ -111,7 +113,7 @@ def key(stage: Any, inputs: Iterable[str]) -> str:
     parts = {
         "settings": describe(stage),
         "inputs": list(inputs),
-        "source": closure(sorted(modules(stage))),
+        "source": closure(modules(stage)),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

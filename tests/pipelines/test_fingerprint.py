@@ -48,6 +48,7 @@ def key_of_source(tmp_path, monkeypatch):
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
         importlib.invalidate_caches()
         fingerprint.source.cache_clear()
+        fingerprint.closure.cache_clear()
         fingerprint._is_module.cache_clear()
         module = importlib.import_module("zoo_of_tests.stage")
         sys.dont_write_bytecode = before
@@ -55,6 +56,7 @@ def key_of_source(tmp_path, monkeypatch):
 
     yield key
     fingerprint.source.cache_clear()
+    fingerprint.closure.cache_clear()
     fingerprint._is_module.cache_clear()
 
 
