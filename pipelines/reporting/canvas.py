@@ -38,7 +38,7 @@ STYLE = {
     "ytick.color": INK,
     "axes.linewidth": 0.6,
     "xtick.major.width": 0.6,
-    "ytick.major.width": 0.0,
+    "ytick.left": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,

@@ -52,7 +52,7 @@ def per_layer(results: Results) -> Figure | None:
 
 
 def within_layers(heatmaps: Mapping[str, Any]) -> Figure | None:
-    """Sensitivity of every weight of a few layers; vertical stripes are sensitive columns."""
+    """Sensitivity of every weight of a few layers, on one scale; stripes are sensitive columns."""
     maps = {name: _matrix(values) for name, values in heatmaps.items()}
     maps = {name: values for name, values in maps.items() if (values > 0).any()}
     if not maps:
@@ -60,15 +60,14 @@ def within_layers(heatmaps: Mapping[str, Any]) -> Figure | None:
     lines = (len(maps) + 1) // 2
     figure = canvas.blank(0.3 + 2.3 * lines)
     grid = figure.subplots(lines, min(2, len(maps)), squeeze=False).ravel()
+    norm = _log_norm(np.concatenate([values.ravel() for values in maps.values()]))
     for axes, (name, values) in zip(grid, maps.items(), strict=False):
-        image = axes.imshow(
-            values, aspect="auto", cmap="magma", norm=_log_norm(values), interpolation="nearest"
-        )
+        image = axes.imshow(values, aspect="auto", cmap="magma", norm=norm, interpolation="nearest")
         axes.set_title(name, fontsize=9.5, loc="left")
         axes.set(xlabel="column (input)", ylabel="row (output)")
-        bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-        bar.ax.minorticks_off()
-        canvas.powers(bar.ax.yaxis)
+    bar = figure.colorbar(image, ax=list(grid), fraction=0.03, pad=0.02, aspect=40)
+    bar.ax.minorticks_off()
+    canvas.powers(bar.ax.yaxis)
     for axes in grid[len(maps) :]:
         axes.set_axis_off()
     return figure

@@ -28,7 +28,7 @@ class FloatLogits:
     images: int
 
     def run(self, network: Network, data: Keyed[ImageData], machine: Machine) -> Artifact:
-        """Tensors: of each batch of `last`, by number, logits [b, classes], where outputs are such."""
+        """Tensors: of each batch of `last`, by number, logits [b, classes], or nothing."""
         module = _Keep(network.module)
         machine.predict("float outputs", module, last(data.value, self.images))
         batches = machine.ranks.union(module.found)
