@@ -51,8 +51,6 @@ STYLE = {
     "svg.hashsalt": "obliq",
     "path.simplify": True,
 }
-
-
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

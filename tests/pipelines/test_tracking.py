@@ -332,6 +332,16 @@ def test_online_without_key_or_network_loses_nothing_and_says_how_to_sync(
     assert exit_code(records) == 0
 
 
+def test_a_whole_run_sends_the_figures_of_its_report(obliq):
+    outcome = obliq("tracking=offline")
+    assert outcome.status == 0, outcome.text
+    sent = last_values(read(outcome.folder), "summary", "update")
+    drawn = {file.stem for file in (outcome.folder / "plots").iterdir()}
+    assert drawn >= {"loss_per_layer", "sensitivity", "seconds_per_stage"}
+    assert {f"plots/{name}.width" for name in drawn} <= set(sent)
+    assert sent["plots/sensitivity.width"] == canvas.WIDTH * canvas.DPI
+
+
 def test_a_failure_of_wandb_is_said_once_and_the_computation_goes_on(tmp_path, caplog):
     tracker = WandbTracker(**SETTINGS)
     tracker.start(folder=tmp_path, **START)
