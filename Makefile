@@ -31,7 +31,7 @@ run: setup  ## the main job: the embedded default, or make run ARGS="experiment=
 test: setup  ## all tests, in up to four processes; ARGS="-n 0 --pdb" for one
 	$(PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
-faults: setup  ## kill, damage, fill the disk, run at once, at random: a table; half an hour
+faults: setup  ## kill, damage, fill the disk, run at once, at random: a table; ten minutes
 	@$(PYTHON) -m tests.faults $(ARGS)
 
 check: setup  ## lint, format and types, exactly as CI runs them
