@@ -8,6 +8,7 @@ once, and its backends print it: `savefig` would lay it out, and draw it twice, 
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
 INK = "#010203"  # stands for the page's text colour
@@ -90,16 +91,17 @@ def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def powers(axis: Axis) -> None:
-    """Write powers of ten with raised digits: setting them as formulas takes half of a layout."""
+    """Powers of ten with raised digits: setting them as formulas takes half of a layout."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def _power(value: float) -> str:
-    exponent = np.log10(value) if value > 0 else np.nan
-    if not np.isclose(exponent, np.round(exponent), rtol=0, atol=1e-9):
+    exponent = math.log10(value) if value > 0 else 0.5  # no power of ten
+    whole = round(exponent)
+    if abs(exponent - whole) > 1e-9:
         return f"{value:.4g}"
-    return "10" + f"{exponent:.0f}".translate(RAISED)
+    return f"10{str(whole).translate(RAISED)}"
 
 
 def short(name: str) -> str:

@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from types import MappingProxyType
 from typing import ClassVar
 
 from lightning import LightningModule
@@ -86,8 +87,8 @@ class CorrectStatistics:
                 machine.predict("re-estimate statistics", Forward(corrected), loader)
             reduce(add, machine.ranks.gather(seen)).put(corrected)
             changed = running_statistics(corrected)
-        compare = Compare(data.value, network.module, quantized.value, corrected)
-        compare.known = logits_of(logits)
+        known = logits_of(logits)
+        compare = Compare(data.value, network.module, quantized.value, corrected, known=known)
         machine.predict("compare", compare, last(data.value, self.compare_images))
         before, after = (total.figures()["kl"] for total in compare.of_all(machine))
         kept = bool(changed) and after < before
@@ -134,16 +135,21 @@ class _Match(LightningModule):
 class Compare(LightningModule):
     """Distances from the float network to some quantized ones, added up in `totals`.
 
-    Attributes:
-        known: outputs of the float network, by batch, where it need not run.
+    Where `known` has the float network's outputs, by batch, it need not run.
     """
 
-    def __init__(self, task: ImageData, reference: nn.Module, *networks: nn.Module) -> None:
+    def __init__(
+        self,
+        task: ImageData,
+        reference: nn.Module,
+        *networks: nn.Module,
+        known: Mapping[int, Tensor] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.task = task
         self.reference, self.networks = reference, nn.ModuleList(networks)
         self.totals = [Distance() for _ in networks]
-        self.known: dict[int, Tensor] = {}
+        self.known = known
 
     def of_all(self, machine: Machine) -> list[Distance]:
         """The totals of all processes of the run, by network."""

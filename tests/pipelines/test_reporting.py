@@ -320,7 +320,6 @@ def test_the_main_metric_comes_first():
 
 
 def test_pictures_and_figures_by_class_are_in_the_page_itself(results, tmp_path):
-
     Image.new("RGB", (40, 20), "red").save(tmp_path / "00.jpg")
     found = {**results, "details": {"AP by class": {"cat": 12.34, "<dog>": 50.0}}}
     html.render(found, {}, {"images/a<b>.jpg": tmp_path / "00.jpg"}, tmp_path / "report.html")
