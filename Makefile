@@ -46,10 +46,10 @@ SWEEPS := cifar10_resnet20 cifar10_resnet56 imagenet_mobilenet_v1 obq_published 
 
 bench-real: setup  ## the README's accuracy tables on OBLIQ_DATA: hours; what is done is kept
 	for name in $(SWEEPS); do $(PYTHON) -m pipelines.run sweep=$$name tracking=none $(ARGS) || exit; done
-	$(PYTHON) -m pipelines.table $(SWEEPS:%=outputs/sweeps/%)
+	$(PYTHON) -m pipelines.comparing.table $(SWEEPS:%=outputs/sweeps/%)
 
 tables: bench-real  ## the same, then what the README says otherwise
-	$(PYTHON) -m pipelines.table $(SWEEPS:%=outputs/sweeps/%) --against README.md
+	$(PYTHON) -m pipelines.comparing.table $(SWEEPS:%=outputs/sweeps/%) --against README.md
 
 clean:  ## remove what setup and the tools have made (not the store, not outputs/)
 	rm -rf .venv .uv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from evaluation import kept
+from evaluation import image_cache
 from evaluation.samples import Samples
 from evaluation.task import Batch, View
 
@@ -36,7 +36,7 @@ class Decoded(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         if get_worker_info() is not None:  # a loader process ends after its pass
             return self._decoded(index)
-        return kept.samples.get(
+        return image_cache.samples.get(
             (self.source, self.samples.ids[index]), lambda: self._decoded(index)
         )
 

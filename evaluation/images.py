@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from lightning import LightningDataModule
 
-from evaluation import kept
+from evaluation import image_cache
 from evaluation.augmentation import WithCopies
 from evaluation.decoded import Batches, Decoded, Numbered, loader
 from evaluation.samples import Progress, Samples, choose, spread
@@ -26,7 +26,7 @@ class ImageData(LightningDataModule, ImageTask):
         calibration_root: what to calibrate on; null: what the class documents for `root`.
         batch_size: images per evaluation batch.
         workers: loader processes, at most one per core is started; 0: none, and what was decoded is
-            kept, see evaluation/kept.py.
+            kept, see evaluation/image_cache.py.
         skip_bad: drop unreadable images (they are recorded) instead of raising.
         images: evaluate on at most so many images, evenly spaced; null: on all.
         skipped: {id: reason} of the images that `check` dropped.
@@ -108,7 +108,7 @@ class ImageData(LightningDataModule, ImageTask):
         self._copies = copies
         self._data_config = dict(data_config)
         self._view = self.view(data_config)
-        kept.samples.renew()
+        image_cache.samples.renew()
 
     def check(self, report: Progress | None = None) -> None:
         """Decode every chosen and every evaluation image once.

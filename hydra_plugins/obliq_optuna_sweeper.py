@@ -16,9 +16,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines import study
-from pipelines.reporting import study_table
-from pipelines.screen import Screen
+from pipelines.machine.screen import Screen
+from pipelines.sweeps import study, study_table
 
 
 class OptunaSweeper(Sweeper):

@@ -9,8 +9,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines import jobs
-from pipelines.screen import Screen
+from pipelines.machine.screen import Screen
+from pipelines.sweeps import jobs
 
 
 class SweepStarts(Callback):

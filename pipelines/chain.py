@@ -11,25 +11,25 @@ from typing import Any, Protocol
 from torch import nn
 
 from evaluation.images import ImageData
-from pipelines import memory
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.machine import Machine
+from pipelines.machine import memory
+from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.activations import QuantizeActivations
-from pipelines.stages.allocate import Precision
-from pipelines.stages.baseline import Baseline
 from pipelines.stages.batchnorm import CorrectStatistics
 from pipelines.stages.calibrate import Calibrate
-from pipelines.stages.costs import Costs
-from pipelines.stages.eptq import TrainRounding
 from pipelines.stages.evaluate import Evaluate
-from pipelines.stages.label_free import LabelFreeHessian
 from pipelines.stages.objective import Objective
 from pipelines.stages.pictures import Pictures
-from pipelines.stages.quantize import QuantizeLayers
+from pipelines.stages.precision.allocate import Precision
+from pipelines.stages.precision.costs import Costs
 from pipelines.stages.report import Report
+from pipelines.stages.rounding.eptq import TrainRounding
+from pipelines.stages.rounding.label_free import LabelFreeHessian
 from pipelines.stages.sensitivity import Sensitivity
-from pipelines.store import Store
+from pipelines.stages.solving.baseline import Baseline
+from pipelines.stages.solving.quantize import QuantizeLayers
+from pipelines.store.artifacts import Artifact, Keyed
+from pipelines.store.store import Store
 from pipelines.tracking import Tracker
 
 

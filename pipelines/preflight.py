@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from evaluation.images import ImageData
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.disk import is_full
-from pipelines.machine import Machine
+from pipelines.machine.disk import is_full
+from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.allocate import Precision
-from pipelines.stages.solve import SolveLayer, wants_importance
+from pipelines.stages.precision.allocate import Precision
+from pipelines.stages.solving.solve import SolveLayer, wants_importance
+from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call, Calls
 from quant.layers import find
 from quant.problem import LayerProblem

@@ -7,15 +7,16 @@ from typing import Any
 
 from lightning import seed_everything
 
-from pipelines import fingerprint, judging, preflight, quantizing
-from pipelines.artifacts import Keyed
+from pipelines import evaluating, preflight, quantizing
 from pipelines.chain import Chain, Log, Run, Running
-from pipelines.interruption import interruptible
-from pipelines.machine import Machine
+from pipelines.machine.interruption import interruptible
+from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
-from pipelines.stages.solve import wants_importance
-from pipelines.store import Store
+from pipelines.stages.solving.solve import wants_importance
+from pipelines.store import fingerprint
+from pipelines.store.artifacts import Keyed
+from pipelines.store.store import Store
 from pipelines.tracking import Tracker
 
 
@@ -102,6 +103,6 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
 def _stages(running: Running) -> dict[str, Any]:
     objective = running.chain.objective
     if objective is None:
-        return judging.evaluate(running, quantizing.quantize(running))
+        return evaluating.evaluate(running, quantizing.quantize(running))
     held_out = running.chain.data.hold_out(objective.images)  # nothing is fitted to these
-    return judging.measure(running, objective, held_out, quantizing.quantize(running))
+    return evaluating.measure(running, objective, held_out, quantizing.quantize(running))

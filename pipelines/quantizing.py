@@ -13,16 +13,20 @@ from typing import Any
 
 from torch import nn
 
-from pipelines.artifacts import Artifact, Keyed
 from pipelines.chain import Running
 from pipelines.stages.activations import with_activations
-from pipelines.stages.allocate import Allocation, Given
 from pipelines.stages.batchnorm import corrected
 from pipelines.stages.calibrate import layers_of
-from pipelines.stages.eptq_result import trained_activations, trained_statistics, trained_weights
-from pipelines.stages.quantize import QuantizedWeights
-from pipelines.stages.solve import wants_importance
-from pipelines.store import TakenError
+from pipelines.stages.precision.allocate import Allocation, Given
+from pipelines.stages.rounding.result import (
+    trained_activations,
+    trained_statistics,
+    trained_weights,
+)
+from pipelines.stages.solving.quantize import QuantizedWeights
+from pipelines.stages.solving.solve import wants_importance
+from pipelines.store.artifacts import Artifact, Keyed
+from pipelines.store.store import TakenError
 from quant.layers import Layer
 
 

@@ -1,8 +1,8 @@
 """The command line: compose the configuration, build every stage, start the chain.
 
 The only file that imports Hydra. `obliq ...` and `python -m pipelines.run ...` are the same.
-`obliq store ...` and `obliq reproduce ...` are not for Hydra: see `store_command` and
-`reproduce_command`.
+`obliq store`, `obliq reproduce` and `obliq table` are not for Hydra: see `store/command.py`,
+`reproducing/command.py` and `comparing/table.py`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines import confidential, interruption, jobs, launch, memory, naming, store_limit, words
-from pipelines.screen import Screen
+from pipelines.cli import naming, overrides, secrets
+from pipelines.machine import interruption, launch, memory
+from pipelines.machine.screen import Screen
+from pipelines.store import limit as store_limit
+from pipelines.sweeps import jobs
 
 UNREACHED = 3  # exit status: no configuration meets precision.target
 GIVEN = "OBLIQ_GIVEN"  # environment: the words as typed, for jobs in other processes
@@ -45,13 +48,17 @@ def main() -> None:
     jobs.sweep = None
     checks.clear()
     if sys.argv[1:2] == ["store"]:
-        from pipelines import store_command
+        from pipelines.store import command as store_command
 
         sys.exit(store_command.main(sys.argv[2:], _store()))
     if sys.argv[1:2] == ["reproduce"]:
-        from pipelines import reproduce_command
+        from pipelines.reproducing import command as reproduce_command
 
         sys.exit(reproduce_command.main(sys.argv[2:], _store(), _rerun))
+    if sys.argv[1:2] == ["table"]:
+        from pipelines.comparing import table
+
+        sys.exit(table.main(sys.argv[2:]))
     with interruption.terminable():
         status = _jobs(Screen())
     if status:
@@ -61,8 +68,8 @@ def main() -> None:
 def _jobs(screen: Screen) -> int:
     """Run what sys.argv says; the exit status."""
     try:
-        confidential.check_words(sys.argv[1:])
-        words.check(sys.argv[1:])
+        secrets.check_words(sys.argv[1:])
+        overrides.check(sys.argv[1:])
         os.environ[GIVEN] = json.dumps(sys.argv[1:])
         job()
     except KeyboardInterrupt:
@@ -92,7 +99,7 @@ def _rerun(command: Sequence[str], store: Path, check: Callable[[dict[str, Any]]
         return stop.code if isinstance(stop.code, int) else 1
 
 
-@hydra.main(version_base="1.3", config_path=str(words.CONF), config_name="run")
+@hydra.main(version_base="1.3", config_path=str(overrides.CONF), config_name="run")
 def job(cfg: DictConfig) -> float | None:
     """One run, in whichever process. Returns its objective, for sweepers, if it has one.
 
@@ -155,9 +162,12 @@ def chain(
     """Build everything from the settings, then run the chain, in this process."""
     cfg = OmegaConf.create(dict(settings))
     with screen.busy("starting"), memory.importing():
-        from pipelines import ptq, ranks, store_users, typecheck
+        from pipelines import ptq
         from pipelines.chain import Chain, Run
-        from pipelines.store import Store
+        from pipelines.cli import typecheck
+        from pipelines.machine import ranks
+        from pipelines.store import users as store_users
+        from pipelines.store.store import Store
         from pipelines.tracking import NullTracker
 
         memory.settle()
@@ -194,7 +204,7 @@ def _store() -> Path:
 def _keep_secrets_out(settings: dict[str, Any], folder: Path) -> None:
     """Refuse settings that are secrets, and remove what Hydra has saved of them by now."""
     try:
-        confidential.check_settings(settings)
+        secrets.check_settings(settings)
     except ValueError:
         shutil.rmtree(folder / "config", ignore_errors=True)
         if _is_sweep():
@@ -216,7 +226,7 @@ def _name(settings: Mapping[str, Any] | DictConfig) -> str:
 
 def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Fields of `chain.Run`: names of the run, and the head of results.json."""
-    from pipelines import origin, source
+    from pipelines.reproducing import provenance, source
 
     config = HydraConfig.get()
     choices = config.runtime.choices
@@ -226,7 +236,7 @@ def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         "method": choices["method"],
         "weight_bits": settings["bits"],
         "act_bits": settings["act_bits"],
-        "versions": origin.versions(),
+        "versions": provenance.versions(),
         "source": source.record(folder),
         "command": list(config.overrides.task),
         "config_dir": _config_dir(),
@@ -282,7 +292,7 @@ def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> 
         return text
     trace = err.trace if isinstance(err, launch.MemberError) else ""
     try:
-        trace = confidential.redact(trace or "".join(traceback.format_exception(err)))
+        trace = secrets.redact(trace or "".join(traceback.format_exception(err)))
         (folder / "error.log").write_text(trace, encoding="utf-8")
         screen.line(f"  details: {folder / 'error.log'}", style="dim")
     except OSError:  # then that is what went wrong, most likely
@@ -292,7 +302,7 @@ def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> 
 
 def _told(err: BaseException) -> str:
     notes = [f"({note})" for note in getattr(_cause(err), "__notes__", ())]
-    return confidential.redact(" ".join([_text(_cause(err)), *notes]))
+    return secrets.redact(" ".join([_text(_cause(err)), *notes]))
 
 
 def _cause(err: BaseException) -> BaseException:
@@ -303,19 +313,19 @@ def _cause(err: BaseException) -> BaseException:
 
 
 def _text(err: BaseException) -> str:
-    if extra := words.missing_extra(str(err)):
+    if extra := overrides.missing_extra(str(err)):
         return extra
     if isinstance(err, MissingMandatoryValue):
-        return words.missing(str(err.full_key))
+        return overrides.missing(str(err.full_key))
     reason = err.__cause__
     if isinstance(reason, OmegaConfBaseException) and reason.full_key:
         parent = reason.parent_node
         known = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
-        return words.unknown_setting(str(reason.full_key), known)
+        return overrides.unknown_setting(str(reason.full_key), known)
     if isinstance(err, InterpolationKeyError) and isinstance(err.parent_node, DictConfig):
         key = str(err).split("'")[1]
         above = OmegaConf.select(err.parent_node._get_root(), key.rpartition(".")[0])
-        return words.unknown_setting(key, [str(k) for k in above or ()])
+        return overrides.unknown_setting(key, [str(k) for k in above or ()])
     if isinstance(err, OmegaConfBaseException):
         return str(err).splitlines()[0]
     if isinstance(err, OSError):

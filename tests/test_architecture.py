@@ -12,6 +12,22 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("quant", "evaluation", "pipelines", "hydra_plugins")
 OURS = {"quant", "evaluation", "pipelines", "conf"}
 
+# The rooms of the house, from the ground up: a room imports from the floors below its own only.
+FLOORS = (
+    ("quant", "evaluation", "cli"),
+    ("machine", "onnx"),
+    ("store",),
+    ("reporting",),
+    ("tracking", "models", "comparing"),
+    ("stages", "sweeps", "reproducing"),
+    ("chain", "preflight"),
+    ("quantizing",),
+    ("evaluating",),
+    ("ptq",),
+    ("run",),
+)
+FLAT = {"__init__", "chain", "evaluating", "preflight", "ptq", "quantizing", "run"}
+
 
 def files(*folders):
     found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -34,6 +50,42 @@ def imports(source):
             if name in ("import_module", "__import__") and isinstance(first, ast.Constant):
                 packages.add(str(first.value).split(".")[0])
     return packages
+
+
+def modules_imported(source):
+    """Dotted names that a source imports, with what it takes from each: a.b and a.b.c."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(module):
+    """Where a module lives: "store" of pipelines.store.gc, "quant" of quant.grid, else None."""
+    package, *rest = module.split(".")
+    if package == "pipelines":
+        return rest[0] if rest else None
+    return package if package in OURS else None
+
+
+def upwards(sources):
+    """(module, imported) for imports that do not go down the house.
+
+    Args:
+        sources: of all modules, by dotted name.
+    """
+    floor = {name: level for level, names in enumerate(FLOORS) for name in names}
+    found = []
+    for module, source in sources.items():
+        here = room(module)
+        for name in sorted(modules_imported(source)):
+            there = room(name)
+            if there in floor and here in floor and here != there and floor[there] >= floor[here]:
+                found.append((module, name))
+    return found
 
 
 def importers(package, paths):
@@ -109,3 +161,46 @@ def test_no_file_is_named_after_nothing_in_particular():
 
 def test_the_reference_mathematics_imports_nothing_of_ours():
     assert imports((ROOT / "tests" / "reference.py").read_text()) & OURS == set()
+
+
+def test_imports_in_the_house_go_down_and_never_up():
+    sources = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text()
+        for path in files("quant", "evaluation", "pipelines")
+    }
+    rooms = {room(name) for name in sources} - {None, "__init__"}
+    assert rooms == {name for floor in FLOORS for name in floor}, "every room has its floor"
+    assert upwards(sources) == []
+
+
+def test_an_import_upwards_or_across_is_seen():
+    sources = {
+        "pipelines.store.gc": "from pipelines.stages.solving import solve\n",
+        "pipelines.models.timm": "def f():\n    from pipelines import tracking\n",
+        "pipelines.run": "import pipelines.ptq\nfrom pipelines.store import gc\n",
+    }
+    assert upwards(sources) == [
+        ("pipelines.store.gc", "pipelines.stages.solving.solve"),
+        ("pipelines.models.timm", "pipelines.tracking"),
+    ]
+
+
+def test_only_the_chain_itself_lies_flat_in_pipelines():
+    assert {path.stem for path in (ROOT / "pipelines").glob("*.py")} == FLAT
+
+
+def test_every_wing_says_what_it_is_for():
+    wings = {path.parent for path in files("pipelines")}
+    silent = [str(w.relative_to(ROOT)) for w in wings if not _docstring(w / "__init__.py")]
+    assert silent == []
+
+
+def _docstring(path):
+    return path.is_file() and ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_tests_lie_where_what_they_test_lies():
+    """tests/pipelines/store/ tests pipelines/store/; whole runs lie flat in tests/pipelines/."""
+    for package in ("quant", "evaluation", "pipelines"):
+        for path in (ROOT / "tests" / package).rglob("test_*.py"):
+            assert (ROOT / path.parent.relative_to(ROOT / "tests")).is_dir(), path

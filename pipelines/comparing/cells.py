@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines import table
-from pipelines.comparing import asked
+from pipelines.comparing import asked, table
 from pipelines.comparing.asked import OTHERS
 from pipelines.comparing.facets import main_metric, mean_bits
 from pipelines.reporting import wording
@@ -26,7 +25,7 @@ class Cell:
 
 
 def row(results: Results) -> dict[str, Cell]:
-    """Cells by column: those of `pipelines.table`, and what only a page has room for."""
+    """Cells by column: those of `pipelines.comparing.table`, and what only a page has room for."""
     values = _values(results)
     texts = table.row(results) | {
         "data": str(results.get("data") or wording.MISSING),

@@ -8,8 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines import table
-from pipelines.comparing import asked, facets
+from pipelines.comparing import asked, facets, table
 from pipelines.comparing.facets import Facet
 from pipelines.comparing.finding import STATES, Run
 from pipelines.reporting import wording

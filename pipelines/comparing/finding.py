@@ -13,9 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines import results_file
 from pipelines.comparing import asked
-from pipelines.reporting import layers_csv
+from pipelines.reporting import layers_csv, results_file
 from pipelines.reporting.wording import Results
 
 INSIDE = {"config", "plots", "pictures", "wandb"}  # of a run: no runs are in there

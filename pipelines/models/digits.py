@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from evaluation import digits
-from pipelines.artifacts import Artifact
 from pipelines.models.network import Network, complete
 from pipelines.models.state_dict import fit
-from pipelines.store import Store
+from pipelines.store.artifacts import Artifact
+from pipelines.store.store import Store
 
 NAME = "digits"
 

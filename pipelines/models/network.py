@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.fingerprint import source
+from pipelines.store.fingerprint import source
 
 DATA_KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 TEXT_KEYS = ("tokenizer", "max_length", "pad")  # the tokenizer as JSON, not as a path

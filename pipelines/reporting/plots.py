@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipelines.disk import replacing
+from pipelines.machine.disk import replacing
 from pipelines.reporting import canvas, mixed_plots, sensitivity_plots, training_plot, wording
 from pipelines.reporting.wording import Results
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import results_file
 from pipelines.comparing.asked import ELSEWHERE
+from pipelines.reporting import results_file
 
 PATHS = {"data.root", "data.calibration_root", "model.checkpoint"}  # what lies there is compared
 ABSENT = "(not there)"

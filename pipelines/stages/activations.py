@@ -11,9 +11,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.machine import Machine
+from pipelines.machine.machine import Machine
 from pipelines.stages.forward import Forward
+from pipelines.store.artifacts import Artifact, Keyed
 from quant.activations import Place, inserted, watching
 from quant.layers import Layer
 from quant.placement import PLACEMENTS, Plan

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from evaluation.decoded import Batches
 from evaluation.fidelity import Distance
 from evaluation.images import ImageData
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.machine import Machine
+from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.float_logits import FloatLogits, last, logits_of
 from pipelines.stages.float_moments import FloatMoments, known_of
 from pipelines.stages.forward import Forward
+from pipelines.store.artifacts import Artifact, Keyed
 from quant.reestimation import reestimating, running_statistics
 from quant.statistics import Matcher, Seen
 

@@ -14,11 +14,11 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.checkpoint import Checkpoint
-from pipelines.machine import Machine
+from pipelines.machine.checkpoint import Checkpoint
+from pipelines.machine.machine import Machine
+from pipelines.machine.ranks import Ranks
 from pipelines.models.network import Network
-from pipelines.ranks import Ranks
+from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call, Calls
 from quant.hessian import HessianSum
 from quant.layers import Layer, find

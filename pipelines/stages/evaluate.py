@@ -12,8 +12,8 @@ from torch import nn
 
 from evaluation.evaluator import CollectOutputs
 from evaluation.images import ImageData
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.machine import Machine
+from pipelines.machine.machine import Machine
+from pipelines.store.artifacts import Artifact, Keyed
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from evaluation.decoded import Batches
 from evaluation.images import ImageData
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.machine import Machine
+from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
+from pipelines.store.artifacts import Artifact, Keyed
 
 
 @dataclass(frozen=True)

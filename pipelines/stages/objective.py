@@ -16,13 +16,13 @@ from typing import Any, ClassVar, Protocol
 from torch import nn
 
 from evaluation.images import ImageData
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.disk import replacing
-from pipelines.machine import Machine
+from pipelines.machine.disk import replacing
+from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.batchnorm import Compare
-from pipelines.stages.quantize import QuantizedWeights
-from pipelines.store import Store
+from pipelines.stages.solving.quantize import QuantizedWeights
+from pipelines.store.artifacts import Artifact, Keyed
+from pipelines.store.store import Store
 
 
 @dataclass(frozen=True, eq=False)

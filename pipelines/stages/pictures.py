@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from evaluation.images import ImageData
 from evaluation.samples import evenly
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.machine import Machine
+from pipelines.machine.machine import Machine
+from pipelines.store.artifacts import Artifact, Keyed
 
 QUALITY = 85  # of the JPEGs
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipelines.artifacts import Artifact
-from pipelines.machine import Machine
+from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.by_layer import of_each
-from pipelines.stages.solve import FitGrid, LayerInput, float_inputs
+from pipelines.stages.solving.by_layer import of_each
+from pipelines.stages.solving.solve import FitGrid, LayerInput, float_inputs
+from pipelines.store.artifacts import Artifact
 from quant.methods import rtn
 
 

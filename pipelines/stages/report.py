@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evaluation.images import ImageData
-from pipelines.artifacts import Artifact
-from pipelines.disk import checksum, explained, replacing
+from pipelines.machine.disk import checksum, explained, replacing
 from pipelines.models.network import Network
 from pipelines.reporting import canvas, html, layers_csv, plots
-from pipelines.stages.baseline import LayerBaseline, layer_ratio, loss_ratio
-from pipelines.stages.quantize import QuantizedWeights
+from pipelines.stages.solving.baseline import LayerBaseline, layer_ratio, loss_ratio
+from pipelines.stages.solving.quantize import QuantizedWeights
+from pipelines.store.artifacts import Artifact
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from pipelines.artifacts import Artifact, Keyed
-from pipelines.machine import Machine
+from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.by_layer import of_each
 from pipelines.stages.prediction import PredictLosses
-from pipelines.stages.solve import FitGrid, LayerInput, float_inputs
+from pipelines.stages.solving.by_layer import of_each
+from pipelines.stages.solving.solve import FitGrid, LayerInput, float_inputs
+from pipelines.store.artifacts import Artifact, Keyed
 from quant.sensitivity import clustering, heatmap, sensitivity
 
 PICTURE = (128, 256)  # rows and columns of a stored heatmap, at most

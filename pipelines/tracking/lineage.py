@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from pipelines.artifacts import Artifact
+    from pipelines.store.artifacts import Artifact
 
 
 def artifact_name(text: str) -> str:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipelines.disk import replacing
+from pipelines.machine.disk import replacing
 
 LETTERS = string.ascii_lowercase + string.digits
 LENGTH = 8  # as wandb's own

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.confidential import redact
+from pipelines.cli.secrets import redact
 from pipelines.reporting import layers_csv
 from pipelines.tracking import run_id
 from pipelines.tracking.flat import flatten

@@ -15,10 +15,10 @@ import time
 
 import torch
 
-from pipelines.artifacts import Keyed
-from pipelines.host import Host
-from pipelines.machine import Machine
-from pipelines.stages.timing import TimeLayer
+from pipelines.machine.host import Host
+from pipelines.machine.machine import Machine
+from pipelines.stages.precision.timing import TimeLayer
+from pipelines.store.artifacts import Keyed
 from quant.costs.measured import Timing
 from quant.costs.use import Use
 

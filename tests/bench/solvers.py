@@ -28,12 +28,12 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from pipelines.artifacts import Keyed
-from pipelines.machine import Machine
-from pipelines.stages.baseline import TimeInverse, estimate
-from pipelines.stages.solve import LayerInput, evenly, float_inputs
-from pipelines.store import Store
-from pipelines.threads import solving
+from pipelines.machine.machine import Machine
+from pipelines.machine.threads import solving
+from pipelines.stages.solving.baseline import TimeInverse, estimate
+from pipelines.stages.solving.solve import LayerInput, evenly, float_inputs
+from pipelines.store.artifacts import Keyed
+from pipelines.store.store import Store
 from quant.grid import Grid
 from quant.methods import gptq, row_parallel, rtn
 from quant.order import ORDERS

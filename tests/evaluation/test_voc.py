@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from evaluation.voc import NAMES, Voc, colour
-from pipelines.words import CONF
+from pipelines.cli.overrides import CONF
 
 CONFIG = {
     "input_size": (3, 64, 64),

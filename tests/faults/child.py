@@ -18,11 +18,14 @@ import timm  # noqa: F401  (this and others: loaded once, before the forks)
 from matplotlib.figure import Figure
 
 import evaluation.digits  # noqa: F401
-from pipelines import machine, ptq, run, typecheck  # noqa: F401
+from pipelines import ptq, run
+from pipelines.machine import machine
 from pipelines.models import digits  # noqa: F401
 from pipelines.reporting import plots
-from pipelines.stages import baseline, calibrate, changes, mixed, quantize, report
-from pipelines.store import Store
+from pipelines.stages import calibrate, report
+from pipelines.stages.precision import changes, mixed
+from pipelines.stages.solving import baseline, quantize
+from pipelines.store.store import Store
 from tests.faults.points import Moment, Points
 
 FIGURES = 1  # in the report: to draw all of them takes longer than everything else

@@ -14,10 +14,10 @@ from tests.faults.trials import Line, Unbroken, begun
 COLLECT = """
 import sys
 from pathlib import Path
-from pipelines import store_gc
+from pipelines.store import gc
 while True:
-    plan = store_gc.plan(Path(sys.argv[1]), keep=0, older_than=None)
-    store_gc.remove([item for item, _ in plan.remove])
+    plan = gc.plan(Path(sys.argv[1]), keep=0, older_than=None)
+    gc.remove([item for item, _ in plan.remove])
     print("collected", flush=True)
 """
 

@@ -60,7 +60,7 @@ def digits(shared_store):
     """The trained digits network and its images: (network, data), 96 calibration images."""
     from evaluation.digits import Digits
     from pipelines.models.digits import DigitsModel, TrainDigits
-    from pipelines.store import Store
+    from pipelines.store.store import Store
 
     config = {
         "input_size": [3, 8, 8],

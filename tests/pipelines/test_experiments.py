@@ -6,9 +6,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines import typecheck
 from pipelines.chain import Chain
-from pipelines.words import CONF
+from pipelines.cli import typecheck
+from pipelines.cli.overrides import CONF
 
 NAMES = {group.name: sorted(p.stem for p in group.glob("*.yaml")) for group in CONF.iterdir()
          if group.is_dir()}  # fmt: skip
@@ -72,7 +72,7 @@ def test_the_baseline_is_obq_whatever_the_method():
 
 def test_with_obq_method_and_baseline_are_the_same_stage():
     _, chain, *_ = built("method=obq")
-    from pipelines import fingerprint
+    from pipelines.store import fingerprint
 
     stages = chain.baseline.solve, chain.quantize.solve
     assert len({fingerprint.key(stage, ["layer"]) for stage in stages}) == 1

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines import fingerprint
-from pipelines.artifacts import Artifact, Keyed
+from pipelines.machine.ranks import Ranks
 from pipelines.quantizing import _calibrated
-from pipelines.ranks import Ranks
-from pipelines.store import Store
+from pipelines.store.artifacts import Artifact, Keyed
+from pipelines.store.store import Store, fingerprint
 
 order: list[str] = []
 

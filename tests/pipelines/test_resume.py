@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from pipelines.stages import calibrate
-from pipelines.stages.solve import SolveLayer
+from pipelines.stages.solving.solve import SolveLayer
 
 WORDS = (
     "experiment=digits",

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from evaluation.sst2 import Sst2
-from pipelines.artifacts import Keyed
-from pipelines.machine import Machine
+from pipelines.machine.machine import Machine
 from pipelines.models.transformers import TransformersModel
 from pipelines.stages import calibrate
 from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.calibrate import Calibrate, layers_of
-from pipelines.stages.sequential import CollectPair
-from pipelines.stages.waiting import Waiting
-from pipelines.store import Store
+from pipelines.stages.solving.activation_cache import Waiting
+from pipelines.stages.solving.sequential import CollectPair
+from pipelines.store.artifacts import Keyed
+from pipelines.store.store import Store
 from quant.label_free import tapped
 
 MACHINE = Machine("cpu", 1, "32-true", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.disk import checksum
+from pipelines.machine.disk import checksum
 
 SHORT = (
     "experiment=digits",

@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from pipelines.store import Store
-from pipelines.words import CONF
+from pipelines.cli.overrides import CONF
+from pipelines.store.store import Store
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import nn
 
 from evaluation import digits
 from pipelines.models.digits import DigitsModel, DigitsNet, TrainDigits
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 
 @pytest.fixture

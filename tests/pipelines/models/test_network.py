@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines import fingerprint
 from pipelines.models.network import Network
+from pipelines.store import fingerprint
 
 CONFIG = {
     "input_size": [3, 8, 8],

@@ -7,9 +7,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from pipelines.cli.overrides import CONF
 from pipelines.models.deeplabv3_mobilenet_v2 import DeepLabV3MobileNetV2
 from pipelines.models.espnetv2 import ESPNetv2
-from pipelines.words import CONF
 
 ZOO = {  # conf/model file: (the same network in zoo.py, sides that it takes)
     "deeplabv3_mobilenet_v2": ("DeepLabV3MNV2", [(513, 513), (65, 97)]),

@@ -1,0 +1,191 @@
+"""`obliq table FOLDERS... [--markdown | --against FILE]`: many runs in one table.
+
+Reads every `results.json` below the given folders. "~" stands before what is an estimate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.comparing import asked, table_diff
+from pipelines.comparing.asked import OTHERS
+from pipelines.reporting import results_file, wording
+from pipelines.reporting.wording import Results
+
+LEFT = {*table_diff.KEYS, OTHERS}  # columns of words and of the bit width; the rest are numbers
+
+
+class BrokenResultsError(ValueError):
+    """A results file that cannot be read."""
+
+
+def collect(folders: Iterable[Path]) -> list[dict[str, Any]]:
+    """Every run below the folders, sorted by model, bits and method; a file counts once.
+
+    Args:
+        folders: searched recursively; a path to a JSON file counts as itself.
+
+    Raises:
+        FileNotFoundError: a folder does not exist, or there is no results.json anywhere.
+        BrokenResultsError: files that are no results, each named with the reason.
+    """
+    folders = list(folders)
+    missing = [str(folder) for folder in folders if not folder.exists()]
+    if missing:
+        raise FileNotFoundError(f"no such folder: {', '.join(missing)}")
+    files = dict.fromkeys(
+        path.resolve()
+        for folder in folders
+        for path in ([folder] if folder.is_file() else sorted(folder.rglob("results.json")))
+    )
+    if not files:
+        raise FileNotFoundError(
+            f"no results.json below {', '.join(map(str, folders))}: a run writes it when it "
+            "ends; give its output folder, or one above it"
+        )
+    runs, broken = [], []
+    for path in files:
+        try:
+            runs.append(results_file.load(path))
+        except (OSError, ValueError) as error:
+            broken.append(f"  {path}: {error}")
+    if broken:
+        raise BrokenResultsError(
+            f"{len(broken)} of {len(files)} results cannot be read; remove them or run them "
+            "again:\n" + "\n".join(broken)
+        )
+    return sorted(runs, key=results_file.order)
+
+
+def row(results: Results) -> dict[str, str]:
+    """A run's cells by column."""
+    keys = wording.metrics(results)
+    key = keys[0] if keys else ""
+    get, number = wording.get, wording.number
+    weight, activation = results.get("weight_bits"), results.get("act_bits")
+    ratio = number(results.get("loss_ratio_vs_baseline"), 3)
+    return {
+        "model": str(results.get("model") or wording.MISSING),
+        "method": str(results.get("method") or wording.MISSING),
+        "inputs": str(results.get("inputs") or wording.MISSING),
+        "bits": f"{'mixed' if weight is None else weight}"
+        + (f"/{activation}" if activation is not None else ""),
+        "float": number(get(results, "float", key)),
+        "quantized": number(get(results, "quantized", key)),
+        "drop [95 %]": wording.drop(results),
+        "agreement": number(get(results, "fidelity", "agreement")),
+        "KL": wording.scientific(get(results, "fidelity", "kl")),
+        "SQNR dB": number(get(results, "fidelity", "sqnr_db"), 1),
+        f"loss / {wording.baseline_name(results)}": ratio,
+        "solve s": number(wording.solve_seconds(results)),
+        "speed-up": wording.speedup(results),
+        **_searched(results),
+    }
+
+
+def rows(runs: Sequence[Results]) -> tuple[list[dict[str, str]], str]:
+    """(cells of every run, the settings that no column shows and all runs share).
+
+    Where runs differ in such settings, they have a column of those.
+    """
+    shared, own = asked.apart([asked.others(results) for results in runs])
+    cells = [
+        row(results) | ({OTHERS: text} if any(own) else {})
+        for results, text in zip(runs, own, strict=True)
+    ]
+    return cells, shared
+
+
+def _searched(results: Results) -> dict[str, str]:
+    """Cells of a run whose bits were searched: how, and what the layers cost with them."""
+    how = wording.search(results)
+    if how is None:
+        return {}
+    costs = results.get("costs") or {}
+    return {
+        "search": how,
+        "tried": str(wording.get(results, "precision", "evaluations")),
+        "MB": wording.scientific(costs.get("size")),
+        "GBOPs": wording.scientific(costs.get("bops")),
+        f"ms, {results.get('device')}": wording.scientific(costs.get("roofline")),
+    }
+
+
+def markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """Cells by column as a Markdown table, padded so that its source reads well too."""
+    columns = list(dict.fromkeys(column for cells in rows for column in cells))
+    table = [
+        [cells.get(column, wording.MISSING).replace("|", "\\|") for column in columns]
+        for cells in rows
+    ]
+    widths = [max(map(len, cells)) for cells in zip(columns, *table, strict=True)]
+    left = [column in LEFT for column in columns]
+    rule = [
+        "-" * w if flush else "-" * (w - 1) + ":" for w, flush in zip(widths, left, strict=True)
+    ]
+    lines = [
+        [text.ljust(w) if flush else text.rjust(w)
+         for text, w, flush in zip(cells, widths, left, strict=True)]
+        for cells in [columns, rule, *table]
+    ]  # fmt: skip
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def show(runs: Sequence[Results], console: Console) -> None:
+    """The same table for a terminal; one that is wider than the terminal is not folded."""
+    found, shared = rows(runs)
+    columns = list(dict.fromkeys(column for cells in found for column in cells))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column in LEFT else "right", no_wrap=True)
+    for cells in found:
+        table.add_row(*(Text(cells.get(column, wording.MISSING)) for column in columns))
+    unlimited = console.options.update(width=10_000)
+    console.width = max(console.width, console.measure(table, options=unlimited).maximum)
+    console.print(table)
+    if shared:
+        console.print(f"all with {shared}", soft_wrap=True)
+
+
+def _against(file: Path, runs: Sequence[Results]) -> int:
+    """Print how a document differs from the runs; 1 if figures do."""
+    written, found = table_diff.rows_in(file.read_text(encoding="utf-8")), [row(r) for r in runs]
+    lines, different = table_diff.compared(written, found)
+    print("\n".join([*lines, table_diff.summary(written, found, different)]))
+    return 1 if different else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 1 with the reason on stderr."""
+    parser = argparse.ArgumentParser(prog="obliq table", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="output folders of runs or sweeps")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, for a README")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="compare with the tables of a Markdown file"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        runs = collect(options.folders)
+        if options.against:
+            return _against(options.against, runs)
+    except (FileNotFoundError, BrokenResultsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.markdown:
+        print(markdown(rows(runs)[0]))
+    else:
+        show(runs, Console())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

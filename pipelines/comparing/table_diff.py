@@ -1,0 +1,84 @@
+"""`obliq table FOLDERS --against README.md`: what a document says of the same runs.
+
+A row of a Markdown table belongs to a run when its leading cells (model, method, inputs, bits) are
+the run's. Times are of a machine and a moment, and which settings are named depends on what else is
+in the table: both are shown, and do not count as a difference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipelines.comparing.asked import OTHERS
+
+Cells = Mapping[str, str]
+
+KEYS = ("model", "method", "inputs", "bits")
+ASIDE = {"solve s", "speed-up", OTHERS}
+
+
+def rows_in(text: str) -> list[dict[str, str]]:
+    """Rows, {column: cell}, of all Markdown tables in `text` that have the columns of KEYS."""
+    found, columns = [], None
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            columns = None
+            continue
+        cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if columns is None:
+            columns = cells
+        elif set(KEYS) <= set(columns) and not all(re.fullmatch(r":?-+:?", c) for c in cells):
+            found.append(dict(zip(columns, cells, strict=False)))
+    return found
+
+
+def compared(document: Iterable[Cells], runs: Iterable[Cells]) -> tuple[list[str], int]:
+    """A diff, and how many figures differ.
+
+    Args:
+        document: rows that were written down.
+        runs: rows of the runs there are now.
+
+    Returns:
+        lines: "-" as written and "+" as it is now for a row that differs, "?" for a row of which
+            there is no run, "!" for a run that is not written down.
+    """
+    known, now = _by_key(document), _by_key(runs)
+    lines, different = [], 0
+    for key, written in known.items():
+        here = now.get(key, [])
+        if not here:
+            lines += [f"? {_line(cells)}" for cells in written]
+        for old in written if here else ():
+            best = min(here, key=lambda new, old=old: len(_differ(old, new)))  # type: ignore[misc]
+            columns = _differ(old, best)
+            if columns:
+                different += len(columns)
+                lines += [f"- {_line(old)}", f"+ {_line(best)}    ({', '.join(columns)})"]
+    lines += [f"! {_line(cells)}" for key in now if key not in known for cells in now[key]]
+    return lines, different
+
+
+def summary(document: Sequence[Cells], runs: Sequence[Cells], different: int) -> str:
+    """ "50 rows written down, 12 runs: 0 figures differ"."""
+    return (
+        f"{len(document)} rows written down, {len(runs)} runs: {different} figures differ"
+        "  (- written, + now, ? not run, ! not written down; times do not count)"
+    )
+
+
+def _by_key(rows: Iterable[Cells]) -> dict[tuple[str, ...], list[Cells]]:
+    found: dict[tuple[str, ...], list[Cells]] = {}
+    for cells in rows:
+        found.setdefault(tuple(cells.get(name, "") for name in KEYS), []).append(cells)
+    return found
+
+
+def _differ(old: Cells, new: Cells) -> list[str]:
+    """Columns of figures that are not the same; one that only one of them has counts as well."""
+    return [name for name in {**old, **new} if name not in ASIDE and old.get(name) != new.get(name)]
+
+
+def _line(cells: Cells) -> str:
+    return " | ".join(cells.values())

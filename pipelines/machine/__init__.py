@@ -1,0 +1,4 @@
+"""Where a run happens: devices, processes, threads, memory, disk and screen.
+
+Nothing here knows what is computed.
+"""

@@ -1,0 +1,223 @@
+"""On what a run runs: devices, precision, threads; and the Lightning trainer for its loops.
+
+Devices and threads change a result by rounding only, so they stay outside the store's keys. Half
+precision changes more, and is in them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch.utils.data import DataLoader
+
+from evaluation.evaluator import CollectOutputs
+from pipelines.machine import memory
+from pipelines.machine.checkpoint import Checkpoint, KeepEpochs
+from pipelines.machine.ranks import Ranks, on_gpu
+from pipelines.machine.screen import Screen
+
+FULL, HALF = "32-true", "16-mixed"
+PRECISIONS = (FULL, "bf16-mixed", HALF)
+
+
+class _Advance(Callback):
+    """Moves a progress bar by one batch."""
+
+    def __init__(self, advance: Any) -> None:
+        self.advance = advance
+
+    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """One calibration batch is through."""
+        self.advance(1)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """One step of a training is done."""
+        self.advance(1)
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """One evaluation batch is through."""
+        self.advance(1)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Devices as Lightning names them.
+
+    Attributes:
+        accelerator: "auto", "cpu", "cuda", ...
+        devices: how many; a process for each.
+        precision: of the networks' loops, one of `PRECISIONS`; Hessians are summed and layers are
+            solved in float32 or better.
+        threads: CPU threads of a process; None for its share of all cores.
+        ranks: this process among those of the run.
+    """
+
+    accelerator: str
+    devices: int
+    precision: str
+    threads: int | None
+    screen: Screen = field(default_factory=Screen)
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"machine.threads={self.threads} must be at least 1, or null for all")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"machine.precision={self.precision} must be one of {', '.join(PRECISIONS)}: "
+                "weights stay in float32 until they are quantized"
+            )
+
+    @property
+    def key(self) -> str:
+        """What results depend on; empty for full precision."""
+        return "" if self.precision == FULL else self.precision
+
+    def use(self) -> None:
+        """Set the number of threads, keep Lightning's hints off the screen, try the devices.
+
+        Raises:
+            ValueError: Lightning does not know the accelerator or precision, or it is not there.
+        """
+        memory.keep_freed()
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        elif self.ranks.several:
+            torch.set_num_threads(max(1, torch.get_num_threads() // self.ranks.world))
+        for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        try:
+            self._trainer(lambda n: None)
+        except Exception as err:  # MisconfigurationException, ValueError, RuntimeError, ...
+            raise ValueError(
+                f"machine.accelerator={self.accelerator} devices={self.devices} "
+                f"precision={self.precision} cannot be used here: {err}. machine=cpu always can"
+            ) from err
+
+    def predict(
+        self, name: str, module: LightningModule, loader: DataLoader[Any], share: bool = True
+    ) -> None:
+        """Send `loader` through `module.predict_step` under a progress bar.
+
+        With several processes each one sends its share of the batches, all of them without
+        `share`; `predict_step` is told a batch's number among those of all processes.
+        """
+        loader = self.ranks.share(loader) if share else loader
+        module.allow_zero_length_dataloader_with_multiple_devices = True
+        with self.screen.bar(name, len(loader)) as advance:
+            self._trainer(advance).predict(module, loader, return_predictions=False)
+
+    def test(self, name: str, module: CollectOutputs, loader: DataLoader[Any]) -> None:
+        """Send `loader`, shared likewise, through `module`; the outputs are those of all."""
+        loader = self.ranks.share(loader)
+        module.allow_zero_length_dataloader_with_multiple_devices = True
+        with self.screen.bar(name, len(loader)) as advance:
+            self._trainer(advance).test(module, loader, verbose=False)
+        if self.ranks.several:
+            module.join(self.ranks.in_order(module.parts))
+
+    def fit(
+        self, name: str, module: LightningModule, epochs: int, steps: int, folder: Path
+    ) -> None:
+        """Train for so many epochs, with a checkpoint after each; go on from the last one.
+
+        Args:
+            name: of the progress bar.
+            module: gives its own loader, anew for every epoch.
+            epochs: in all, those before an interruption included.
+            steps: of all epochs together.
+            folder: of the checkpoint.
+        """
+        checkpoint = Checkpoint(folder, "training", "ckpt")
+        memory.keep_freed(memory.TRAINING)
+        try:
+            with self.screen.bar(name, steps) as advance:
+                self._trainer(
+                    advance,
+                    KeepEpochs(checkpoint),
+                    max_epochs=epochs,
+                    reload_dataloaders_every_n_epochs=1,
+                    use_distributed_sampler=False,
+                    enable_checkpointing=True,
+                ).fit(module, ckpt_path=checkpoint.newest(), weights_only=True)
+        finally:
+            memory.keep_freed()
+
+    def _trainer(self, advance: Any, *callbacks: Callback, **more: Any) -> Trainer:
+        settings: dict[str, Any] = {
+            "enable_checkpointing": False,
+            **self.ranks.trainer_settings(),
+            **more,
+        }
+        if self.precision == HALF:  # by its name alone Lightning would take bfloat16 on a processor
+            plugin = MixedPrecision("16-mixed", "cuda" if on_gpu(self.accelerator) else "cpu")
+            settings["plugins"] = [*settings.get("plugins", ()), plugin]
+        else:
+            settings["precision"] = self.precision
+        return Trainer(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            callbacks=[_Advance(advance), *callbacks],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **settings,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Processor, accelerator, cores and threads, for the record."""
+        return {
+            "cpu": _cpu(),
+            **_gpu(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "processes": self.ranks.world,
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "accelerator": self.accelerator,
+            "precision": self.precision,
+        }
+
+
+def _gpu() -> dict[str, Any]:
+    """The GPU, how many there are, CUDA's version in torch and the driver's; None without one."""
+    if not torch.cuda.is_available():
+        return {"gpu": None}
+    return {
+        "gpu": torch.cuda.get_device_name(0),
+        "gpus": torch.cuda.device_count(),
+        "cuda": torch.version.cuda,
+        "driver": _driver(),
+    }
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver where its tool tells it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.splitlines()[0].strip() if told.stdout else None
+
+
+def _cpu() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

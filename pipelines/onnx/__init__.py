@@ -1,0 +1,1 @@
+"""Layers and networks as ONNX, and how they run in onnxruntime."""

@@ -1,0 +1,1 @@
+"""Bits and costs of every layer: uniform, or searched for an accuracy target."""

@@ -1,0 +1,146 @@
+"""Stage: what Optimal Brain Quantization costs and reaches on the same layers, grids and Hessians.
+
+The rows of a layer are independent in OBQ, so its time is a part paid once a layer (H^-1) plus a
+part proportional to the rows. Where all rows would take too long, some evenly spaced ones are
+solved and the second part is scaled up: then the time is an estimate, and says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pipelines.machine.machine import Machine
+from pipelines.machine.threads import solving
+from pipelines.stages.solving.quantize import QuantizedWeights
+from pipelines.stages.solving.solve import LayerInput, SolveLayer, effort, evenly
+from pipelines.store.artifacts import Artifact, Keyed
+from pipelines.store.store import Store
+from quant.problem import inverse_root
+
+
+@dataclass(frozen=True)
+class LayerBaseline:
+    """OBQ on one layer.
+
+    Attributes:
+        seconds: for all rows; measured, or an estimate.
+        rows: rows of every group that were really solved.
+        loss: layer loss [g, rows] of OBQ and of the method on those rows.
+    """
+
+    seconds: float
+    estimated: bool
+    rows: int
+    loss: Tensor
+    method_loss: Tensor
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """OBQ on every layer, whole where it is affordable.
+
+    Attributes:
+        solve: OBQ with the run's grid and damping.
+        budget: seconds that one layer may take; a layer that would take longer is estimated.
+        rows: rows of a layer that is estimated, fewer when already these exceed the budget.
+    """
+
+    solve: SolveLayer
+    budget: float
+    rows: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.budget < 0:
+            raise ValueError(
+                f"baseline.rows={self.rows} must be at least 1 and baseline.budget={self.budget} "
+                "(seconds a layer) at least 0"
+            )
+
+    def run(
+        self, store: Store, weights: QuantizedWeights, bits: Mapping[str, int], machine: Machine
+    ) -> dict[str, LayerBaseline]:
+        """The baseline of every layer, by name; each process computes that of its share."""
+        names, ranks = list(weights.inputs), machine.ranks
+
+        def layer(store: Store, name: str) -> LayerBaseline:
+            width = Keyed(bits[name], str(bits[name]))
+            return self._layer(store, weights.inputs[name], width, weights.solutions[name])
+
+        share = [names[i] for i in ranks.mine([effort(x.layer) for x in weights.inputs.values()])]
+        with machine.screen.bar("OBQ baseline", len(share)) as advance:
+            results = dict(zip(share, store.in_any_order(layer, share, advance), strict=True))
+        if not ranks.several:
+            return results
+        cached = ranks.union({name: found.cached for name, found in results.items()})
+        return {name: replace(layer(store.alone, name), cached=cached[name]) for name in names}
+
+    def _layer(
+        self, store: Store, given: LayerInput, bits: Keyed[int], solution: Artifact
+    ) -> LayerBaseline:
+        total = given.layer.rows
+        timing = store.run(TimeInverse(self.solve.damping), Keyed(given, given.key))
+        shared = float(timing.record["seconds"])
+        one = self._solve(store, given, 1, bits)
+        each = max(1e-9, one.record["seconds"] - shared)
+        affordable = self.budget >= shared + each * total
+        rows = total if affordable else max(1, min(self.rows, int(self.budget / each), total))
+        solved = self._solve(store, given, rows, bits)
+        seconds = float(solved.record["seconds"])
+        if rows < total:
+            seconds = estimate(seconds, shared, rows, total)
+        return LayerBaseline(
+            seconds=seconds,
+            estimated=rows < total,
+            rows=rows,
+            loss=solved.tensors["loss"],
+            method_loss=solution.tensors["loss"][:, evenly(rows, total)],
+            cached=timing.cached and one.cached and solved.cached,
+        )
+
+    def _solve(self, store: Store, given: LayerInput, rows: int, bits: Keyed[int]) -> Artifact:
+        some = given.of_rows(rows)
+        return store.run(self.solve, Keyed(some, some.key), bits)
+
+
+@dataclass(frozen=True)
+class TimeInverse:
+    """The part of OBQ's time that does not grow with the rows."""
+
+    damping: float
+
+    def run(self, layer: Keyed[LayerInput]) -> Artifact:
+        """Record: seconds of one H^-1."""
+        problem = layer.value.problem()
+        with solving(layer.value.layer):
+            start = time.perf_counter()
+            U = inverse_root(problem.prepared(self.damping).H, problem.W.dtype)
+            U.mT @ U
+            return Artifact({}, {"seconds": time.perf_counter() - start})
+
+
+def estimate(seconds: float, shared: float, rows: int, total: int) -> float:
+    """Seconds of all `total` rows, from those of `rows` rows that include `shared` of one H^-1."""
+    return shared + max(1e-9, seconds - shared) * total / rows
+
+
+def loss_ratio(baseline: Mapping[str, LayerBaseline]) -> float:
+    """Geometric mean over layers of (method's loss / OBQ's loss), on the rows that OBQ ran.
+
+    A layer where both losses are the same (zero, say) counts as 1.
+    """
+    logs = [layer_ratio(layer).log() for layer in baseline.values()]
+    return float(torch.stack(logs).mean().exp())
+
+
+def layer_ratio(layer: LayerBaseline) -> Tensor:
+    """method's loss / OBQ's loss of one layer, a scalar."""
+    ours, theirs = layer.method_loss.sum(), layer.loss.sum()
+    if float(ours) == float(theirs):
+        return torch.ones((), dtype=torch.float64)
+    return ours.clamp(min=1e-20) / theirs.clamp(min=1e-20)

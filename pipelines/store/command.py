@@ -1,0 +1,191 @@
+"""`obliq store ls | du | gc`: what lies in the store, how much it is, and how to make it less.
+
+A result that is removed is computed anew when a run needs it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.store import contents, gc
+from pipelines.store.contents import Item
+
+BYTES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def main(arguments: Sequence[str], root: Path) -> int:
+    """The command line; 0, or 1 with the reason on stderr."""
+    options = _parser(root).parse_args(arguments)
+    if not root.is_dir():
+        print(f"error: there is no store at {root}: OBLIQ_CACHE says where", file=sys.stderr)
+        return 1
+    console = Console(highlight=False)
+    if options.action == "gc":
+        return _gc(root, options.keep, options.older_than, options.dry_run, console)
+    items = contents.scan(root)
+    if options.action == "du":
+        _du(items, console)
+    else:
+        there = sorted({item.stage for item in items})
+        if unknown := [name for name in options.stage if name not in there]:
+            known = ", ".join(there) or "nothing"
+            named = ", ".join(unknown)
+            print(f"error: no stage {named} in {root}: there are {known}", file=sys.stderr)
+            return 1
+        _ls(items, options.stage, console)
+    total = size(sum(item.size for item in items))
+    console.print(f"{root}: {total} in {len(items)} folders", soft_wrap=True)
+    return 0
+
+
+def size_in_bytes(text: str) -> int:
+    """ "20GB", "1.5T", "512MiB" or plain bytes.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if found is None or (found[3] and not found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: 20GB, 500MB, 1.5TB")
+    unit = found[2].upper()
+    whole = 1024 ** "_KMGT".index(unit) if found[3] else BYTES[unit]
+    return round(float(found[1]) * whole)
+
+
+def duration(text: str) -> float:
+    """ "30d", "12h", "2w" or "90m", as seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: something else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mhdw])", text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: 30d, 12h, 2w, 90m")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that suits them: "1.5 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def ago(then: float) -> str:
+    """How long ago that was: "3 d"."""
+    passed = max(time.time() - then, 0.0)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if passed >= length:
+            return f"{passed / length:.0f} {unit}"
+    return f"{passed:.0f} s"
+
+
+def _parser(root: Path) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="obliq store", description=__doc__, epilog=f"The store is {root} (OBLIQ_CACHE)."
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    ls = actions.add_parser("ls", help="every stored result: size, age, what it was computed from")
+    ls.add_argument("stage", nargs="*", help="only of these stages: Calibrate Evaluate")
+    actions.add_parser("du", help="how much each stage takes, on the disk and to compute")
+    gc = actions.add_parser(
+        "gc",
+        help="remove what nobody can use, and what the limits say",
+        description="Least recently used first, never what a running process may be using. "
+        "Without a limit only leftovers of runs that died while writing go.",
+    )
+    gc.add_argument("--keep", type=size_in_bytes, metavar="SIZE", help="how much may stay: 20GB")
+    gc.add_argument(
+        "--older-than", type=duration, metavar="AGE", help="what was last used before: 30d"
+    )
+    gc.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    return parser
+
+
+def _ls(items: Sequence[Item], wanted: Sequence[str], console: Console) -> None:
+    stages = {item.key: item.stage for item in items if item.kind == "artifact"}
+    users = contents.dependents(list(items))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("stage", "key", "size", "computed", "used", "took", "from", "needed by"):
+        right = column in ("size", "computed", "used", "took")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for item in items:
+        if wanted and item.stage not in wanted:
+            continue
+        table.add_row(
+            Text(item.stage if item.kind == "artifact" else f"{item.stage} ({item.kind})"),
+            item.key[:8],
+            size(item.size),
+            f"{ago(item.computed)} ago",
+            f"{ago(item.used)} ago",
+            "unknown" if item.seconds is None else f"{item.seconds:.1f} s",
+            "unknown" if item.inputs is None else _names(item.inputs, stages),
+            _names([user.key for user in users.get(item.key, ())], stages),
+        )
+    unlimited = console.options.update(width=10_000)
+    console.width = max(console.width, console.measure(table, options=unlimited).maximum)
+    console.print(table)
+
+
+def _names(keys: Sequence[str], stages: dict[str, str]) -> str:
+    """ "Calibrate b8bfe5dc" of one, "SolveLayer x6" of many of a stage, "gone x2"."""
+    by_stage: dict[str, list[str]] = {}
+    for key in keys:
+        by_stage.setdefault(stages.get(key, "gone"), []).append(key)
+    return ", ".join(
+        f"{stage} {found[0][:8]}" if len(found) == 1 else f"{stage} x{len(found)}"
+        for stage, found in sorted(by_stage.items())
+    )
+
+
+def _du(items: Sequence[Item], console: Console) -> None:
+    by_name: dict[str, list[Item]] = {}
+    for item in items:
+        name = item.stage if item.kind == "artifact" else f"{item.stage} ({item.kind})"
+        by_name.setdefault(name, []).append(item)
+    table = Table("stage", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("folders", "size", "took", "last used"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, held in sorted(by_name.items(), key=lambda pair: -sum(i.size for i in pair[1])):
+        used = max(item.used for item in held)
+        total = size(sum(i.size for i in held))
+        took = sum(item.seconds or 0.0 for item in held)
+        table.add_row(Text(name), str(len(held)), total, f"{took:,.1f} s", f"{ago(used)} ago")
+    console.print(table)
+
+
+def _gc(
+    root: Path, keep: int | None, older_than: float | None, dry_run: bool, console: Console
+) -> int:
+    plan = gc.plan(root, keep, older_than)
+    chosen = [item for item, _ in plan.remove]
+    gone = chosen if dry_run else gc.remove(chosen)
+    reasons = {item.path: reason for item, reason in plan.remove}
+    word = "would remove" if dry_run else "removed"
+    for item in gone:
+        name = f"{item.stage} {item.key[:8]} ({item.kind})"
+        line = f"{word} {name}: {size(item.size)}, used {ago(item.used)} ago, {reasons[item.path]}"
+        console.print(Text(line), soft_wrap=True)
+    before = sum(item.size for item in contents.scan(root))
+    left = before - sum(item.size for item in gone) if dry_run else before
+    freed = size(sum(item.size for item in gone))
+    console.print(f"{word} {len(gone)} folders, {freed}; {size(left)} stay", soft_wrap=True)
+    if len(gone) < len(chosen):
+        console.print(f"{len(chosen) - len(gone)} stay: a run has begun to use them")
+    if keep is not None and left > keep:
+        held = size(sum(item.size for item in plan.busy))
+        console.print(f"more than {size(keep)}: running processes use {held}", soft_wrap=True)
+    return 0

@@ -1,0 +1,101 @@
+"""What lies in a store: artifacts, what interrupted runs go on from, and what nobody can use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.store import users
+
+KINDS = {
+    "artifact": "a stored result",
+    "progress": "where an interrupted run goes on",
+    "leftover": "of a run that died while writing; nothing can be read from it",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A folder of the store.
+
+    Attributes:
+        kind: a key of KINDS.
+        size: bytes of its files.
+        computed, used: when it was written and last used, as time.time().
+        seconds: what computing it took; None where that is not known.
+        inputs: keys of the artifacts that it was computed from; None where that is not known.
+    """
+
+    path: Path
+    stage: str
+    key: str
+    kind: str
+    size: int
+    computed: float
+    used: float
+    seconds: float | None
+    inputs: tuple[str, ...] | None
+
+    @property
+    def lock(self) -> Path:
+        """The lock file of who computes it."""
+        return self.path.with_name(f"{self.key}.lock")
+
+
+def scan(root: Path) -> list[Item]:
+    """Everything in the store, least recently used first; what vanishes meanwhile is left out."""
+    stages = sorted(p for p in root.glob("*/") if p.name != users.FOLDER)
+    items = [item for stage in stages for item in _items(stage)]
+    return sorted(items, key=lambda item: (item.used, item.key))
+
+
+def dependents(items: list[Item]) -> dict[str, list[Item]]:
+    """The artifacts that were computed from each key, as far as that is known."""
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        for key in item.inputs or ():
+            found.setdefault(key, []).append(item)
+    return found
+
+
+def _items(stage: Path) -> Iterator[Item]:
+    for path in sorted(stage.glob("*/")):
+        key, _, ending = path.name.partition(".")
+        size, newest = _measure(path)
+        done = path / "done.json"
+        try:
+            used, computed = done.stat().st_mtime, (path / "record.json").stat().st_mtime
+        except OSError:
+            complete = (stage / key / "done.json").is_file()
+            kind = "progress" if ending == "partial" and not complete else "leftover"
+            yield Item(path, stage.name, key, kind, size, newest, newest, None, None)
+            continue
+        kind = "leftover" if ending else "artifact"
+        yield Item(path, stage.name, key, kind, size, computed, used, *_said(done))
+
+
+def _said(done: Path) -> tuple[float | None, tuple[str, ...] | None]:
+    """Seconds and inputs; those stored by older versions have no inputs."""
+    try:
+        record = json.loads(done.read_text(encoding="utf-8"))
+        inputs = record.get("inputs")
+        return float(record["seconds"]), None if inputs is None else tuple(map(str, inputs))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, None
+
+
+def _measure(folder: Path) -> tuple[int, float]:
+    """Bytes below a folder, and the time of its last change."""
+    size, newest = 0, 0.0
+    for parent, _, names in os.walk(folder):
+        for path in (parent, *(os.path.join(parent, name) for name in names)):
+            try:
+                stat = os.lstat(path)
+            except OSError:
+                continue
+            size += stat.st_size if path != parent else 0
+            newest = max(newest, stat.st_mtime)
+    return size, newest

@@ -1,0 +1,92 @@
+"""Make a store smaller: least recently used first, and nothing that a process may be using."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipelines.store import contents, users
+from pipelines.store.contents import Item
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to go, with the reason, and what has to stay because it is in use."""
+
+    remove: list[tuple[Item, str]]
+    busy: list[Item]
+
+
+def plan(root: Path, keep: int | None, older_than: float | None) -> Plan:
+    """What to remove; what nobody can use always goes.
+
+    Args:
+        keep: bytes that the store may hold, None for any number.
+        older_than: seconds since the last use beyond which an artifact goes, None for never.
+    """
+    items = contents.scan(root)
+    since = users.first_start(root)
+    busy = [i for i in items if _in_use(i, since)]
+    held = {item.path for item in busy}
+    total, now = sum(item.size for item in items), time.time()
+    remove = []
+    for item in sorted(items, key=lambda item: (item.kind != "leftover", item.used)):
+        reason = ""
+        if item.kind == "leftover":
+            reason = "of a run that died"
+        elif older_than is not None and now - item.used > older_than:
+            reason = "not used for long"
+        elif keep is not None and total > keep:
+            reason = "over the limit"
+        if reason and item.path not in held:
+            remove.append((item, reason))
+            total -= item.size
+    return Plan(remove, busy)
+
+
+def remove(items: Sequence[Item]) -> list[Item]:
+    """Remove what nobody has begun to use since it was planned; returns what is gone."""
+    return [item for item in items if _remove(item)]
+
+
+def _remove(item: Item) -> bool:
+    try:
+        with FileLock(item.lock, timeout=0):
+            return _take_away(item)
+    except (Timeout, OSError):
+        return False
+
+
+def _take_away(item: Item) -> bool:
+    """Rename first: a run finds all of it or nothing. It comes back if it was used just then."""
+    if item.kind == "artifact" and _last_use(item.path) != item.used:
+        return False
+    if (
+        item.kind == "leftover"
+        and (item.path / "done.json").is_file()
+        and item.path.name == item.key
+    ):
+        return False  # a run has finished it since
+    away = item.path.with_name(f"{item.key}.removed-{os.getpid()}-{time.time_ns()}")
+    item.path.rename(away)
+    if item.kind == "artifact" and _last_use(away) != item.used and not item.path.exists():
+        away.rename(item.path)
+        return False
+    shutil.rmtree(away, ignore_errors=True)
+    return True
+
+
+def _last_use(folder: Path) -> float:
+    return (folder / "done.json").stat().st_mtime
+
+
+def _in_use(item: Item, since: float | None) -> bool:
+    if users.is_held(item.lock):
+        return True
+    return since is not None and item.kind == "artifact" and item.used >= since

@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import pipelines.store.store
+from pipelines.store import fingerprint
+from pipelines.store.artifacts import Artifact, Keyed
+from pipelines.store.store import Store, TakenError
+
+runs: list[str] = []
+
+
+@dataclass(frozen=True)
+class Double:
+    """Counts how often it is run."""
+
+    factor: float
+    options: Mapping[str, int]
+
+    def run(self, number: Keyed[float], machine: Keyed[object]) -> Artifact:
+        runs.append("Double")
+        return Artifact({"x": torch.full((64,), self.factor * number.value)}, {"by": self.factor})
+
+
+@pytest.fixture(autouse=True)
+def count():
+    runs.clear()
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def store(tmp_path, said):
+    return Store(tmp_path / "store", said.append)
+
+
+def double(store, factor=2.0, number=3.0, machine=None, **options):
+    stage = Double(factor, options)
+    return store.run(stage, Keyed(number, f"n{number}"), Keyed(machine, ""))
+
+
+def test_the_same_settings_and_inputs_are_computed_once(store):
+    first, second = double(store, a=1, b=2), double(store, b=2, a=1)
+    assert (first.cached, second.cached, len(runs)) == (False, True, 1)
+    assert first.key == second.key and second.seconds == first.seconds > 0
+    assert torch.equal(second.tensors["x"], torch.full((64,), 6.0)) and second.record == {"by": 2.0}
+
+
+@pytest.mark.parametrize("change", [{"factor": 2.5}, {"number": 4.0}, {"option": 1}])
+def test_another_setting_or_input_is_computed_anew(store, change):
+    first, second = double(store), double(store, **change)
+    assert not second.cached and first.key != second.key
+    assert double(store).cached, "what was stored before must stay"
+
+
+def test_an_input_without_a_key_changes_nothing(store):
+    double(store, machine="a laptop")
+    assert double(store, machine="a cluster").cached
+
+
+def folder_of(store, artifact):
+    return store.root / "Double" / artifact.key
+
+
+def truncate(folder):
+    path = folder / "tensors.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip_a_bit(folder):
+    path = folder / "tensors.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def rewrite(path, **entries):
+    """As flipped bits may, with the rest as it was; a changed name leaves no `own`."""
+    done = json.loads(path.read_text())
+    if not entries.keys() <= done.keys():
+        del done["own"]
+    path.write_text(json.dumps({**done, **entries}))
+
+
+DAMAGES = {
+    "truncated tensors": truncate,
+    "one bit of the tensors": flip_a_bit,
+    "another record": write("record.json", '{"by": 3.0}'),
+    "no record": lambda folder: (folder / "record.json").unlink(),
+    "no tensors": lambda folder: (folder / "tensors.safetensors").unlink(),
+    "garbage in done.json": write("done.json", "\x00garbage"),
+    "empty done.json": write("done.json", ""),
+    "done.json of another kind": write("done.json", "[1, 2]"),
+    "other seconds in done.json": lambda folder: rewrite(folder / "done.json", seconds=9.0),
+    "other inputs in done.json": lambda folder: rewrite(folder / "done.json", inputs=["a" * 32]),
+    "an unknown entry in done.json": lambda folder: rewrite(folder / "done.json", owm="b" * 64),
+    "done.json without checksums": write("done.json", '{"sha256": {}, "seconds": 1}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_result_is_told_once_and_computed_again(store, said, damage):
+    first = double(store)
+    damage(folder_of(store, first))
+    second = double(store)
+    assert not second.cached and torch.equal(second.tensors["x"], torch.full((64,), 6.0))
+    assert len(said) == 1 and "damaged" in said[0] and "computing it again" in said[0]
+    assert double(store).cached and len(said) == 1
+
+
+def test_files_that_are_taken_away_while_they_are_read_are_computed_again(store, monkeypatch):
+    first, checksum = double(store), pipelines.store.store.checksum
+
+    def vanishing(path):
+        (folder_of(store, first) / "record.json").unlink(missing_ok=True)
+        return checksum(path)
+
+    monkeypatch.setattr(pipelines.store.store, "checksum", vanishing)
+    store._load(folder_of(store, first), first.key)
+    monkeypatch.undo()
+    second = double(store)
+    assert not second.cached and torch.equal(second.tensors["x"], torch.full((64,), 6.0))
+
+
+def test_who_reads_an_artifact_finds_it_while_it_is_replaced(store, monkeypatch):
+    """A damaged record: its tensors may be in use by a run that read them before."""
+    first = double(store)
+    folder = folder_of(store, first)
+    (folder / "record.json").write_text("{}")
+    reader, seen, replace = double(Store(store.root)), [], os.replace
+    (folder / "record.json").write_text("{}")
+
+    def looking(source, target):
+        seen.append(reader.tensors["x"].tolist() == [6.0] * 64)
+        replace(source, target)
+        seen.append(reader.tensors["x"].tolist() == [6.0] * 64)
+
+    monkeypatch.setattr(os, "replace", looking)
+    assert not double(store).cached
+    assert seen == [True] * 6
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        ["tensors.safetensors", "record.json", "done.json"]
+    )
+
+
+@pytest.mark.parametrize(("worth", "through"), [(0.0, True), (1e6, False)])
+def test_what_took_long_is_on_the_disk_before_it_is_renamed(store, monkeypatch, worth, through):
+    order, replace, sync = [], os.replace, pipelines.store.store.write_through
+    monkeypatch.setattr(pipelines.store.store, "WORTH", worth)
+    monkeypatch.setattr(
+        os, "replace", lambda old, new: (order.append(f"rename {new.name}"), replace(old, new))
+    )
+    monkeypatch.setattr(
+        pipelines.store.store, "write_through", lambda path: (order.append(path.name), sync(path))
+    )
+    artifact = double(store)
+    names = ["tensors.safetensors", "record.json", "done.json"]
+    whole = [step for name in names for step in (name, f"rename {name}")]
+    expected = [*whole, artifact.key, "Double"] if through else [f"rename {n}" for n in names]
+    assert order == expected
+
+
+def test_a_folder_without_done_json_is_computed_again(store):
+    (folder_of(store, double(store)) / "done.json").unlink()
+    assert not double(store).cached and double(store).cached
+
+
+def test_a_stage_that_raises_leaves_no_artifact_and_no_lock(store):
+    @dataclass(frozen=True)
+    class Fails:
+        def run(self):
+            runs.append("Fails")
+            raise ValueError("no")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            store.run(Fails())
+    assert len(runs) == 2 and not list(store.root.rglob("done.json"))
+
+
+def test_scratch_survives_a_failure_and_goes_with_success(store):
+    @dataclass(frozen=True)
+    class Long:
+        def run(self, *, scratch: Path) -> Artifact:
+            steps = scratch / "steps"
+            before = int(steps.read_text()) if steps.exists() else 0
+            steps.write_text(str(before + 1))
+            if before < 2:
+                raise KeyboardInterrupt
+            return Artifact({}, {"steps": before + 1})
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            store.run(Long())
+    assert store.run(Long()).record == {"steps": 3}
+    assert not list(store.root.rglob("*.partial"))
+
+
+def test_has_says_whether_run_would_find_it(store):
+    inputs = Keyed(3.0, "n3.0"), Keyed(None, "")
+    assert not store.has(Double(2.0, {}), *inputs)
+    double(store)
+    assert store.has(Double(2.0, {}), *inputs) and not store.has(Double(2.5, {}), *inputs)
+
+
+def test_a_full_disk_is_a_clear_error_and_earlier_results_stay(store, monkeypatch):
+    double(store)
+
+    def full(tensors, path):
+        Path(path).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipelines.store.store, "save_file", full)
+    with pytest.raises(OSError, match=r"no space left.*OBLIQ_CACHE.*stays valid") as caught:
+        double(store, factor=5.0)
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    assert double(store).cached and not double(store, factor=5.0).cached
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_a_disk_that_fills_up_keeps_what_it_had(small_disk):
+    @dataclass(frozen=True)
+    class Large:
+        kilobytes: int
+
+        def run(self) -> Artifact:
+            return Artifact({"x": torch.ones(256 * self.kilobytes)}, {})
+
+    store = Store(small_disk)
+    store.run(Large(100))
+    with pytest.raises(OSError, match="no space left"):
+        store.run(Large(500))
+    assert store.run(Large(100)).cached
+    assert not store.run(Large(20)).cached, "the failed attempt must not keep its space"
+
+
+def test_a_read_only_store_still_gives_what_it_has_and_says_what_it_cannot(small_disk):
+    store = Store(small_disk)
+    double(store)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert double(store).cached
+    with pytest.raises(OSError, match=r"cannot write.*OBLIQ_CACHE"):
+        double(store, factor=9.0)
+
+
+def test_a_store_below_a_file_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write.*OBLIQ_CACHE"):
+        double(Store(tmp_path / "file" / "store"))
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Runs until a file `go` appears; says which process ran it."""
+
+    def run(self, folder: Keyed[Path]) -> Artifact:
+        with (folder.value / "started").open("a") as file:
+            file.write(f"{os.getpid()} ")
+        wait_for((folder.value / "go").exists)
+        return Artifact({"x": torch.arange(10.0)}, {"pid": os.getpid()})
+
+
+def slow(folder, answers):
+    found = Store(folder / "store", answers.put).run(Slow(), Keyed(folder, ""))
+    answers.put((found.record["pid"], found.cached, found.tensors["x"].tolist()))
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """Start a process that wants `Slow`; gives the process and the queue of what it says."""
+    fork = multiprocessing.get_context("fork")
+    started = []
+
+    def start():
+        answers = fork.Queue()
+        process = fork.Process(target=slow, args=(tmp_path, answers))
+        process.start()
+        started.append(process)
+        return process, answers
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def wait_for(condition, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
+
+
+def test_of_two_runs_one_computes_and_the_other_waits_for_it(worker, tmp_path):
+    first, answer = worker()
+    wait_for((tmp_path / "started").exists)
+    _, other_answer = worker()
+    assert "waiting for it" in other_answer.get(timeout=120)
+    (tmp_path / "go").touch()
+    numbers = list(range(10))
+    assert answer.get(timeout=120) == (first.pid, False, numbers)
+    assert other_answer.get(timeout=120) == (first.pid, True, numbers)
+    assert (tmp_path / "started").read_text().split() == [str(first.pid)]
+
+
+@pytest.fixture
+def elsewhere(store):
+    """Takes the lock of Double(2.0, {}) on a number, as another run does; gives its release.
+
+    Who waits for it all the same goes on after a while.
+    """
+    taken, timers = [], []
+
+    def take(number):
+        key = fingerprint.key(Double(2.0, {}), [f"n{number}", ""])
+        path = store.root / "Double" / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        taken.append(path.open("w"))
+        fcntl.flock(taken[-1], fcntl.LOCK_EX)
+        timers.append(threading.Timer(20, taken[-1].close))
+        timers[-1].start()
+        return taken[-1].close
+
+    yield take
+    for timer, file in zip(timers, taken, strict=True):
+        timer.cancel()
+        file.close()
+
+
+NUMBERS = [1.0, 2.0, 3.0, 4.0]
+
+
+def numbered(numbers):
+    return [(Keyed(n, f"n{n}"), Keyed(None, "")) for n in numbers]
+
+
+def test_of_several_results_those_that_another_run_is_at_come_last(store, said, elsewhere):
+    release, done = elsewhere(2.0), []
+
+    def advance(count):
+        done.extend([count])
+        if len(done) == 3:
+            release()
+
+    found = store.run_each(Double(2.0, {}), numbered(NUMBERS), [1.0] * 4, advance)
+    assert done == [1, 1, 1, 1]
+    assert [float(a.tensors["x"][0]) for a in found] == [2.0, 4.0, 6.0, 8.0]
+    assert not said and len(runs) == 4
+
+
+def test_what_nobody_else_is_left_to_do_is_waited_for(store, said, elsewhere):
+    def hold():
+        time.sleep(0.3)
+        release()
+
+    release = elsewhere(1.0)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    found = store.run_each(Double(2.0, {}), numbered([1.0]), [1.0])
+    thread.join()
+    assert [float(a.tensors["x"][0]) for a in found] == [2.0]
+    assert said == ["another run is computing Double: waiting for it"]
+
+
+def test_a_hasty_store_says_that_another_run_is_at_it(store, elsewhere):
+    release = elsewhere(3.0)
+    with pytest.raises(TakenError, match="Double"):
+        double(store.hasty)
+    release()
+    assert not double(store.hasty).cached and double(store.hasty).cached
+
+
+def test_a_killed_run_leaves_neither_half_a_result_nor_a_lock(worker, tmp_path):
+    first, _ = worker()
+    wait_for((tmp_path / "started").exists)
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    assert not list((tmp_path / "store").rglob("*.json"))
+    (tmp_path / "go").touch()
+    second, answer = worker()
+    assert answer.get(timeout=120) == (second.pid, False, list(range(10)))
+
+
+def test_a_kill_while_writing_leaves_a_folder_that_counts_as_absent(store, monkeypatch):
+    first = double(store)
+    folder = folder_of(store, first)
+    content = {p.name: p.read_bytes() for p in folder.iterdir()}
+    for reached in ((), ("tensors.safetensors",), ("tensors.safetensors", "record.json")):
+        for path in folder.iterdir():
+            path.unlink()
+        for name in reached:
+            (folder / name).write_bytes(content[name])
+        (folder / "done.json.new").write_text(json.dumps({"sha256": {}})[:9])
+        assert not double(store).cached and double(store).cached
