@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from pipelines.store import contents, limit, users
 from pipelines.store.artifacts import Artifact
-from pipelines.store.store import Store, contents, limit, users
+from pipelines.store.store import Store
 
 DAY = 86400.0
 
