@@ -34,7 +34,7 @@ class DetectionData(ImageData):
     Attributes:
         confidence: detections below this probability are dropped.
         iou: of two boxes of one class that overlap more, the better one stays.
-        detections: at most so many an image.
+        max_detections: at most so many an image.
         names: of the classes.
     """
 
@@ -51,15 +51,15 @@ class DetectionData(ImageData):
         images: int | None,
         confidence: float,
         iou: float,
-        detections: int,
+        max_detections: int,
     ) -> None:
         super().__init__(root, calibration_root, batch_size, workers, skip_bad, images)
         for name, value in (("confidence", confidence), ("iou", iou)):
             if not 0 < value < 1:
                 raise ValueError(f"data.{name}={value} must lie between 0 and 1")
-        if detections < 1:
-            raise ValueError(f"data.detections={detections} must be at least 1")
-        self.confidence, self.iou, self.detections = confidence, iou, detections
+        if max_detections < 1:
+            raise ValueError(f"data.max_detections={max_detections} must be at least 1")
+        self.confidence, self.iou, self.max_detections = confidence, iou, max_detections
         self._known: dict[Any, dict[str, Any]] = {}
 
     @property
@@ -116,11 +116,11 @@ class DetectionData(ImageData):
             self.confidence,
             self.iou,
             multi_label=True,
-            max_det=self.detections,
+            max_det=self.max_detections,
             nc=self.classes,
             max_time_img=1e9,  # never give up: results must not depend on the machine's speed
         )
-        kept = torch.zeros(len(found), self.detections, 6)
+        kept = torch.zeros(len(found), self.max_detections, 6)
         for row, boxes, place in zip(kept, found, places.tolist(), strict=True):
             row[: len(boxes)] = boxes.cpu()
             row[: len(boxes), :4] = to_image(boxes[:, :4].cpu(), place)

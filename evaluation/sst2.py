@@ -116,8 +116,8 @@ class Sst2(ClassificationData):
         """
         if copies:
             raise ValueError(
-                f"calibrate.copies={copies}: a sentence cannot be moved or mirrored as an image "
-                "can. Leave it out, and choose more sentences with calibrate.images"
+                f"calibrate.augmented_copies={copies}: sentences cannot be shifted or mirrored as "
+                "images can. Leave it out, and choose more sentences with calibrate.images"
             )
         super().prepare(data_config, calibration_images, seed, calibration_batch_size)
         tokens = Tokens.of(data_config)

@@ -21,17 +21,17 @@ OBJECT_STORE = 2**27  # bytes: jobs exchange files, not objects
 
 
 class RayLauncher(Launcher):
-    """Runs `at_once` jobs side by side.
+    """Runs `n_jobs` jobs side by side.
 
     Attributes:
         address: of a cluster; None starts one here, which ends with the sweep.
-        at_once: jobs; each one asks for its part of the cluster's cores and GPUs.
+        n_jobs: jobs; each one asks for its part of the cluster's cores and GPUs.
     """
 
-    def __init__(self, address: str | None, at_once: int) -> None:
-        if at_once < 1:
-            raise ValueError(f"hydra.launcher.at_once={at_once} must be at least 1")
-        self.address, self.at_once = address, at_once
+    def __init__(self, address: str | None, n_jobs: int) -> None:
+        if n_jobs < 1:
+            raise ValueError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1")
+        self.address, self.n_jobs = address, n_jobs
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -60,7 +60,7 @@ class RayLauncher(Launcher):
             ray.init(address=self.address, logging_level=logging.ERROR, **more)
         try:
             total = ray.cluster_resources()
-            share = {name: _share(total.get(key, 0), self.at_once) for name, key in RESOURCES}
+            share = {name: _share(total.get(key, 0), self.n_jobs) for name, key in RESOURCES}
             remote = ray.remote(max_retries=0, **share)(_run)
             waiting = [
                 remote.remote(*self._job(initial_job_idx + i, overrides))
@@ -82,9 +82,9 @@ class RayLauncher(Launcher):
 RESOURCES = (("num_cpus", "CPU"), ("num_gpus", "GPU"))
 
 
-def _share(total: float, at_once: int) -> float:
+def _share(total: float, n_jobs: int) -> float:
     """Of one job; Ray takes fractions below one."""
-    each = total / at_once
+    each = total / n_jobs
     return float(int(each)) if each >= 1 else each
 
 

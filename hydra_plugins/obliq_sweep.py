@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from pipelines.cli import renamed
 from pipelines.machine.screen import Screen
 from pipelines.sweeps import jobs
 
@@ -18,6 +19,7 @@ class SweepStarts(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """In the process that starts the sweep; `pipelines.run.main` finishes it."""
+        _rename(config)
         launcher: Any = OmegaConf.to_container(config.hydra.launcher)
         batch = config.hydra.sweeper.get("max_batch_size")
         threads = jobs.threads_each(launcher, batch, jobs.cores())
@@ -28,3 +30,15 @@ class SweepStarts(Callback):
         jobs.begin(folder)
         if "submitit" in launcher["_target_"]:
             Screen().line(f"what the jobs print: {folder / '.submitit'}", mark="[bold]obliq[/]  ")
+
+
+def _rename(config: DictConfig) -> None:
+    """Give the settings that a user's own sweep file goes through their names of today."""
+    params = config.hydra.sweeper.get("params") or {}
+    with open_dict(config):
+        for name in list(params):
+            new, value = renamed.setting(str(name), str(params[name]))
+            if (new, value) != (name, str(params[name])):
+                del params[name]
+                params[new] = value
+                Screen().line(f"{name} is now called {new}", style="yellow")

@@ -84,7 +84,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
             calibrate.images,
             about.seed,
             calibrate.batch_size,
-            calibrate.copies,
+            calibrate.augmented_copies,
         )
     check = preflight.CheckImages(data.skip_bad)
     images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")

@@ -22,7 +22,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import (
     InterpolationKeyError,
     MissingMandatoryValue,
@@ -30,7 +30,7 @@ from omegaconf.errors import (
 )
 from platformdirs import user_cache_path
 
-from pipelines.cli import naming, overrides, secrets
+from pipelines.cli import naming, overrides, renamed, secrets
 from pipelines.machine import interruption, launch, memory
 from pipelines.machine.screen import Screen
 from pipelines.store import limit as store_limit
@@ -69,6 +69,9 @@ def _jobs(screen: Screen) -> int:
     """Run what sys.argv says; the exit status."""
     try:
         secrets.check_words(sys.argv[1:])
+        sys.argv[1:], notes = renamed.words(sys.argv[1:])
+        for note in notes:
+            screen.line(note, style="yellow")
         overrides.check(sys.argv[1:])
         os.environ[GIVEN] = json.dumps(sys.argv[1:])
         job()
@@ -139,6 +142,7 @@ def job(cfg: DictConfig) -> float | None:
 
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     """Run the chain, in as many processes as the machine has devices."""
+    _rename(cfg, screen)
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     _keep_secrets_out(settings, folder)
     for check in checks:
@@ -154,6 +158,22 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     written = folder / ("results.json" if settings["objective"] is None else "objective.json")
     results: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
     return results
+
+
+def _rename(cfg: DictConfig, screen: Screen) -> None:
+    """Give settings of a user's own files their names of today."""
+
+    def update(old: str, name: str, value: Any) -> None:
+        with open_dict(cfg):
+            if value is not None:
+                OmegaConf.update(cfg, name, value)
+            parent, _, last = old.rpartition(".")
+            if old != name:
+                del (OmegaConf.select(cfg, parent) if parent else cfg)[last]
+
+    typed = [word.lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task]
+    for note in renamed.move(typed, lambda old: OmegaConf.select(cfg, old), update):
+        screen.line(note, style="yellow")
 
 
 def chain(

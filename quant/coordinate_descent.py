@@ -12,31 +12,33 @@ from quant.grid import Grid, snapped
 from quant.problem import LayerProblem
 
 
-def descend(problem: LayerProblem, grid: Grid, Q: Tensor, sweeps: int, block: int = 128) -> Tensor:
+def descend(
+    problem: LayerProblem, grid: Grid, Q: Tensor, passes: int, block_size: int = 128
+) -> Tensor:
     """Improve Q [g, r, c] on the grid, one column of all rows at a time.
 
     Args:
         problem: W [g, r, c] and H [g, c, c] with a positive diagonal.
         grid: step sizes of W's rows.
         Q: where to start; not changed.
-        sweeps: rounds over all columns, fewer when a round changes nothing.
-        block: columns between two updates of the whole of R. Changes no result.
+        passes: rounds over all columns, fewer when a round changes nothing.
+        block_size: columns between two updates of the whole of R. Changes no result.
 
     Returns:
         Q [g, r, c] on the grid, with loss at most that of the start.
     """
-    if sweeps < 0:
-        raise ValueError(f"sweeps={sweeps} must be 0 or more")
+    if passes < 0:
+        raise ValueError(f"passes={passes} must be 0 or more")
     W, H = problem.W, problem.H.to(Q.dtype)
     c = W.shape[2]
     Q = Q.clone()
     R = (W - Q) @ H
-    for _ in range(sweeps):
+    for _ in range(passes):
         before = Q.clone()
-        for start in range(0, c, block):
-            b = slice(start, min(start + block, c))
+        for start in range(0, c, block_size):
+            b = slice(start, min(start + block_size, c))
             part = torch.arange(b.start, b.stop, device=W.device).expand(len(W), -1)
-            new = _sweep_block(Q[..., b], R[..., b], H[:, b, b], grid.columns(part))
+            new = _pass_over_block(Q[..., b], R[..., b], H[:, b, b], grid.columns(part))
             R -= (new - Q[..., b]) @ H[:, b]
             Q[..., b] = new
         if torch.equal(Q, before):
@@ -44,7 +46,7 @@ def descend(problem: LayerProblem, grid: Grid, Q: Tensor, sweeps: int, block: in
     return Q
 
 
-def _sweep_block(Q: Tensor, R: Tensor, H: Tensor, grid: Grid) -> Tensor:
+def _pass_over_block(Q: Tensor, R: Tensor, H: Tensor, grid: Grid) -> Tensor:
     """Better Q [g, r, B], given R = (W - Q) H [g, r, B] and H [g, B, B]."""
     _, r, B = Q.shape
     Q, R = (t.mT.clone(memory_format=torch.contiguous_format) for t in (Q, R))  # [g, B, r]

@@ -27,30 +27,30 @@ SolveBlock = Callable[[Tensor, Tensor, Grid], Tensor]
 
 
 def eliminate(
-    problem: LayerProblem, grid: Grid, order: Tensor, block: int, solve: SolveBlock
+    problem: LayerProblem, grid: Grid, order: Tensor, block_size: int, solve: SolveBlock
 ) -> Tensor:
-    """Quantize `block` columns at a time in the order `order` [g, c]; the rest makes up for it.
+    """Quantize blocks of columns in the order `order` [g, c]; the rest makes up for each block.
 
     Args:
         problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
         grid: step sizes of W's rows, in the natural order of the columns.
         order: a permutation of the columns for every group.
-        block: columns in a block, at least 1.
+        block_size: columns in a block, at least 1.
         solve: quantizes the columns of one block.
 
     Returns:
         Q [g, r, c] on the grid, in the natural order.
     """
-    if block < 1:
-        raise ValueError(f"block={block} must be at least 1 column")
+    if block_size < 1:
+        raise ValueError(f"block_size={block_size} must be at least 1 column")
     c = problem.W.shape[2]
     ordered, ordered_grid = problem.permuted(order), grid.columns(order)
     U = inverse_root(ordered.H, ordered.W.dtype)
     W = ordered.W.clone()
     Q = torch.empty_like(W)
-    for start in range(0, c, block):
-        b, rest = slice(start, start + block), slice(start + block, c)
-        part = torch.arange(start, min(start + block, c), device=W.device).expand(len(W), -1)
+    for start in range(0, c, block_size):
+        b, rest = slice(start, start + block_size), slice(start + block_size, c)
+        part = torch.arange(start, min(start + block_size, c), device=W.device).expand(len(W), -1)
         Q[..., b] = solve(W[..., b], U[:, b, b], ordered_grid.columns(part))
         E = torch.linalg.solve_triangular(U[:, b, b], W[..., b] - Q[..., b], upper=True, left=False)
         W[..., rest] -= E @ U[:, b, rest]

@@ -3,7 +3,7 @@
     Q(w) = s (clip(round(w / s) + z, 0, 2^b - 1) - z)
 
 Letters: g groups, r output rows, c input columns, k column groups of a grid (1 unless the
-granularity is "columns"). Source of the fits: Frantar et al., arXiv 2208.11580, and its code.
+granularity is "group"). Source of the fits: Frantar et al., arXiv 2208.11580, and its code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-GRANULARITIES = ("row", "tensor", "columns")
+GRANULARITIES = ("channel", "tensor", "group")
 
 
 def nearest(W: Tensor, scale: Tensor, zero: Tensor, top: int) -> Tensor:
@@ -40,13 +40,13 @@ class Grid:
         scale: step sizes [g, r, k], positive; broadcast over rows where the second size is 1.
         zero: the code of the value 0, as a float, same shape as `scale`.
         bits: codes are 0 ... 2**bits - 1.
-        width: columns that share one step size; None means all of them (k = 1).
+        group_size: columns that share one step size; None means all of them (k = 1).
     """
 
     scale: Tensor
     zero: Tensor
     bits: int
-    width: int | None = None
+    group_size: int | None = None
 
     @property
     def top(self) -> int:
@@ -55,10 +55,12 @@ class Grid:
 
     def columns(self, index: Tensor) -> Grid:
         """The grid of the columns `index` [g, m], in that order."""
-        if self.width is None:
+        if self.group_size is None:
             return self
-        k = (index // self.width)[:, None].expand(-1, self.scale.shape[1], -1)
-        return replace(self, scale=self.scale.gather(2, k), zero=self.zero.gather(2, k), width=1)
+        k = (index // self.group_size)[:, None].expand(-1, self.scale.shape[1], -1)
+        return replace(
+            self, scale=self.scale.gather(2, k), zero=self.zero.gather(2, k), group_size=1
+        )
 
     def codes(self, W: Tensor) -> Tensor:
         """Nearest codes of W [g, r, c], as whole numbers in W's dtype."""
@@ -85,13 +87,13 @@ class Grid:
         scale, zero = (t.expand(-1, rows, -1) for t in self.spread(c))
         low, high = -zero, self.top - zero
         parts = zip(*(t.unbind(2) for t in (scale, low, high)), strict=True)
-        return cycle(parts) if self.width is None else parts
+        return cycle(parts) if self.group_size is None else parts
 
     def spread(self, c: int) -> tuple[Tensor, Tensor]:
         """Step sizes and zeros of c columns, both broadcastable to [g, r, c]."""
-        if self.width is None or self.width == 1:
+        if self.group_size is None or self.group_size == 1:
             return self.scale, self.zero
-        k = torch.arange(c, device=self.scale.device) // self.width
+        k = torch.arange(c, device=self.scale.device) // self.group_size
         return self.scale[..., k], self.zero[..., k]
 
 
@@ -102,7 +104,7 @@ def fit(
     granularity: str,
     symmetric: bool,
     search: str,
-    width: int = 128,
+    group_size: int = 128,
     norm: float = 2.4,
     shrink: int = 80,
     importance: Tensor | None = None,
@@ -112,11 +114,11 @@ def fit(
     Args:
         W: weights; every row of every group is fitted on its own unless granularity is "tensor".
         bits: 1 ... 16.
-        granularity: "row", "tensor", or "columns" (every `width` neighbouring columns of a row).
+        granularity: "channel" (a row), "tensor", or "group" (`group_size` columns of a row).
         symmetric: 0 in the middle of the codes, range +-max |w|; else min ... max, 0 included.
         search: "minmax", or "mse": the best of `shrink` ranges 1.00, 0.99, ... of the full one
             under sum |w - q|^norm (OBC's code), or "hmse": under sum h (w - q)^2 (EPTQ).
-        width: columns per step size; used by granularity "columns" only.
+        group_size: columns per step size; used by granularity "group" only.
         importance: h [g, r, c] of "hmse", not negative.
 
     Raises:
@@ -132,7 +134,7 @@ def fit(
         raise ValueError("search='hmse' needs the importance of every weight")
     if not W.isfinite().all():
         raise ValueError("the weights hold NaN or infinite values: is the checkpoint damaged?")
-    samples, shape = _samples(W, granularity, width)
+    samples, shape = _samples(W, granularity, group_size)
     low = samples.amin(-1).clamp(max=0)
     high = samples.amax(-1).clamp(min=0)
     if symmetric:
@@ -144,7 +146,7 @@ def fit(
     if search != "minmax":
         power, weighting = norm, None
         if search == "hmse" and importance is not None:
-            power, weighting = 2.0, _weighting(importance, granularity, width)
+            power, weighting = 2.0, _weighting(importance, granularity, group_size)
         best = torch.full_like(scale, torch.inf)
         for p in _fractions(shrink):
             s, z = _affine(p * low, p * high, bits, symmetric)
@@ -155,7 +157,10 @@ def fit(
             best = torch.where(better, error, best)
             scale, zero = torch.where(better, s, scale), torch.where(better, z, zero)
     return Grid(
-        scale.reshape(shape), zero.reshape(shape), bits, width if granularity == "columns" else None
+        scale.reshape(shape),
+        zero.reshape(shape),
+        bits,
+        group_size if granularity == "group" else None,
     )
 
 
@@ -164,24 +169,24 @@ def _fractions(shrink: int) -> Iterator[float]:
     return (1 - i / 100 for i in range(shrink))
 
 
-def _weighting(importance: Tensor, granularity: str, width: int) -> Tensor:
+def _weighting(importance: Tensor, granularity: str, group_size: int) -> Tensor:
     """Of the samples. Where nothing of a step size matters, all of it matters alike."""
-    h, _ = _samples(importance, granularity, width)
+    h, _ = _samples(importance, granularity, group_size)
     return torch.where(h.sum(-1, keepdim=True) > 0, h, 1.0)
 
 
-def _samples(W: Tensor, granularity: str, width: int) -> tuple[Tensor, tuple[int, ...]]:
+def _samples(W: Tensor, granularity: str, group_size: int) -> tuple[Tensor, tuple[int, ...]]:
     """The weights that share a step size in the last dimension, and the shape of `scale`."""
     g, r, c = W.shape
     if granularity == "tensor":
         return W.reshape(1, -1), (1, 1, 1)
-    if granularity == "row":
+    if granularity == "channel":
         return W, (g, r, 1)
-    if width < 1:
-        raise ValueError(f"width={width} must be at least 1 column")
-    k = -(-c // width)
-    padded = torch.nn.functional.pad(W, (0, k * width - c))  # zeros lie in every range
-    return padded.reshape(g, r, k, width), (g, r, k)
+    if group_size < 1:
+        raise ValueError(f"group_size={group_size} must be at least 1 column")
+    k = -(-c // group_size)
+    padded = torch.nn.functional.pad(W, (0, k * group_size - c))  # zeros lie in every range
+    return padded.reshape(g, r, k, group_size), (g, r, k)
 
 
 def _affine(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:

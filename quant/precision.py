@@ -13,15 +13,19 @@ def check_bits(named: Mapping[str, int]) -> None:
 
 
 def spread(
-    names: Sequence[str], bits: int, ends_bits: int | None, overrides: Mapping[str, int]
+    names: Sequence[str], bits: int, first_last_bits: int | None, overrides: Mapping[str, int]
 ) -> dict[str, int]:
     """Bits by name: those of `overrides`, else of the first and the last one, else `bits`."""
-    return {**dict.fromkeys(names, bits), **exceptions(names, ends_bits, overrides)}
+    return {**dict.fromkeys(names, bits), **exceptions(names, first_last_bits, overrides)}
 
 
 def exceptions(
-    names: Sequence[str], ends_bits: int | None, overrides: Mapping[str, int]
+    names: Sequence[str], first_last_bits: int | None, overrides: Mapping[str, int]
 ) -> dict[str, int]:
     """The bits of `overrides`, and of the first and the last name unless those have theirs."""
-    ends = {} if ends_bits is None or not names else dict.fromkeys((names[0], names[-1]), ends_bits)
+    ends = (
+        {}
+        if first_last_bits is None or not names
+        else dict.fromkeys((names[0], names[-1]), first_last_bits)
+    )
     return {**ends, **overrides}

@@ -36,7 +36,7 @@ class Rounding(nn.Module):
         """`shape`: of the weight in the network."""
         super().__init__()
         self.hard = False
-        self.bits, self.shape, self.width = grid.bits, tuple(shape), grid.width
+        self.bits, self.shape, self.group_size = grid.bits, tuple(shape), grid.group_size
         self.a = nn.Parameter(a)
         self.log_scale = nn.Parameter(grid.scale.log())
         self.register_buffer("zero", grid.zero.clone())
@@ -48,7 +48,7 @@ class Rounding(nn.Module):
 
     def grid(self) -> Grid:
         """With the step sizes as they are trained."""
-        return Grid(self.log_scale.exp(), self.zero, self.bits, self.width)
+        return Grid(self.log_scale.exp(), self.zero, self.bits, self.group_size)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight as training uses it, or as decided; the stored one is not looked at."""

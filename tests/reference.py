@@ -43,7 +43,7 @@ def spread(grid: object, g: int, r: int, c: int) -> tuple[Tensor, Tensor]:
                 at = (
                     a if grid.scale.shape[0] > 1 else 0,
                     i if grid.scale.shape[1] > 1 else 0,
-                    0 if grid.width is None else j // grid.width,
+                    0 if grid.group_size is None else j // grid.group_size,
                 )
                 scale[a, i, j], zero[a, i, j] = grid.scale[at], grid.zero[at]
     return scale, zero

@@ -49,7 +49,7 @@ def settings(folder: Path, results: Results | None) -> str | None:
 
 
 def words(results: Results) -> list[str]:
-    """Words of the command line that say what no column says: `block=32`."""
+    """Words of the command line that say what no column says: `block_size=32`."""
     command = results.get("command")
     given = command if isinstance(command, list) else str(command or "").split()
     return sorted(str(word) for word in given if not _has_column(str(word)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.cli import renamed
 from pipelines.comparing.settings import ELSEWHERE
 from pipelines.reporting import results_file
 
@@ -69,15 +70,15 @@ class Record:
         return [
             f"{name}: {then}, now {value}"
             for name, (then, value) in self._differing(now).items()
-            if ABSENT not in (then, value) and name not in PATHS
+            if ABSENT not in (then, value) and name not in PATHS and not _moved(name, then, value)
         ]
 
     def versioned(self, now: Mapping[str, Any]) -> list[str]:
-        """Settings that only one of the two versions of the code knows."""
+        """Settings that only one of the two versions of the code knows, or has elsewhere."""
         return [
             f"{name}: {then}, now {value}"
             for name, (then, value) in self._differing(now).items()
-            if ABSENT in (then, value)
+            if ABSENT in (then, value) or _moved(name, then, value)
         ]
 
     def _differing(self, now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -90,7 +91,19 @@ class Record:
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Values by path, without what moves no figure; a list, and an empty mapping, is a value."""
     kept = {key: value for key, value in settings.items() if key not in ELSEWHERE}
-    return dict(_leaves(kept, ""))
+    leaves = dict(_leaves(kept, ""))
+    texts = {name: value if isinstance(value, str) else "" for name, value in leaves.items()}
+    now = {name: renamed.setting(name, text) for name, text in texts.items()}
+    return {
+        now[name][0]: now[name][1] if isinstance(value, str) else value
+        for name, value in leaves.items()
+    }
+
+
+def _moved(name: str, then: Any, now: Any) -> bool:
+    """Whether a class or function has only moved to another module."""
+    last = [str(target).rpartition(".")[2] for target in (then, now)]
+    return name.rpartition(".")[2] == "_target_" and last[0] == last[1]
 
 
 def _leaves(node: Mapping[str, Any], above: str) -> Sequence[tuple[str, Any]]:

@@ -29,7 +29,7 @@ class QuantizeActivations:
         placement: "inputs": tensors that enter layers, at their doors; "outputs": those that enter
             or leave layers, where they are made, so that residual sums take quantized numbers too.
         bits: of the inputs of all layers; None leaves activations in floating point.
-        ends_bits: of the inputs of the first and the last layer, in their order of use.
+        first_last_bits: of the inputs of the first and the last layer, in their order of use.
         overrides: bits of single layers' inputs by name; a tensor that several layers take has the
             most that one of them asks for.
         symmetric: 0 in the middle of the codes.
@@ -42,7 +42,7 @@ class QuantizeActivations:
 
     placement: str
     bits: int | None
-    ends_bits: int
+    first_last_bits: int
     overrides: Mapping[str, int] = field(hash=False)
     symmetric: bool
     search: str
@@ -50,7 +50,7 @@ class QuantizeActivations:
     images: int
 
     def __post_init__(self) -> None:
-        named = {"activations.ends_bits": self.ends_bits, **self.overrides}
+        named = {"activations.first_last_bits": self.first_last_bits, **self.overrides}
         check_bits(named if self.bits is None else {"act_bits": self.bits, **named})
         if self.placement not in PLACEMENTS:
             raise ValueError(
@@ -120,7 +120,7 @@ class QuantizeActivations:
                 f"activations.overrides names {unknown[0]!r}, whose input cannot be quantized or "
                 f"which is no layer of this network. Its layers: {', '.join(names[:5])}, ..."
             )
-        return spread(names, self.bits, self.ends_bits, self.overrides)
+        return spread(names, self.bits, self.first_last_bits, self.overrides)
 
     def bits_at(self, plan: Plan, wanted: Mapping[str, int]) -> dict[str, int]:
         """Bits of each place: the most that a layer wants which it feeds; `bits` if it feeds none.

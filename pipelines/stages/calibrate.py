@@ -32,29 +32,31 @@ class Calibrate:
 
     Attributes:
         images: calibration images, chosen without replacement.
-        batch_size: images at a time.
-        positions: of an image that a layer's Hessian is summed over, drawn from all over it; null:
-            all of them. Matters where feature maps are large.
-        seed: of the positions.
-        copies: altered copies of every image (see evaluation/augmentation.py) that Hessians and
-            statistics are fitted to as well.
+        batch_size: images per batch.
+        positions_per_image: random output positions of each image that a layer's Hessian is summed
+            over; null: all of them. Matters where feature maps are large.
+        seed: of those positions.
+        augmented_copies: shifted or mirrored copies of every image (evaluation/augmentation.py),
+            which Hessians and statistics are fitted to as well.
     """
 
     TOGETHER: ClassVar[bool] = True
 
     images: int
     batch_size: int
-    positions: int | None
+    positions_per_image: int | None
     seed: int
-    copies: int = 0
+    augmented_copies: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "positions"):
+        for name in ("images", "batch_size", "positions_per_image"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"calibrate.{name}={value} must be at least 1")
-        if self.copies < 0:
-            raise ValueError(f"calibrate.copies={self.copies} must be at least 0")
+        if self.augmented_copies < 0:
+            raise ValueError(
+                f"calibrate.augmented_copies={self.augmented_copies} must be at least 0"
+            )
 
     def run(
         self,
@@ -155,7 +157,10 @@ class CollectHessians(LightningModule):
     def _receive(self, name: str, call: Call | None, batch: int) -> None:
         if call is None:
             return
-        count, first = self.settings.positions, self.settings.seed + zlib.crc32(name.encode())
+        count, first = (
+            self.settings.positions_per_image,
+            self.settings.seed + zlib.crc32(name.encode()),
+        )
         first += self.images + self.rows[name] % batch  # a call may have part of the batch's rows
         self.rows[name] += len(call.x)
         seeds = range(first, first + len(call.x))

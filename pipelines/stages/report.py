@@ -216,7 +216,7 @@ def save_weights(found: Findings, path: Path) -> None:
         for part in ("codes", "scale", "zero")
     }
     layout = {
-        name: {k: solution.record[k] for k in ("bits", "shape", "width")}
+        name: {k: solution.record[k] for k in ("bits", "shape", "group_size")}
         | {"weight": weights.inputs[name].layer.weight, "of": weights.inputs[name].layer.shape}
         | {"act_bits": act_bits(found).get(name)}
         for name, solution in weights.solutions.items()

@@ -79,7 +79,7 @@ def threads_each(launcher: Mapping[str, Any], batch: int | None, available: int)
         return int(launcher["cpus_per_task"]) if launcher.get("cpus_per_task") else None
     at_once = {
         "JoblibLauncher": launcher.get("n_jobs"),
-        "RayLauncher": launcher.get("at_once"),
+        "RayLauncher": launcher.get("n_jobs"),
         "LocalLauncher": batch or available,  # submitit's starts all of them
     }.get(kind)
     if at_once is None:

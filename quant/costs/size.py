@@ -15,7 +15,7 @@ class Size:
 
     Below 16 bits they are packed codes (code after code, the last byte filled up), and for every
     output row a scale and a zero point (one byte up to 8 bits, else four): what the store keeps
-    and results.json's size_mb counts with grid.granularity=row. From 16 bits on they are
+    and results.json's size_mb counts with grid.granularity=channel. From 16 bits on they are
     floating-point numbers. So rows of very few columns can be larger at 8 bits than at 16. Biases,
     and grids of columns or of activations, are not counted.
 

@@ -13,14 +13,14 @@ from quant.order import columns
 from quant.problem import LayerProblem
 
 
-def quantize(problem: LayerProblem, grid: Grid, *, order: str, block: int = 128) -> Tensor:
+def quantize(problem: LayerProblem, grid: Grid, *, order: str, block_size: int = 128) -> Tensor:
     """Quantize column after column; the columns still free make up for the error.
 
     Args:
         problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
         grid: step sizes of W's rows.
         order: "natural" or "diag".
-        block: columns between two updates of the remaining ones. Changes no result.
+        block_size: columns between two updates of the remaining ones. Changes no result.
 
     Returns:
         Q [g, r, c] on the grid.
@@ -30,4 +30,4 @@ def quantize(problem: LayerProblem, grid: Grid, *, order: str, block: int = 128)
     """
     if order not in ("natural", "diag"):
         raise ValueError(f"order={order!r} must be natural or diag; row_parallel has more orders")
-    return eliminate(problem, grid, columns(problem, grid, order), block, in_order)
+    return eliminate(problem, grid, columns(problem, grid, order), block_size, in_order)

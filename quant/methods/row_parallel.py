@@ -25,9 +25,9 @@ def quantize(
     grid: Grid,
     *,
     order: str,
-    block: int,
+    block_size: int,
     refine: bool,
-    sweeps: int,
+    cd_passes: int,
     max_bytes: int = 2**25,
 ) -> Tensor:
     """Quantize blocks of columns, all rows at once.
@@ -38,17 +38,17 @@ def quantize(
         problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
         grid: step sizes of W's rows.
         order: order of the columns, one of quant.order.ORDERS.
-        block: columns in a block; with `refine`, one block over all columns is OBQ itself.
+        block_size: columns in a block; with `refine`, one block over all columns is OBQ itself.
         refine: every row chooses its own OBQ order inside a block.
-        sweeps: rounds of coordinate descent over the finished codes; 0 is none.
+        cd_passes: rounds of coordinate descent over the finished codes; 0 is none.
         max_bytes: bound on the refinement's memory. Changes no result.
 
     Returns:
         Q [g, r, c] on the grid.
     """
     solve = partial(_own_order, max_bytes=max_bytes) if refine else in_order
-    Q = eliminate(problem, grid, columns(problem, grid, order), block, solve)
-    return descend(problem, grid, Q, sweeps)
+    Q = eliminate(problem, grid, columns(problem, grid, order), block_size, solve)
+    return descend(problem, grid, Q, cd_passes)
 
 
 def _own_order(W: Tensor, U: Tensor, grid: Grid, *, max_bytes: int) -> Tensor:

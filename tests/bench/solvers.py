@@ -71,7 +71,9 @@ def configured(overrides: Iterable[str]) -> tuple[Setting, dict[str, LayerInput]
     machine.use()
     store = Store(Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")))
     network = network_of.load(store)
-    data.prepare(network.data_config, calibrate.images, 0, calibrate.batch_size, calibrate.copies)
+    data.prepare(
+        network.data_config, calibrate.images, 0, calibrate.batch_size, calibrate.augmented_copies
+    )
     calibration = store.run(calibrate, network, Keyed(data, data.calibration_key), machine)
     return setting, float_inputs(network, calibration, cfg.quantize.inputs)
 
@@ -83,7 +85,7 @@ def variants(setting: Setting) -> dict[str, Method]:
     def changed(**change: object) -> Method:
         return partial(row_parallel.quantize, **{**default, **change})  # type: ignore[arg-type]
 
-    blocks = {f"  block {b}": changed(block=b) for b in (32, 64, 128, 256)}
+    blocks = {f"  block {b}": changed(block_size=b) for b in (32, 64, 128, 256)}
     bare = {"refine": False, "sweeps": 0}
     return {
         "obq": setting.obq,
@@ -92,8 +94,8 @@ def variants(setting: Setting) -> dict[str, Method]:
         "row_parallel (default)": setting.method,
         **blocks,
         "  no refinement": changed(refine=False),
-        "  no coordinate descent": changed(sweeps=0),
-        "  10 sweeps": changed(sweeps=10),
+        "  no coordinate descent": changed(cd_passes=0),
+        "  10 sweeps": changed(cd_passes=10),
         "  order sensitivity": changed(order="sensitivity"),
         **{f"  only order {o}": changed(order=o, **bare) for o in ORDERS},
     }

@@ -22,7 +22,7 @@ NAMES = ("cat", "dog", "pig")
 CONFIG = {"crop_mode": "letterbox", "input_size": (3, 64, 64)}
 SETTINGS = {
     "root": None, "calibration_root": None, "batch_size": 2, "workers": 0, "skip_bad": False,
-    "images": None, "confidence": 0.001, "iou": 0.7, "detections": 5,
+    "images": None, "confidence": 0.001, "iou": 0.7, "max_detections": 5,
 }  # fmt: skip
 OBJECTS = (
     (Box(0, 10.0, 5.0, 60.0, 45.0, 0, 2000.0),),
@@ -112,7 +112,7 @@ def test_a_network_that_finds_everything_has_100_percent_at_the_right_places():
 def test_confidence_and_the_limit_on_detections_count():
     assert (collected(fake(), Oracle(score=0.3))["detections"][..., 4] > 0.2).sum() == 4
     assert (collected(fake(confidence=0.5), Oracle(score=0.3))["detections"] == 0).all()
-    assert collected(fake(detections=1), Oracle())["detections"].shape == (4, 1, 6)
+    assert collected(fake(max_detections=1), Oracle())["detections"].shape == (4, 1, 6)
 
 
 def test_the_drop_is_that_of_the_main_metric_with_an_interval_around_it():
@@ -175,7 +175,7 @@ def test_networks_that_are_no_detectors_of_these_classes_are_refused():
         data.prepare({**CONFIG, "crop_mode": "center"}, 1, 0, 1)
 
 
-@pytest.mark.parametrize("setting", [{"confidence": 1.0}, {"iou": 0.0}, {"detections": 0}])
+@pytest.mark.parametrize("setting", [{"confidence": 1.0}, {"iou": 0.0}, {"max_detections": 0}])
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(ValueError, match=rf"data\.{next(iter(setting))}="):
         Fake(**(SETTINGS | setting))
@@ -202,7 +202,7 @@ def test_boxes_are_drawn_into_both_panels_and_only_those_that_are_sure():
 
 @pytest.fixture
 def coco(data_root):
-    data = Coco(**{**SETTINGS, "root": str(data_root), "batch_size": 4, "detections": 300})
+    data = Coco(**{**SETTINGS, "root": str(data_root), "batch_size": 4, "max_detections": 300})
     data.prepare({**CONFIG, "input_size": (3, 640, 640)}, 128, 0, 4)
     return data
 

@@ -172,5 +172,5 @@ def test_an_image_network_is_refused_and_a_text_network_for_images_too(root):
 
 
 def test_altered_copies_of_sentences_are_refused(root):
-    with pytest.raises(ValueError, match=r"calibrate\.copies=2"):
+    with pytest.raises(ValueError, match=r"calibrate\.augmented_copies=2"):
         sst2(root).prepare(config(), 2, 0, 2, copies=2)

@@ -36,7 +36,7 @@ WHOLE = (  # every stage there is
     "precision.cost=size",
     "precision.choices=[2,4]",
     "precision.target=0.98",
-    "precision.changes.images=32",
+    "precision.perturbations.images=32",
 )
 RESUMING = {  # stages that go on inside, and batches of theirs that may run again after a fault
     "Calibrate": 1,

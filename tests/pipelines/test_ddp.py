@@ -106,8 +106,13 @@ def both(two, obliq, *words, **more):
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(two, obliq):
     # calibration: 202 images in 13 batches, 101 in 7; evaluation: 360 in 4 whole ones
-    words = ("calibrate.images=101", "calibrate.batch_size=16", "calibrate.copies=1")
-    more = ("calibrate.positions=5", "data.batch_size=90", "act_bits=4", "data.images=360")
+    words = ("calibrate.images=101", "calibrate.batch_size=16", "calibrate.augmented_copies=1")
+    more = (
+        "calibrate.positions_per_image=5",
+        "data.batch_size=90",
+        "act_bits=4",
+        "data.images=360",
+    )
     text, one = both(two, obliq, *words, *more, "bits=3", "batchnorm.compare_images=50")
     same(two.folder, one.folder)
     for stage in ("calibrate", "quantize", "evaluate"):
@@ -136,7 +141,7 @@ def test_a_process_without_a_batch_does_no_harm(two, obliq):
 
 @pytest.mark.long
 def test_mixed_precision_is_measured_and_searched_by_two_processes_as_by_one(two, obliq):
-    changes = ("precision.changes.images=60", "precision.traces.images=33")
+    changes = ("precision.perturbations.images=60", "precision.traces.images=33")
     _, one = both(
         two,
         obliq,
@@ -151,7 +156,7 @@ def test_mixed_precision_is_measured_and_searched_by_two_processes_as_by_one(two
 def test_eptq_is_trained_by_two_processes_as_by_one(two, obliq):
     # Adam makes a whole step of a gradient that is nothing but rounding: from the third step on
     # the two go apart, as one process does on another processor.
-    steps = ("schedule=cpu", "cpu_steps=3", "schedule.batch_size=15", "schedule.chunk=4")
+    steps = ("schedule=cpu", "cpu_steps=3", "schedule.batch_size=15", "schedule.micro_batch_size=4")
     words = ("method=eptq", "method.init=rtn", "method.held_out=40", "act_bits=4")
     images = ("calibrate.images=100", "calibrate.batch_size=30")
     _, one = both(two, obliq, *steps, *words, *images)

@@ -50,7 +50,7 @@ def words(folder):
     return (
         "model=yolo", f"model.name={folder.parent / 'tiny.yaml'}", "model.size=64", "data=coco",
         f"data.root={folder}", "data.workers=0", "calibrate.images=4", "calibrate.batch_size=2",
-        "calibrate.positions=20", *SHORT,
+        "calibrate.positions_per_image=20", *SHORT,
     )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_images_that_are_listed_but_missing_are_named(obliq, folder):
 def test_a_segmentation_network_goes_through_the_whole_chain(obliq, data_root):
     found = obliq(
         "experiment=voc_espnetv2", "calibrate.images=2", "data.images=3", "data.workers=0",
-        "calibrate.positions=100", *SHORT,
+        "calibrate.positions_per_image=100", *SHORT,
     )  # fmt: skip
     assert found.status == 0, found.text
     results = found.results

@@ -11,9 +11,9 @@ from quant.grid import fit
 from quant.problem import LayerProblem
 
 GRIDS = {
-    "row": {"granularity": "row", "symmetric": False, "search": "minmax"},
+    "row": {"granularity": "channel", "symmetric": False, "search": "minmax"},
     "tensor": {"granularity": "tensor", "symmetric": True, "search": "mse"},
-    "columns": {"granularity": "columns", "symmetric": False, "search": "mse", "width": 4},
+    "columns": {"granularity": "group", "symmetric": False, "search": "mse", "group_size": 4},
 }
 
 
@@ -85,5 +85,5 @@ def test_no_sweeps_return_the_start_unchanged_and_the_start_is_never_written_to(
 def test_a_negative_number_of_sweeps_is_refused():
     layer = problem(1, 3, 8, seed=0)
     grid = fit(layer.W, 2, **GRIDS["row"])
-    with pytest.raises(ValueError, match="sweeps=-1 must be 0 or more"):
+    with pytest.raises(ValueError, match="passes=-1 must be 0 or more"):
         descend(layer, grid, layer.W, -1)

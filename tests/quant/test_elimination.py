@@ -10,8 +10,8 @@ from quant.elimination import eliminate, in_order
 from quant.grid import fit
 from quant.problem import LayerProblem
 
-ROW = {"granularity": "row", "symmetric": False, "search": "minmax"}
-COLUMNS = {"granularity": "columns", "symmetric": False, "search": "minmax", "width": 3}
+ROW = {"granularity": "channel", "symmetric": False, "search": "minmax"}
+COLUMNS = {"granularity": "group", "symmetric": False, "search": "minmax", "group_size": 3}
 
 
 def problem(g, r, c, seed):
@@ -98,5 +98,5 @@ def test_left_to_right_within_any_block_is_sequential_elimination_in_any_order(r
 
 def test_an_empty_block_is_refused():
     layer = problem(1, 2, 4, seed=0)
-    with pytest.raises(ValueError, match="block=0 must be at least 1"):
+    with pytest.raises(ValueError, match="block_size=0 must be at least 1"):
         eliminate(layer, fit(layer.W, 2, **ROW), torch.arange(4)[None], 0, in_order)

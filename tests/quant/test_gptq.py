@@ -11,9 +11,9 @@ from quant.methods import gptq
 from quant.problem import LayerProblem
 
 GRIDS = {
-    "row": {"granularity": "row", "symmetric": False, "search": "minmax"},
+    "row": {"granularity": "channel", "symmetric": False, "search": "minmax"},
     "tensor": {"granularity": "tensor", "symmetric": True, "search": "mse"},
-    "columns": {"granularity": "columns", "symmetric": False, "search": "mse", "width": 5},
+    "columns": {"granularity": "group", "symmetric": False, "search": "mse", "group_size": 5},
 }
 
 
@@ -33,7 +33,7 @@ def test_gptq_equals_sequential_elimination(rows, bits, order, kind):
     columns = reference.order(layer.W, layer.H, grid, order)
     expected = reference.each_row(reference.gptq, layer.W, layer.H, grid, columns)
     for block in (1, 4, 12, 13, 128):
-        actual = gptq.quantize(layer, grid, order=order, block=block)
+        actual = gptq.quantize(layer, grid, order=order, block_size=block)
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)
 
 
@@ -55,6 +55,6 @@ def test_gptq_changes_neither_weights_nor_hessian_and_stays_on_the_grid():
     layer = problem(2, 3, 16, seed=2)
     W, H = layer.W.clone(), layer.H.clone()
     grid = fit(layer.W, 2, **GRIDS["columns"])
-    Q = gptq.quantize(layer, grid, order="diag", block=5)
+    Q = gptq.quantize(layer, grid, order="diag", block_size=5)
     assert torch.equal(layer.W, W) and torch.equal(layer.H, H)
     assert torch.equal(grid.round(Q), Q)

@@ -9,7 +9,7 @@ import torch
 from quant.grid import Grid, fit
 
 SYMMETRIC = pytest.mark.parametrize("symmetric", [False, True])
-GRANULARITY = pytest.mark.parametrize("granularity", ["row", "tensor", "columns"])
+GRANULARITY = pytest.mark.parametrize("granularity", ["channel", "tensor", "group"])
 
 
 def weights(g=2, r=3, c=10, seed=0, dtype=torch.float64):
@@ -21,7 +21,7 @@ def test_an_asymmetric_minmax_grid_spans_each_row_and_holds_zero(bits):
     W = weights()
     W[0, 0] = W[0, 0].abs() + 1  # all on one side: the range still holds 0
     W[0, 1] = -W[0, 1].abs() - 1
-    grid = fit(W, bits, granularity="row", symmetric=False, search="minmax")
+    grid = fit(W, bits, granularity="channel", symmetric=False, search="minmax")
     low, high = W.amin(2, keepdim=True).clamp(max=0), W.amax(2, keepdim=True).clamp(min=0)
     torch.testing.assert_close(grid.scale, (high - low) / (2**bits - 1), rtol=0, atol=1e-12)
     assert torch.equal(grid.zero, (-low / grid.scale).round())
@@ -32,7 +32,7 @@ def test_an_asymmetric_minmax_grid_spans_each_row_and_holds_zero(bits):
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_a_symmetric_grid_spans_the_largest_weight_both_ways_around_the_middle_code(bits):
     W = weights()
-    grid = fit(W, bits, granularity="row", symmetric=True, search="minmax")
+    grid = fit(W, bits, granularity="channel", symmetric=True, search="minmax")
     expected = 2 * W.abs().amax(2, keepdim=True) / (2**bits - 1)
     torch.testing.assert_close(grid.scale, expected, rtol=0, atol=1e-12)
     assert (grid.zero == 2 ** (bits - 1)).all()
@@ -42,8 +42,10 @@ def test_a_symmetric_grid_spans_the_largest_weight_both_ways_around_the_middle_c
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
 def test_rounding_equals_trying_every_grid_value(bits, symmetric):
     W = weights()
-    for granularity in ("row", "tensor", "columns"):
-        grid = fit(W, bits, granularity=granularity, symmetric=symmetric, search="mse", width=4)
+    for granularity in ("channel", "tensor", "group"):
+        grid = fit(
+            W, bits, granularity=granularity, symmetric=symmetric, search="mse", group_size=4
+        )
         s, z = reference.spread(grid, *W.shape)
         expected = reference.nearest(W, s, z, bits)
         torch.testing.assert_close(grid.round(W), expected, rtol=0, atol=1e-12)
@@ -54,13 +56,13 @@ def test_rounding_equals_trying_every_grid_value(bits, symmetric):
 @pytest.mark.parametrize("bits", [1, 2, 3, 5])
 def test_the_mse_grid_is_the_best_of_eighty_ranges_under_its_norm(bits, symmetric, granularity):
     W = weights(c=9)
-    options = {"granularity": granularity, "symmetric": symmetric, "width": 4}
+    options = {"granularity": granularity, "symmetric": symmetric, "group_size": 4}
     best = fit(W, bits, **options, search="mse")
     full = fit(W, bits, **options, search="minmax")
     cells = {
-        "row": [(a, i, slice(None)) for a in range(2) for i in range(3)],
+        "channel": [(a, i, slice(None)) for a in range(2) for i in range(3)],
         "tensor": [(slice(None), slice(None), slice(None))],
-        "columns": [(a, i, slice(k, k + 4)) for a in range(2) for i in range(3) for k in (0, 4, 8)],
+        "group": [(a, i, slice(k, k + 4)) for a in range(2) for i in range(3) for k in (0, 4, 8)],
     }[granularity]
     bs, bz = reference.spread(best, *W.shape)
     fs, _ = reference.spread(full, *W.shape)
@@ -90,7 +92,7 @@ def test_shrinking_helps_heavy_tails():
     W[:, :, 0] = 12
     errors = {}
     for search in ("minmax", "mse"):
-        grid = fit(W, 3, granularity="row", symmetric=False, search=search)
+        grid = fit(W, 3, granularity="channel", symmetric=False, search=search)
         errors[search] = (grid.round(W) - W).abs().pow(2.4).sum()
     assert errors["mse"] < 0.8 * errors["minmax"]
 
@@ -110,10 +112,10 @@ def test_column_groups_are_fitted_as_layers_of_their_own_and_the_last_may_be_rag
     width, symmetric
 ):
     W = weights(c=10)
-    grid = fit(W, 3, granularity="columns", symmetric=symmetric, search="mse", width=width)
+    grid = fit(W, 3, granularity="group", symmetric=symmetric, search="mse", group_size=width)
     assert grid.scale.shape == (2, 3, -(-10 // width))
     parts = [
-        fit(part, 3, granularity="row", symmetric=symmetric, search="mse").round(part)
+        fit(part, 3, granularity="channel", symmetric=symmetric, search="mse").round(part)
         for part in W.split(width, dim=2)
     ]
     torch.testing.assert_close(grid.round(W), torch.cat(parts, 2), rtol=0, atol=1e-12)
@@ -127,7 +129,7 @@ def test_rows_of_zeros_stay_zero(bits, search, symmetric, granularity):
     W = weights(dtype=torch.float32)
     W[0, 1] = 0
     W[1] = 0
-    grid = fit(W, bits, granularity=granularity, symmetric=symmetric, search=search, width=4)
+    grid = fit(W, bits, granularity=granularity, symmetric=symmetric, search=search, group_size=4)
     Q = grid.round(W)
     assert (grid.scale > 0).all() and Q.isfinite().all()
     assert (Q[0, 1] == 0).all() and (Q[1] == 0).all()
@@ -139,7 +141,7 @@ def test_rows_of_zeros_stay_zero(bits, search, symmetric, granularity):
 def test_weights_too_small_for_a_step_size_give_no_nan(bits, search, symmetric):
     W = torch.tensor([1e-45, -3e-45, 1e-42, 0]).expand(1, 2, 4).clone()
     W[0, 1] = torch.tensor([1e-45, 0, 0, 0])
-    grid = fit(W, bits, granularity="row", symmetric=symmetric, search=search)
+    grid = fit(W, bits, granularity="channel", symmetric=symmetric, search=search)
     assert (grid.scale > 0).all() and grid.zero.isfinite().all()
     assert (grid.round(W).abs() <= 1e-41).all()
 
@@ -149,7 +151,7 @@ def test_weights_too_small_for_a_step_size_give_no_nan(bits, search, symmetric):
 @pytest.mark.parametrize("bits", [1, 2, 8, 16])
 def test_codes_decode_to_the_rounded_weights(bits, symmetric, granularity):
     W = weights()
-    grid = fit(W, bits, granularity=granularity, symmetric=symmetric, search="minmax", width=4)
+    grid = fit(W, bits, granularity=granularity, symmetric=symmetric, search="minmax", group_size=4)
     codes = grid.codes(W)
     assert torch.equal(codes, codes.round())
     assert codes.min() >= 0 and codes.max() <= 2**bits - 1 == grid.top
@@ -160,14 +162,14 @@ def test_codes_decode_to_the_rounded_weights(bits, symmetric, granularity):
 
 def test_sixteen_bits_lose_almost_nothing():
     W = weights(dtype=torch.float32)
-    grid = fit(W, 16, granularity="row", symmetric=False, search="mse")
+    grid = fit(W, 16, granularity="channel", symmetric=False, search="mse")
     assert ((grid.round(W) - W).abs() <= 0.51 * grid.scale).all()
 
 
 @GRANULARITY
 def test_the_grid_of_chosen_columns_rounds_as_the_whole_grid_does(granularity):
     W = weights()
-    grid = fit(W, 3, granularity=granularity, symmetric=False, search="mse", width=4)
+    grid = fit(W, 3, granularity=granularity, symmetric=False, search="mse", group_size=4)
     index = torch.tensor([[9, 0, 4, 4, 3], [1, 8, 7, 2, 0]])
     pick = index[:, None].expand(2, 3, 5)
     assert torch.equal(grid.columns(index).round(W.gather(2, pick)), grid.round(W).gather(2, pick))
@@ -180,7 +182,7 @@ def test_the_grid_of_chosen_columns_rounds_as_the_whole_grid_does(granularity):
 @GRANULARITY
 def test_the_grid_of_chosen_rows_rounds_as_the_whole_grid_does(granularity):
     W = weights()
-    grid = fit(W, 3, granularity=granularity, symmetric=False, search="mse", width=4)
+    grid = fit(W, 3, granularity=granularity, symmetric=False, search="mse", group_size=4)
     index = torch.tensor([2, 0])
     assert torch.equal(grid.rows(index).round(W[:, index]), grid.round(W)[:, index])
 
@@ -188,7 +190,7 @@ def test_the_grid_of_chosen_rows_rounds_as_the_whole_grid_does(granularity):
 def test_rounding_leaves_its_argument_alone():
     W = weights()
     kept = W.clone()
-    grid = fit(W, 2, granularity="row", symmetric=False, search="mse")
+    grid = fit(W, 2, granularity="channel", symmetric=False, search="mse")
     grid.round(W), grid.codes(W)
     assert torch.equal(W, kept)
 
@@ -203,13 +205,19 @@ def test_the_top_code_follows_from_the_bits():
     [
         ({"bits": 0}, "bits=0 must lie in 1 ... 16"),
         ({"bits": 17}, "bits=17 must lie in 1 ... 16"),
-        ({"granularity": "channel"}, "granularity='channel' must be one of row, tensor, columns"),
+        ({"granularity": "cell"}, "granularity='cell' must be one of channel, tensor, group"),
         ({"search": "best"}, "search='best' must be minmax, mse or hmse"),
-        ({"granularity": "columns", "width": 0}, "width=0 must be at least 1 column"),
+        ({"granularity": "group", "group_size": 0}, "group_size=0 must be at least 1 column"),
     ],
 )
 def test_a_bad_argument_is_named_with_what_would_be_right(change, message):
-    options = {"bits": 4, "granularity": "row", "symmetric": False, "search": "minmax", **change}
+    options = {
+        "bits": 4,
+        "granularity": "channel",
+        "symmetric": False,
+        "search": "minmax",
+        **change,
+    }
     with pytest.raises(ValueError, match=message):
         fit(weights(), **options)
 
@@ -219,13 +227,13 @@ def test_weights_that_are_not_finite_are_refused(value):
     W = weights()
     W[1, 2, 3] = value
     with pytest.raises(ValueError, match=r"NaN or infinite.*checkpoint"):
-        fit(W, 4, granularity="row", symmetric=False, search="minmax")
+        fit(W, 4, granularity="channel", symmetric=False, search="minmax")
 
 
 def test_hmse_takes_the_range_with_the_least_weighed_error():
     W = torch.randn(1, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     h = torch.rand(1, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) ** 4
-    settings = {"granularity": "row", "symmetric": False}
+    settings = {"granularity": "channel", "symmetric": False}
     grid = fit(W, 2, search="hmse", importance=h, **settings)
     found = (h * (grid.round(W) - W) ** 2).sum(2)
     low, high = W.amin(2).clamp(max=0), W.amax(2).clamp(min=0)
@@ -244,7 +252,7 @@ def test_hmse_takes_the_range_with_the_least_weighed_error():
 
 def test_hmse_of_a_row_that_does_not_matter_is_that_of_equal_weights():
     W = torch.randn(1, 2, 6, generator=torch.Generator().manual_seed(3))
-    settings = {"granularity": "row", "symmetric": False, "search": "hmse"}
+    settings = {"granularity": "channel", "symmetric": False, "search": "hmse"}
     nothing = fit(W, 3, importance=torch.zeros_like(W), **settings)
     alike = fit(W, 3, importance=torch.ones_like(W), **settings)
     assert torch.equal(nothing.scale, alike.scale)
@@ -252,4 +260,4 @@ def test_hmse_of_a_row_that_does_not_matter_is_that_of_equal_weights():
 
 def test_hmse_without_the_importance_of_the_weights_is_refused():
     with pytest.raises(ValueError, match="needs the importance"):
-        fit(torch.ones(1, 2, 3), 4, granularity="row", symmetric=False, search="hmse")
+        fit(torch.ones(1, 2, 3), 4, granularity="channel", symmetric=False, search="hmse")

@@ -14,11 +14,11 @@ from quant.methods import obq
 from quant.problem import LayerProblem
 
 GRIDS = {
-    "row": {"granularity": "row", "symmetric": False, "search": "minmax"},
-    "row, mse": {"granularity": "row", "symmetric": True, "search": "mse"},
+    "row": {"granularity": "channel", "symmetric": False, "search": "minmax"},
+    "row, mse": {"granularity": "channel", "symmetric": True, "search": "mse"},
     "tensor, mse": {"granularity": "tensor", "symmetric": False, "search": "mse"},
-    "columns": {"granularity": "columns", "symmetric": False, "search": "minmax", "width": 3},
-    "columns, mse": {"granularity": "columns", "symmetric": False, "search": "mse", "width": 4},
+    "columns": {"granularity": "group", "symmetric": False, "search": "minmax", "group_size": 3},
+    "columns, mse": {"granularity": "group", "symmetric": False, "search": "mse", "group_size": 4},
 }
 
 
@@ -45,7 +45,7 @@ def test_obq_equals_trying_and_refitting_every_choice(bits, kind, seed):
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_obq_fixes_clipped_weights_first_the_largest_error_first(share):
     layer = problem(2, 3, 9, seed=7)
-    full = fit(layer.W, 3, granularity="row", symmetric=False, search="minmax")
+    full = fit(layer.W, 3, granularity="channel", symmetric=False, search="minmax")
     grid = Grid(full.scale * share, full.zero, 3)  # many weights lie outside
     assert ((layer.W - grid.round(layer.W)).abs() > 0.6 * grid.scale).sum() > 5
     expected = reference.each_row(reference.obq, layer.W, layer.H, grid)
@@ -55,7 +55,7 @@ def test_obq_fixes_clipped_weights_first_the_largest_error_first(share):
 def test_clipping_is_judged_by_each_weights_own_step():
     layer = problem(1, 3, 10, seed=3)
     factor = torch.tensor([0.2, 3.0]).double()  # a fine, clipping half and a coarse one
-    full = fit(layer.W, 3, granularity="columns", symmetric=False, search="minmax", width=5)
+    full = fit(layer.W, 3, granularity="group", symmetric=False, search="minmax", group_size=5)
     grid = Grid(full.scale * factor, full.zero, 3, 5)
     expected = reference.each_row(reference.obq, layer.W, layer.H, grid)
     close(obq.quantize(layer, grid), expected)

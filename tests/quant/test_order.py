@@ -10,14 +10,14 @@ from quant.grid import fit
 from quant.order import ORDERS, columns
 from quant.problem import LayerProblem
 
-ROW = {"granularity": "row", "symmetric": False, "search": "minmax"}
+ROW = {"granularity": "channel", "symmetric": False, "search": "minmax"}
 
 
 @pytest.mark.parametrize("name", ORDERS)
 @pytest.mark.parametrize("width", [None, 4])
 def test_every_order_equals_its_formula(name, width):
     W, H = reference.random_weights(3, 4, 11, seed=2), reference.random_hessian(3, 11, seed=2)
-    options = ROW if width is None else {**ROW, "granularity": "columns", "width": width}
+    options = ROW if width is None else {**ROW, "granularity": "group", "group_size": width}
     grid = fit(W, 3, **options)
     actual = columns(LayerProblem(W, H), grid, name)
     assert torch.equal(actual, reference.order(W, H, grid, name))

@@ -22,7 +22,7 @@ def started(weights, grid, codes, confidence=0.5):
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 0.9])
 def test_it_starts_at_the_given_codes_whatever_they_are(weights, kind, bits, confidence):
-    grid = fit(weights, bits, granularity="row", symmetric=False, search="mse")
+    grid = fit(weights, bits, granularity="channel", symmetric=False, search="mse")
     any_codes = torch.randint(0, 2**bits, weights.shape, generator=torch.Generator().manual_seed(1))
     for codes in (grid.codes(weights), any_codes.double()):
         rounding = KINDS[kind](weights, codes, grid, (10, 7), confidence)
@@ -33,7 +33,7 @@ def test_it_starts_at_the_given_codes_whatever_they_are(weights, kind, bits, con
 
 
 def test_from_nearest_codes_the_soft_weight_is_the_weight_itself_where_the_grid_reaches(weights):
-    grid = fit(weights, 4, granularity="row", symmetric=False, search="minmax")
+    grid = fit(weights, 4, granularity="channel", symmetric=False, search="minmax")
     rounding = started(weights, grid, grid.codes(weights), 0.0)
     soft = rounding(torch.empty(0)).reshape(weights.shape)
     ends = [grid.decode(torch.full_like(weights, code)) for code in (0.0, 15.0)]
@@ -42,7 +42,7 @@ def test_from_nearest_codes_the_soft_weight_is_the_weight_itself_where_the_grid_
 
 
 def test_every_weight_has_two_neighbouring_codes_of_the_grid(weights):
-    grid = fit(weights, 2, granularity="row", symmetric=False, search="mse")
+    grid = fit(weights, 2, granularity="channel", symmetric=False, search="mse")
     rounding = started(weights, grid, grid.codes(weights))
     with torch.no_grad():
         rounding.a.fill_(10.0)
@@ -54,7 +54,7 @@ def test_every_weight_has_two_neighbouring_codes_of_the_grid(weights):
 
 
 def test_the_decided_weight_lies_on_the_grid_with_the_trained_step_sizes(weights):
-    grid = fit(weights, 3, granularity="row", symmetric=False, search="mse")
+    grid = fit(weights, 3, granularity="channel", symmetric=False, search="mse")
     rounding = started(weights, grid, grid.codes(weights))
     with torch.no_grad():
         rounding.a.normal_(generator=torch.Generator().manual_seed(2))
@@ -67,7 +67,7 @@ def test_the_decided_weight_lies_on_the_grid_with_the_trained_step_sizes(weights
 
 def test_step_sizes_of_neighbouring_columns_are_kept():
     weights = torch.randn(1, 3, 8, generator=torch.Generator().manual_seed(0))
-    grid = fit(weights, 4, granularity="columns", symmetric=False, search="minmax", width=4)
+    grid = fit(weights, 4, granularity="group", symmetric=False, search="minmax", group_size=4)
     rounding = SoftRounding(weights, grid.codes(weights), grid, (3, 8), 0.5)
     rounding.hard = True
     torch.testing.assert_close(rounding(weights).reshape(weights.shape), grid.round(weights))
@@ -89,7 +89,7 @@ def test_the_exponent_waits_and_then_falls_evenly():
 
 
 def test_straight_rounding_trains_with_what_is_decided_and_passes_gradients(weights):
-    grid = fit(weights, 3, granularity="row", symmetric=False, search="mse")
+    grid = fit(weights, 3, granularity="channel", symmetric=False, search="mse")
     rounding = StraightThroughRounding(weights, grid.codes(weights), grid, (10, 7), 0.0)
     W = rounding(torch.empty(0))
     torch.testing.assert_close(W.reshape(weights.shape), grid.round(weights))
@@ -125,7 +125,7 @@ def test_wherever_training_goes_every_weight_of_every_network_ends_on_its_grid(n
     assert len(matrices) > 15
     for number, weight in enumerate(matrices):
         matrix, bits = weight.reshape(1, len(weight), -1), (2, 3, 4, 8)[number % 4]
-        grid = fit(matrix, bits, granularity="row", symmetric=False, search="minmax")
+        grid = fit(matrix, bits, granularity="channel", symmetric=False, search="minmax")
         for kind in KINDS.values():
             rounding = kind(matrix, grid.codes(matrix), grid, weight.shape, 0.2)
             with torch.no_grad():

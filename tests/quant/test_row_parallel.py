@@ -21,9 +21,9 @@ from quant.order import ORDERS
 from quant.problem import LayerProblem
 
 GRIDS = {
-    "row": {"granularity": "row", "symmetric": False, "search": "minmax"},
+    "row": {"granularity": "channel", "symmetric": False, "search": "minmax"},
     "tensor, mse": {"granularity": "tensor", "symmetric": False, "search": "mse"},
-    "columns, mse": {"granularity": "columns", "symmetric": False, "search": "mse", "width": 4},
+    "columns, mse": {"granularity": "group", "symmetric": False, "search": "mse", "group_size": 4},
 }
 
 
@@ -44,7 +44,7 @@ def close(actual, expected):
 def test_one_refined_block_over_all_columns_is_obq(order, kind, g, r, block):
     layer = problem(g, r, 20, seed=1)
     grid = fit(layer.W, 3, **GRIDS[kind])
-    Q = row_parallel.quantize(layer, grid, order=order, block=block, refine=True, sweeps=0)
+    Q = row_parallel.quantize(layer, grid, order=order, block_size=block, refine=True, cd_passes=0)
     close(Q, obq.quantize(layer, grid))
 
 
@@ -57,7 +57,9 @@ def test_without_refinement_it_is_sequential_elimination_in_the_named_order(orde
     columns = reference.order(layer.W, layer.H, grid, order)
     expected = reference.each_row(reference.gptq, layer.W, layer.H, grid, columns)
     for block in (1, 4, 11):
-        Q = row_parallel.quantize(layer, grid, order=order, block=block, refine=False, sweeps=0)
+        Q = row_parallel.quantize(
+            layer, grid, order=order, block_size=block, refine=False, cd_passes=0
+        )
         close(Q, expected)
 
 
@@ -72,17 +74,17 @@ def test_refined_blocks_equal_choosing_and_refitting_within_each(order, kind, bl
     expected = reference.each_row(
         reference.greedy_in_blocks, layer.W, layer.H, grid, columns, block
     )
-    Q = row_parallel.quantize(layer, grid, order=order, block=block, refine=True, sweeps=0)
+    Q = row_parallel.quantize(layer, grid, order=order, block_size=block, refine=True, cd_passes=0)
     close(Q, expected)
 
 
 def test_sweeps_are_coordinate_descent_on_the_result_without_them():
     layer = problem(2, 3, 10, seed=3)
     grid = fit(layer.W, 2, **GRIDS["row"])
-    options = {"order": "diag", "block": 4, "refine": True}
-    start = row_parallel.quantize(layer, grid, **options, sweeps=0)
+    options = {"order": "diag", "block_size": 4, "refine": True}
+    start = row_parallel.quantize(layer, grid, **options, cd_passes=0)
     expected = reference.each_row(reference.descend, layer.W, layer.H, grid, start, 2)
-    polished = row_parallel.quantize(layer, grid, **options, sweeps=2)
+    polished = row_parallel.quantize(layer, grid, **options, cd_passes=2)
     close(polished, expected)
     assert not torch.equal(polished, start)
 
@@ -90,7 +92,7 @@ def test_sweeps_are_coordinate_descent_on_the_result_without_them():
 def test_the_memory_bound_changes_no_result():
     layer = problem(2, 9, 24, seed=3)
     grid = fit(layer.W, 2, **GRIDS["columns, mse"])
-    options = {"order": "sensitivity", "block": 8, "refine": True, "sweeps": 1}
+    options = {"order": "sensitivity", "block_size": 8, "refine": True, "cd_passes": 1}
     free = row_parallel.quantize(layer, grid, **options)
     assert torch.equal(row_parallel.quantize(layer, grid, **options, max_bytes=1), free)
 
@@ -106,7 +108,7 @@ def test_the_memory_bound_reaches_the_refinement(monkeypatch):
     layer = problem(1, 2, 6, seed=0)
     grid = fit(layer.W, 2, **GRIDS["row"])
     row_parallel.quantize(
-        layer, grid, order="diag", block=3, refine=True, sweeps=0, max_bytes=12345
+        layer, grid, order="diag", block_size=3, refine=True, cd_passes=0, max_bytes=12345
     )
     assert bounds == [12345, 12345]
 
@@ -117,7 +119,7 @@ def test_the_result_lies_on_the_grid_in_the_weights_dtype(refine, dtype):
     layer = problem(2, 5, 20, seed=2)
     layer = LayerProblem(layer.W.to(dtype), layer.H)
     grid = fit(layer.W, 3, **GRIDS["columns, mse"])
-    Q = row_parallel.quantize(layer, grid, order="diag", block=6, refine=refine, sweeps=1)
+    Q = row_parallel.quantize(layer, grid, order="diag", block_size=6, refine=refine, cd_passes=1)
     assert Q.dtype == dtype
     assert torch.equal(grid.round(Q), Q)
 
@@ -129,9 +131,9 @@ def test_better_refinement_and_sweeps_lose_less_on_correlated_inputs():
     def loss(**options):
         return float(layer.loss(row_parallel.quantize(layer, grid, order="diag", **options)).sum())
 
-    plain = loss(block=16, refine=False, sweeps=0)
-    refined = loss(block=32, refine=True, sweeps=0)
-    polished = loss(block=32, refine=True, sweeps=3)
+    plain = loss(block_size=16, refine=False, cd_passes=0)
+    refined = loss(block_size=32, refine=True, cd_passes=0)
+    polished = loss(block_size=32, refine=True, cd_passes=3)
     assert polished < refined < plain < float(layer.loss(grid.round(layer.W)).sum())
 
 
@@ -173,7 +175,7 @@ def test_with_its_defaults_it_loses_less_than_obq_on_real_layers(real_layers, bi
     options = {k: v for k, v in OmegaConf.to_container(method, resolve=True).items() if k[0] != "_"}
     ratios = []
     for name, layer in real_layers.items():
-        grid = fit(layer.W, bits, granularity="row", symmetric=False, search="mse")
+        grid = fit(layer.W, bits, granularity="channel", symmetric=False, search="mse")
         Q = row_parallel.quantize(layer, grid, **options)
         plain = rtn.quantize(layer, grid)
         assert (plain != Q).float().mean() > 0.1, name

@@ -18,8 +18,8 @@ def draw(*shape, seed):
 @pytest.mark.parametrize("width", [None, 4])
 def test_sensitivity_is_the_least_loss_of_fixing_one_weight_alone(width):
     W, H = reference.random_weights(2, 3, 9, seed=1), reference.random_hessian(2, 9, seed=1)
-    granularity = "row" if width is None else "columns"
-    grid = fit(W, 2, granularity=granularity, symmetric=False, search="mse", width=width or 1)
+    granularity = "channel" if width is None else "group"
+    grid = fit(W, 2, granularity=granularity, symmetric=False, search="mse", group_size=width or 1)
     S = sensitivity(LayerProblem(W, H), grid)
     s, z = reference.spread(grid, 2, 3, 9)
     for a, i, j in torch.cartesian_prod(*(torch.arange(n) for n in W.shape)).tolist():

@@ -77,16 +77,20 @@ class Uniform:
 
     Attributes:
         bits: 1 ... 16.
-        ends_bits: of the first and the last layer in their order of use; None: as all.
+        first_last_bits: of the first and the last layer in their order of use; None: as all.
         overrides: bits of single layers by name.
     """
 
     bits: int
-    ends_bits: int | None
+    first_last_bits: int | None
     overrides: Mapping[str, int]
 
     def __post_init__(self) -> None:
-        ends = {} if self.ends_bits is None else {"precision.ends_bits": self.ends_bits}
+        ends = (
+            {}
+            if self.first_last_bits is None
+            else {"precision.first_last_bits": self.first_last_bits}
+        )
         check_bits({"bits": self.bits, **ends, **self.overrides})
 
     @property
@@ -100,7 +104,9 @@ class Uniform:
 
     def allocate(self, given: AllocationContext) -> Allocation:
         """Nothing to search."""
-        return Allocation(spread(list(given.layers), self.bits, self.ends_bits, self.overrides))
+        return Allocation(
+            spread(list(given.layers), self.bits, self.first_last_bits, self.overrides)
+        )
 
 
 def check_names(overrides: Mapping[str, int], layers: Sequence[str]) -> None:

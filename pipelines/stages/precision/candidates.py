@@ -133,7 +133,7 @@ class Candidates:
         layers = Keyed(given.layers, given.calibration.key)
         grids: dict[str, dict[int, TensorGrid]] = {}
         for bits in self.widths:
-            stage = replace(given.activations, bits=bits, ends_bits=bits, overrides={})
+            stage = replace(given.activations, bits=bits, first_last_bits=bits, overrides={})
             found = self.ran(given.store.run(stage, network, layers, given.images, given.machine))
             for name, grid in grids_of(found).items():
                 grids.setdefault(name, {})[bits] = grid

@@ -41,10 +41,10 @@ class Mixed:
         measure: that figure: the task's "metric", or "agreement" with the float network, which
             needs no labels.
         images: calibration images that the target is checked on; None: all.
-        ends_bits: of the first and the last layer in their order of use, which the search leaves
-            alone; None: it does not.
+        first_last_bits: of the first and the last layer in their order of use, which the search
+            then leaves alone; None: it searches them too.
         overrides: bits of single layers by name, likewise.
-        changes: how layers are measured at fewer bits.
+        perturbations: how layers are measured at fewer bits.
         traces: how their Hessians are, where a metric needs them.
         check_predictions: try so many random configurations, and pairs of layers, to see how well
             each metric predicts them.
@@ -59,9 +59,9 @@ class Mixed:
     target: float
     measure: str
     images: int | None
-    ends_bits: int | None
+    first_last_bits: int | None
     overrides: Mapping[str, int] = field(hash=False)
-    changes: MeasurePerturbations
+    perturbations: MeasurePerturbations
     traces: MeasureTraces
     check_predictions: int = 0
 
@@ -69,7 +69,11 @@ class Mixed:
         if not self.choices:
             raise ValueError("precision.choices is empty: give numbers of bits, [4,8,16] say")
         check_bits({f"precision.choices[{i}]": b for i, b in enumerate(self.choices)})
-        ends = {} if self.ends_bits is None else {"precision.ends_bits": self.ends_bits}
+        ends = (
+            {}
+            if self.first_last_bits is None
+            else {"precision.first_last_bits": self.first_last_bits}
+        )
         named = {f"precision.overrides.{name}": b for name, b in self.overrides.items()}
         check_bits({**ends, **named})
         for name, allowed in (
@@ -110,7 +114,7 @@ class Mixed:
 
     def fixed(self, names: Sequence[str]) -> dict[str, int]:
         """Bits of the layers, in their order of use, that the search leaves alone."""
-        return exceptions(names, self.ends_bits, self.overrides)
+        return exceptions(names, self.first_last_bits, self.overrides)
 
     def allocate(self, given: AllocationContext) -> Allocation:
         """Measure, then search. Every configuration that is tried is stored."""
@@ -172,7 +176,7 @@ class Mixed:
         module = Keyed(candidates.module, given.network.key)
         return candidates.ran(
             given.store.run(
-                self.changes,
+                self.perturbations,
                 module,
                 Keyed(listed, keys),
                 given.images,

@@ -90,7 +90,7 @@ class MeasurePerturbations:
 
     def __post_init__(self) -> None:
         if self.images < 1:
-            raise ValueError(f"precision.changes.images={self.images} must be at least 1")
+            raise ValueError(f"precision.perturbations.images={self.images} must be at least 1")
 
     def run(
         self,

@@ -46,9 +46,9 @@ class TrainRounding:
         activations: how their quantization sets in: "gradual", "qdrop" or "direct".
         kind: of the rounding: "straight" (ours) or "soft" (AdaRound, EPTQ).
         confidence: see quant/rounding.py.
-        features: what outputs of layers count beside the divergence of the network's own outputs;
-            None: the published loss, without that divergence. Scopes "block" and "layer", which
-            never reach the outputs, have the published loss.
+        feature_weight: of the layers' outputs in the loss, beside the divergence of the network's
+            own outputs; None: the published loss, without that divergence. Scopes "block" and
+            "layer", which never reach the outputs, have the published loss.
         held_out: calibration images that are not trained on; they decide whether it helped.
         schedule: steps and rates.
         seed: of the order of the images.
@@ -62,7 +62,7 @@ class TrainRounding:
     activations: str
     kind: str
     confidence: float
-    features: float | None
+    feature_weight: float | None
     held_out: int
     schedule: Schedule
     seed: int
@@ -169,7 +169,7 @@ class TrainRounding:
                 "attention": self.attention,
                 "activations": self.activations,
                 "kind": self.kind,
-                "features": self.features,
+                "features": self.feature_weight,
                 "steps": self.schedule.steps,
                 "curve": curve,
                 "kl_before": float(module.start),
@@ -200,7 +200,7 @@ class TrainRounding:
         elif self.attention == "none":
             scores = torch.ones_like(scores)
         weights = scores.mean(0).tolist()  # of the regulariser, which every layer needs
-        taps, features = outputs, self.features if self.scope == "network" else None
+        taps, features = outputs, self.feature_weight if self.scope == "network" else None
         if features is not None:
             example, _ = next(iter(data.calibration_loader(first=1)))
             ends = outputs_of(network.module, example, taps)
@@ -223,7 +223,7 @@ class TrainRounding:
             scores=scores,
             weights=weights,
             activations=self.activations,
-            features=features,
+            feature_weight=features,
             images=training,
             held_out=self.held_out,
             seed=self.seed,

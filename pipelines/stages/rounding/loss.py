@@ -46,7 +46,7 @@ class Task:
         scores: w_l(x) of every training image and tap, [n, L].
         weights: of every `Rounding` in the regulariser, its layer's mean score.
         activations: "gradual", "qdrop" or "direct".
-        features: with the task's divergence: what the layers' outputs count, relative to it at the
+        feature_weight: of the layers' outputs beside the task's divergence, relative to it at the
             start; None: the published loss.
         images: the first so many calibration images are trained on.
         held_out: so many behind those are not; they tell how good the network is.
@@ -60,7 +60,7 @@ class Task:
     scores: Tensor
     weights: Sequence[float]
     activations: str
-    features: float | None
+    feature_weight: float | None
     images: int
     held_out: int
     seed: int
@@ -68,7 +68,7 @@ class Task:
     @cached_property
     def largest(self) -> float:
         """M of the published loss; ours is not divided by it."""
-        return float(self.scores.mean(0).max()) if self.features is None else 1.0
+        return float(self.scores.mean(0).max()) if self.feature_weight is None else 1.0
 
 
 def distances(task: Task, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ def distances(task: Task, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         x: images [b, 3, h, w], where the networks are.
         numbers: theirs among the calibration images, [b].
     """
-    sums = task.features is not None
+    sums = task.feature_weight is not None
     x = laid_out(x)
     with torch.no_grad(), tapped(task.reference, task.taps) as wanted:
         expected = task.reference(x)
@@ -108,15 +108,15 @@ def in_chunks(
 @torch.no_grad()
 def balance(task: Task, schedule: Schedule, device: torch.device) -> float:
     """gamma, from what both terms are on the first images; 1 in the published loss."""
-    if task.features is None:
+    if task.feature_weight is None:
         return 1.0
     count = min(4 * schedule.batch_size, task.images)
     total = torch.zeros(2, dtype=torch.float64)
-    for x, which in in_chunks(task.data, range(count), schedule.chunk):
+    for x, which in in_chunks(task.data, range(count), schedule.micro_batch_size):
         terms = torch.stack(distances(task, x.to(device), which))
         total = total + terms.double().cpu() * (len(x) / count)
     outputs, layers = total.tolist()
-    return task.features * outputs / layers if layers > 0 else 0.0
+    return task.feature_weight * outputs / layers if layers > 0 else 0.0
 
 
 def regulariser(

@@ -13,7 +13,7 @@ class Schedule:
     Attributes:
         steps: of the optimisers.
         batch_size: images a step.
-        chunk: images at a time; gradients of a step add up over chunks, so it bounds memory.
+        micro_batch_size: images at a time; a step adds up their gradients, so it bounds memory.
         rounding_lr: Adam, on the rounding variables.
         scale_lr: Adam, on the logarithms of the weights' step sizes.
         bias_lr: Adam, on all biases.
@@ -29,7 +29,7 @@ class Schedule:
 
     steps: int
     batch_size: int
-    chunk: int
+    micro_batch_size: int
     rounding_lr: float
     scale_lr: float
     bias_lr: float
@@ -42,7 +42,7 @@ class Schedule:
     decay: bool
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "chunk"):
+        for name in ("steps", "batch_size", "micro_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"schedule.{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.warmup < 1:

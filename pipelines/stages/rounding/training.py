@@ -129,7 +129,10 @@ class RoundingTraining(LightningModule):
 
     def _at_once(self) -> int:
         """So many chunks side by side as there are threads; of large images no more than two."""
-        size, images = self.schedule.chunk, min(self.schedule.batch_size, self.task.images)
+        size, images = (
+            self.schedule.micro_batch_size,
+            min(self.schedule.batch_size, self.task.images),
+        )
         x, _ = next(iter(in_chunks(self.task.data, range(min(size, images)), size)))
         small = max(2, SMALL // x.numel())
         return min(-(-images // size), torch.get_num_threads(), small)
@@ -149,7 +152,10 @@ class RoundingTraining(LightningModule):
         if undecided is not None and self.trainer.is_global_zero:  # gradients add up
             self.manual_backward(undecided)
             total = undecided.detach()
-        size, images = self.schedule.chunk, min(self.schedule.batch_size, self.task.images)
+        size, images = (
+            self.schedule.micro_batch_size,
+            min(self.schedule.batch_size, self.task.images),
+        )
         chunks = zip(torch.split(x, size), torch.split(numbers.cpu(), size), strict=True)
 
         def loss(task: Task, chunk: Chunk) -> Tensor:
@@ -247,7 +253,7 @@ class RoundingTraining(LightningModule):
         for quantizer in self._everywhere(LearnedQuantize):
             quantizer.keep = 0.0
         held_out = range(self.task.images, self.task.images + self.task.held_out)
-        batches = in_chunks(self.task.data, held_out, self.schedule.chunk)
+        batches = in_chunks(self.task.data, held_out, self.schedule.micro_batch_size)
 
         @torch.no_grad()
         def distance(task: Task, batch: Chunk) -> Distance:

@@ -35,11 +35,11 @@ class ActivationCache:
         network: nn.Module,
         quantized: nn.Module,
         layers: Mapping[str, Layer],
-        memory_gb: float,
+        cache_gb: float,
     ) -> None:
-        self.networks, self.layers, self.memory = (network, quantized), layers, memory_gb * GB
+        self.networks, self.layers, self.memory = (network, quantized), layers, cache_gb * GB
         self.walks: dict[int, tuple[SteppedForward, SteppedForward]] = {}
-        self.begun, self.full = False, memory_gb <= 0
+        self.begun, self.full = False, cache_gb <= 0
         self._bytes: dict[int, int] = {}
 
     @property

@@ -104,19 +104,19 @@ class QuantizeLayers:
             output; what that adds to the mean output goes into the BatchNorm's running mean.
             "sequential": of the inputs that the already quantized layers give, with the weights
             moved first so that the float network's output is matched; centred likewise.
-        positions: of an image that sequential sums run over; None: all.
-        memory_gb: for images that wait between two layers, with sequential inputs; the others run
+        positions_per_image: of an image that sequential sums run over; None: all.
+        cache_gb: for images that wait between two layers, with sequential inputs; the others run
             from the start for every layer.
     """
 
     solve: SolveLayer
     inputs: str
-    positions: int | None
-    memory_gb: float
+    positions_per_image: int | None
+    cache_gb: float
 
     def __post_init__(self) -> None:
-        if self.memory_gb < 0:
-            raise ValueError(f"quantize.memory_gb={self.memory_gb} must be at least 0")
+        if self.cache_gb < 0:
+            raise ValueError(f"quantize.cache_gb={self.cache_gb} must be at least 0")
         if self.inputs not in INPUTS:
             raise ValueError(f"quantize.inputs={self.inputs!r} must be one of {', '.join(INPUTS)}")
 
@@ -137,7 +137,7 @@ class QuantizeLayers:
         inputs = float_inputs(network, calibration, self.inputs, importance)
         quantized = deepcopy(network.module)
         layers = {name: given.layer for name, given in inputs.items()}
-        waiting = ActivationCache(network.module, quantized, layers, self.memory_gb)
+        waiting = ActivationCache(network.module, quantized, layers, self.cache_gb)
         with machine.screen.bar("quantize", len(inputs)) as advance, closing(waiting):
             if self.inputs != "sequential":  # no layer waits for another
                 found = store.run_each(
@@ -153,7 +153,7 @@ class QuantizeLayers:
             for name, given in inputs.items():
                 mean = float_mean = calibration.tensors[f"mean/{name}"]
                 if self.inputs == "sequential":
-                    stage = SequentialInputs(self.solve.damping, self.positions)
+                    stage = SequentialInputs(self.solve.damping, self.positions_per_image)
                     so_far = Keyed(quantized, ",".join(s.key for s in solutions.values()))
                     layer, there = Keyed(given.layer, name), Keyed(waiting, "")
                     moved = store.run(stage, network, so_far, data, layer, there, machine)

@@ -116,7 +116,7 @@ class SolveLayer:
         record = {
             "bits": grid.bits,
             "shape": list(problem.W.shape),
-            "width": grid.width,
+            "group_size": grid.group_size,
             "seconds": seconds,
         }
         tensors = {
@@ -133,7 +133,7 @@ def grid_of(solution: Artifact, dtype: torch.dtype = torch.float32) -> Grid:
     """The grid of a stored solution."""
     record = solution.record
     scale, zero = solution.tensors["scale"], solution.tensors["zero"]
-    return Grid(scale.to(dtype), zero.to(dtype), record["bits"], record["width"])
+    return Grid(scale.to(dtype), zero.to(dtype), record["bits"], record["group_size"])
 
 
 def weights_of(solution: Artifact) -> Tensor:

@@ -36,7 +36,7 @@ def test_the_job_type_is_the_kind_of_run(change, kind):
         ("-m bits=2,3 damping=0.1,0.2", "bits=3 damping=0.2", ["damping=0.2"]),
         ("-m experiment=a,b seed=0,1", "experiment=b seed=1", []),
         ("-m model=a,b", "model=a", []),
-        ("-m block=choice(32,64) sweeps=3", "block=32 sweeps=3", ["block=32"]),
+        ("-m block_size=choice(32,64) cd_passes=3", "block_size=32 cd_passes=3", ["block_size=32"]),
         ("-m +x.y=range(1,3)", "+x.y=2", ["+x.y=2"]),
         ("-m tags=[a,b] bits=2,3", "tags=[a,b] bits=2", []),
         ("-m grid=[a,b],[c]", "grid=[c]", ["grid=[c]"]),

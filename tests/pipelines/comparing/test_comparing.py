@@ -119,10 +119,10 @@ def test_same_settings_are_named_whatever_machine_and_tracking(tmp_path):
 
 
 def test_without_a_configuration_settings_are_what_the_results_say(tmp_path):
-    one = ["method=rtn", "bits=4", "block=32", "tracking=none", "baseline.budget=1"]
+    one = ["method=rtn", "bits=4", "block_size=32", "tracking=none", "baseline.budget=1"]
     write(tmp_path / "a", command=one)
     write(tmp_path / "b", command=[*reversed(one[:3]), "machine=cluster"])
-    write(tmp_path / "c", command=["block=64"])
+    write(tmp_path / "c", command=["block_size=64"])
     runs = {run.folder.name: run for run in discovery.find([tmp_path])}
     assert runs["b"].same_as == runs["a"].number
     assert runs["c"].same_as is None
@@ -138,11 +138,11 @@ def test_other_models_data_metrics_and_images_are_other_facets(tmp_path):
 
 
 def test_a_series_is_named_by_what_differs(tmp_path):
-    write(tmp_path / "a", method="rtn", inputs="float", command=["sweeps=1"])
-    write(tmp_path / "b", method="rtn", inputs="float", command=["sweeps=1"], act_bits=8)
-    write(tmp_path / "c", method="rtn", inputs="float", command=["sweeps=1", "block=32"])
+    write(tmp_path / "a", method="rtn", inputs="float", command=["cd_passes=1"])
+    write(tmp_path / "b", method="rtn", inputs="float", command=["cd_passes=1"], act_bits=8)
+    write(tmp_path / "c", method="rtn", inputs="float", command=["cd_passes=1", "block_size=32"])
     (facet,) = facets.split(discovery.find([tmp_path]))
-    assert list(facet.series) == ["rtn", "rtn, block=32", "rtn, 8-bit activations"]
+    assert list(facet.series) == ["rtn", "rtn, block_size=32", "rtn, 8-bit activations"]
     found = markers.looks(facet)
     assert found["rtn"].colour == markers.OF_METHODS["rtn"]
     assert len({look.colour for look in found.values()}) == 3
@@ -251,14 +251,14 @@ def test_columns_that_say_the_same_everywhere_are_said_once(tmp_path):
 
 
 def test_settings_that_all_runs_have_are_said_once(tmp_path):
-    write(tmp_path / "a", method="rtn", command=["block=8", "damping=0.1"])
-    write(tmp_path / "b", method="rtn", command=["damping=0.1", "sweeps=2"])
+    write(tmp_path / "a", method="rtn", command=["block_size=8", "damping=0.1"])
+    write(tmp_path / "b", method="rtn", command=["damping=0.1", "cd_passes=2"])
     rows = [cells.row(run.results) for run in discovery.find([tmp_path])]
     columns, alike = cells.spread(rows)
     assert alike["other settings"] == "damping=0.1" and "other settings" in columns
-    assert [row["other settings"].text for row in rows] == ["block=8", "sweeps=2"]
+    assert [row["other settings"].text for row in rows] == ["block_size=8", "cd_passes=2"]
     columns, alike = cells.spread([cells.row(discovery.find([tmp_path / "a"])[0].results)])
-    assert alike["other settings"] == "block=8 damping=0.1" and "other settings" not in columns
+    assert alike["other settings"] == "block_size=8 damping=0.1" and "other settings" not in columns
 
 
 @pytest.fixture

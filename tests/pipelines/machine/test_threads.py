@@ -52,6 +52,6 @@ def test_every_method_is_solved_and_timed_with_the_threads_that_its_layer_is_wor
     one = LayerInput(
         Layer("one", "one.weight", (3, 4), 1), lambda: LayerProblem(W, torch.eye(4)[None]), "one"
     )
-    fit_grid = partial(fit, granularity="row", symmetric=False, search="minmax")
+    fit_grid = partial(fit, granularity="channel", symmetric=False, search="minmax")
     SolveLayer(method, fit_grid, 0.01).run(Keyed(one, one.key), Keyed(4, "4"))
     assert seen == [1]

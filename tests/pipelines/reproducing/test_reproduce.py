@@ -167,7 +167,7 @@ BAD = {
     "code": (lambda x: x["command"].append("+model._target_=os.system"), "names code to call"),
     "an option": (lambda x: x["command"].insert(0, "--config-dir=/x"), "names code to call"),
     "no method": (lambda x: x["command"].append("method=gone"), "unknown method 'gone'"),
-    "no setting": (lambda x: x["command"].append("block_size=7"), "unknown setting 'block_size'"),
+    "no setting": (lambda x: x["command"].append("blocks=7"), "unknown setting 'blocks'"),
     "deep": (lambda x: x["command"].append("grid.serch=mse"), "did you mean search"),
     "moved": (lambda x: x["settings"].update(bits=4), "bits: 4, now 3"),
 }

@@ -172,7 +172,7 @@ def decoded(path):
         codes = unpack(tensors[f"{name}.codes"], bits, shape).double()
         scale, zero = tensors[f"{name}.scale"].double(), tensors[f"{name}.zero"].double()
         assert codes.min() >= 0 and codes.max() <= 2**bits - 1 and (codes == codes.round()).all()
-        assert (scale > 0).all() and about["width"] is None
+        assert (scale > 0).all() and about["group_size"] is None
         weights[about["weight"]] = (scale * (codes - zero)).reshape(about["of"])
     return weights, tensors, layout
 

@@ -86,10 +86,10 @@ def test_a_changed_line_in_an_imported_module_changes_the_key(key_of_source):
 def solver(method=rtn.quantize, bits_of_search=80, **options):
     fit = functools.partial(
         grid.fit,
-        granularity="row",
+        granularity="channel",
         symmetric=False,
         search="mse",
-        width=128,
+        group_size=128,
         norm=2.4,
         shrink=bits_of_search,
     )

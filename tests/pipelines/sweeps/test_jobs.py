@@ -21,7 +21,7 @@ LOCAL, SLURM = "hydra_plugins.z.LocalLauncher", "hydra_plugins.z.SlurmLauncher"
         ({"_target_": JOBLIB, "n_jobs": 3}, None, 5),
         ({"_target_": JOBLIB, "n_jobs": -1}, None, 1),
         ({"_target_": JOBLIB, "n_jobs": 64}, None, 1),
-        ({"_target_": RAY, "at_once": 2}, None, 8),
+        ({"_target_": RAY, "n_jobs": 2}, None, 8),
         ({"_target_": LOCAL}, 2, 8),
         ({"_target_": LOCAL}, None, 1),
         ({"_target_": SLURM, "cpus_per_task": 6}, None, 6),

@@ -189,7 +189,7 @@ def test_jobs_on_ray_ask_for_their_part_whole_from_one_on(total, at_once, each):
     from hydra_plugins.obliq_ray_launcher import RayLauncher, _share
 
     assert _share(total, at_once) == each
-    with pytest.raises(ValueError, match=r"hydra\.launcher\.at_once=0 must be at least 1"):
+    with pytest.raises(ValueError, match=r"hydra\.launcher\.n_jobs=0 must be at least 1"):
         RayLauncher(None, 0)
 
 

@@ -16,13 +16,13 @@ from pipelines.sweeps.study_table import ranked, show, write
 pytest.importorskip("optuna", reason="the extra obliq[optuna] is not installed")
 
 DAMPING = Range(1e-4, 1e-1, log=True, step=None, whole=False)
-SPACE = {"damping": DAMPING, "block": (16, 64, 256)}
-DEFAULTS = {"damping": 0.01, "block": 64}
+SPACE = {"damping": DAMPING, "block_size": (16, 64, 256)}
+DEFAULTS = {"damping": 0.01, "block_size": 64}
 
 
 def bowl(settings):
     """Least, 0, at damping = 0.001 and block = 256."""
-    return math.log10(settings["damping"] / 1e-3) ** 2 + (settings["block"] != 256)
+    return math.log10(settings["damping"] / 1e-3) ** 2 + (settings["block_size"] != 256)
 
 
 def searched(trials=24, seed=0, batch=4, measure=bowl, space=SPACE, defaults=DEFAULTS):
@@ -40,7 +40,7 @@ def test_a_search_finds_what_is_best_and_starts_with_the_defaults():
     assert [len(batch) for batch in batches] == [4] * 6
     assert trials[0].settings == DEFAULTS and trials[0].value == bowl(DEFAULTS) == 2
     best = ranked(trials)[0]
-    assert best.settings["block"] == 256 and best.value < 0.1
+    assert best.settings["block_size"] == 256 and best.value < 0.1
     late = [trial.value for trial in trials[12:]]
     assert sum(late) / len(late) < 0.6 * sum(t.value for t in trials[1:8]) / 7, "it learns"
 
@@ -67,15 +67,15 @@ def test_the_same_seed_asks_the_same_questions_and_another_one_does_not():
 
 
 def test_a_trial_that_failed_does_not_end_the_search_and_is_never_the_best():
-    trials, _ = searched(measure=lambda s: None if s["block"] == 256 else bowl(s))
+    trials, _ = searched(measure=lambda s: None if s["block_size"] == 256 else bowl(s))
     assert any(t.value is None for t in trials) and len(trials) == 24
-    assert ranked(trials)[0].settings["block"] != 256
+    assert ranked(trials)[0].settings["block_size"] != 256
     trials, _ = searched(4, measure=lambda s: math.nan)
     assert [t.value for t in trials] == [None] * 4
 
 
 def test_defaults_outside_the_space_are_not_tried():
-    trials, _ = searched(defaults={"damping": 0.5, "block": 64})
+    trials, _ = searched(defaults={"damping": 0.5, "block_size": 64})
     assert trials[0].settings["damping"] <= 0.1
 
 
@@ -97,7 +97,7 @@ def test_the_table_names_the_best_settings_and_the_defaults(tmp_path):
     out = io.StringIO()
     show(trials, tmp_path / "study.json", Screen(Console(file=out, width=120)), rows=3)
     text = out.getvalue()
-    assert f"best of 24: damping={best.settings['damping']:.4g} block=256" in text
+    assert f"best of 24: damping={best.settings['damping']:.4g} block_size=256" in text
     rows = [
         line.split() for line in text.splitlines() if line.split()[:1] and line.split()[0].isdigit()
     ]

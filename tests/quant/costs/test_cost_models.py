@@ -45,7 +45,14 @@ def test_size_counts_codes_and_grids():
 def test_size_is_what_packed_codes_and_their_grid_really_take(bits):
     W = torch.randn(1, 7, 13, generator=torch.Generator().manual_seed(0))
     grid = fit(
-        W, bits, granularity="row", symmetric=False, search="minmax", width=128, norm=2, shrink=1
+        W,
+        bits,
+        granularity="channel",
+        symmetric=False,
+        search="minmax",
+        group_size=128,
+        norm=2,
+        shrink=1,
     )
     stored = (pack(grid.codes(W), bits), grid.scale, grid.zero.to(torch.uint8))
     taken = sum(t.numel() * t.element_size() for t in stored)

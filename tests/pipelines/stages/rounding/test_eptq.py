@@ -47,7 +47,9 @@ def test_the_chain_trains_and_says_what_it_did(obliq):
     assert bits[0] == bits[-1] == 8 and set(bits[1:-1]) == {2}
 
 
-@pytest.mark.parametrize("words", [("act_bits=8",), ("grid.granularity=columns", "grid.width=4")])
+@pytest.mark.parametrize(
+    "words", [("act_bits=8",), ("grid.granularity=group", "grid.group_size=4")]
+)
 def test_every_stored_weight_lies_on_its_grid_and_its_code_fits_its_bits(obliq, words):
     outcome = obliq(*SHORT, *words, "cpu_steps=60", "schedule.bias_lr=0.002")
     assert outcome.status == 0, outcome.text
@@ -61,7 +63,7 @@ def test_every_stored_weight_lies_on_its_grid_and_its_code_fits_its_bits(obliq, 
         assert int(codes.min()) >= 0 and int(codes.max()) < 2 ** told["bits"]
         scale, zero = tensors[f"{name}.scale"], tensors[f"{name}.zero"].float()
         assert (scale > 0).all()
-        grid = Grid(scale, zero, told["bits"], told["width"])
+        grid = Grid(scale, zero, told["bits"], told["group_size"])
         W = grid.decode(codes.float())
         torch.testing.assert_close(grid.round(W), W)
 

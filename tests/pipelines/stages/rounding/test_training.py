@@ -19,7 +19,7 @@ from quant.rounding import KINDS
 SETTINGS = {
     "steps": 10,
     "batch_size": 4,
-    "chunk": 2,
+    "micro_batch_size": 2,
     "rounding_lr": 0.01,
     "scale_lr": 0.001,
     "bias_lr": 0.001,
@@ -58,7 +58,7 @@ def networks():
 def softened(layer):
     """A rounding on the weight of a convolution, with codes of four bits."""
     W = layer.weight.detach().flatten(1)[None]
-    grid = fit(W, 4, granularity="row", symmetric=False, search="minmax")
+    grid = fit(W, 4, granularity="channel", symmetric=False, search="minmax")
     rounding = KINDS["straight"](W, grid.codes(W), grid, layer.weight.shape, 0.5)
     parametrize.register_parametrization(layer, "weight", rounding, unsafe=True)
     return rounding
@@ -75,7 +75,7 @@ def training(features, scores, **changes):
         scores=scores,
         weights=[],
         activations="direct",
-        features=features,
+        feature_weight=features,
         images=2,
         held_out=1,
         seed=0,
@@ -163,7 +163,7 @@ def test_a_layer_whose_output_is_the_networks_own_is_recognised_behind_a_view():
     ("change", "says"),
     [
         ({"steps": 0}, "schedule.steps=0"),
-        ({"chunk": 0}, "schedule.chunk=0"),
+        ({"micro_batch_size": 0}, "schedule.micro_batch_size=0"),
         ({"warmup": 1.0}, "schedule.warmup=1.0"),
         ({"gradual": -0.1}, "schedule.gradual=-0.1"),
         ({"average": 1.1}, "schedule.average=1.1"),

@@ -28,11 +28,11 @@ def networks(digits):
     return network, other, data, layers
 
 
-def walked(networks, memory_gb, between=lambda waiting: None):
+def walked(networks, cache_gb, between=lambda waiting: None):
     """What SequentialInputs gives for every layer, each changed a little once it is done."""
     network, other, data, layers = networks
     other.load_state_dict(network.module.state_dict())
-    waiting, found = ActivationCache(network.module, other, layers, memory_gb), []
+    waiting, found = ActivationCache(network.module, other, layers, cache_gb), []
     draw = torch.Generator().manual_seed(0)
     passes = []
     handles = [m.register_forward_hook(lambda *a: passes.append(1)) for m in last_of(networks)]
@@ -124,13 +124,11 @@ def test_nothing_waits_where_a_layer_is_used_twice_or_out_of_order():
 
 
 def test_a_run_gives_the_same_weights_with_and_without_waiting(obliq, tmp_path):
-    found = [
-        obliq(*SETTINGS, f"quantize.memory_gb={gb}", store=tmp_path / f"{gb}") for gb in (0, 4)
-    ]
+    found = [obliq(*SETTINGS, f"quantize.cache_gb={gb}", store=tmp_path / f"{gb}") for gb in (0, 4)]
     one, two = ((outcome.folder / "weights.safetensors").read_bytes() for outcome in found)
     assert one == two
 
 
 def test_less_than_no_memory_is_refused(obliq):
-    outcome = obliq(*SETTINGS, "quantize.memory_gb=-1")
-    assert outcome.status == 1 and "quantize.memory_gb=-1" in outcome.text
+    outcome = obliq(*SETTINGS, "quantize.cache_gb=-1")
+    assert outcome.status == 1 and "quantize.cache_gb=-1" in outcome.text

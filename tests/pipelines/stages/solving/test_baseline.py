@@ -20,7 +20,13 @@ from quant.problem import LayerProblem
 
 ROWS, COLUMNS = 40, 6
 GRID = functools.partial(
-    fit, granularity="row", symmetric=False, search="minmax", width=128, norm=2.4, shrink=80
+    fit,
+    granularity="channel",
+    symmetric=False,
+    search="minmax",
+    group_size=128,
+    norm=2.4,
+    shrink=80,
 )
 INVERSE, EACH = 2.0, 0.25  # seconds, on the clock of these tests
 
