@@ -99,7 +99,7 @@ def measure(
     host = Host.of(machine)
     uses: dict[str, tuple[str, LayerGeometry]] = {}
     for name, work in workloads.items():
-        for use in work.uses:
+        for use in work.geometries:
             uses.setdefault(use.key, (name, use))
     table = {}
     with machine.screen.bar("timing layers", len(uses)) as advance:
