@@ -32,9 +32,11 @@ def shared_store(tmp_path_factory):
 @pytest.fixture
 def obliq(monkeypatch, capfd, shared_store, tmp_path):
     """obliq("bits=3", ..., store=FOLDER) -> Outcome, without tracking unless asked for."""
+    import torch
+
     from pipelines import run
 
-    count = iter(range(1000))
+    count, threads = iter(range(1000)), torch.get_num_threads()
 
     def command(*words, store=shared_store, folder=None):
         folder = folder or tmp_path / f"run{next(count)}"
@@ -52,7 +54,8 @@ def obliq(monkeypatch, capfd, shared_store, tmp_path):
             status = stop.code or 0
         return Outcome(status, "".join(capfd.readouterr()), folder)
 
-    return command
+    yield command
+    torch.set_num_threads(threads)  # machine.threads=1 of one test is not for the next one
 
 
 @pytest.fixture(scope="session")
