@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.cli.secrets import redact
+from pipelines.machine import clock
 from pipelines.reporting import layers_csv
 from pipelines.tracking import run_id
 from pipelines.tracking.flat import flatten
@@ -269,7 +269,7 @@ class WandbTracker:
 def _settle(run: Any) -> None:
     """Wait until what was sent is in the run's file, so that it outlives this process."""
     run.summary.keys()  # a round trip: wandb's own process has everything that was sent before
-    time.sleep(2 * FLUSH_SECONDS)
+    clock.sleep(2 * FLUSH_SECONDS)
 
 
 def _artifact(name: str, kind: str, metadata: Mapping[str, Any], paths: Sequence[Path]) -> Any:

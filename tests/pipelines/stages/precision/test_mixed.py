@@ -183,6 +183,17 @@ def test_an_interrupted_measurement_goes_on_with_the_same_numbers(opened, tmp_pa
     assert all(torch.allclose(rest[k], whole[k], rtol=1e-12) for k in whole)
 
 
+def test_what_was_measured_is_saved_every_minute(opened, tmp_path, monkeypatch, passes):
+    """Four batches of 16 images and 25 seconds."""
+    saved, step, save = [], CollectChanges.predict_step, CollectChanges.save
+    monkeypatch.setattr(CollectChanges, "predict_step", lambda *args: passes(25.0) or step(*args))
+    monkeypatch.setattr(
+        CollectChanges, "save", lambda self: saved.append(self.sums.n) or save(self)
+    )
+    measured(opened, MeasureChanges(64), tmp_path)
+    assert saved == [3 * 16]
+
+
 @pytest.mark.parametrize("name", ["images", "draws"])
 def test_measuring_nothing_is_refused(name):
     with pytest.raises(ValueError, match=r"precision\.changes\.images=0"):
