@@ -4,7 +4,8 @@
 
 A is a Gram matrix, so the programme is convex without its integrality. Solved by SCIP
 (scipopt.org) with A by its eigenvectors, one square for each that counts, from the start that
-exchange.py gives: with tens of layers SCIP may end by proving it, or by its time alone.
+exchange.py gives: with tens of layers SCIP may end by proving it, or by its time alone, which is
+the processor's, so that what else runs on the machine changes no result.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from quant.mixed.exchange import good
 from quant.mixed.space import Config, Space
 
 RANK_TOLERANCE = 1e-6  # eigenvalues below this part of the largest are left out
+PROCESSOR = 1  # SCIP's number for the clock of the processor, not of the wall
 GAP = 1e-3  # a solution proved to be so near the optimum is taken
 
 
@@ -26,7 +28,7 @@ def cheapest_loss(space: Space, budget: float, seconds: float) -> Config:
     Args:
         space: costs, and couplings or sensitivities.
         budget: that the costs may come to.
-        seconds: at most.
+        seconds: of the processor, at most; infinite ones wait for the proof.
 
     Raises:
         ValueError: the budget is below that of the narrowest configuration.
@@ -63,7 +65,8 @@ def cheapest_loss(space: Space, budget: float, seconds: float) -> Config:
         model.setSolVal(given, total, float(found.square().sum()) * (1 + 1e-9))
     model.addSol(given)
     model.setParam("limits/gap", GAP)
-    model.setParam("limits/time", seconds)
+    model.setParam("timing/clocktype", PROCESSOR)
+    model.setParam("limits/time", min(seconds, model.infinity()))
     model.setParam("parallel/maxnthreads", 1)
     model.optimize()
     if model.getNSols() == 0:

@@ -95,7 +95,7 @@ def quadratic(
         space: with couplings, or without them (then a knapsack).
         meets: the target.
         rounds: of bisecting the budget, at most.
-        seconds: that one integer programme may take, see `cheapest_loss`.
+        seconds: of the processor that one integer programme may take, see `cheapest_loss`.
         steps: of lowering single layers at the end, at most.
         misses: so many budgets below the best one miss, and that is the end.
     """
