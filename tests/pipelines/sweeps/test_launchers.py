@@ -62,13 +62,6 @@ def numbers(value):
 
 
 @pytest.fixture
-def own_store(tmp_path, shared_store, digits):
-    """A store with the trained network and nothing else."""
-    shutil.copytree(shared_store / "TrainDigits", tmp_path / "store" / "TrainDigits")
-    return tmp_path / "store"
-
-
-@pytest.fixture
 def in_order(obliq, own_store, tmp_path):
     """The sweep in this process, a job after the other: {(method, bits): results}."""
     threads = torch.get_num_threads()

@@ -1,7 +1,6 @@
 """Runs are read back with wandb's own reader, `wandb leet inspect`."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -37,15 +36,6 @@ START = {
     "origin": {"source": {"commit": "0123abc", "dirty": False}},
 }
 CALIBRATION = {"store": "Calibrate/0123", "images": ["a", "b", "c"], "layers": ["conv1"]}
-
-
-@pytest.fixture(autouse=True)
-def _nothing_of_the_user(monkeypatch, tmp_path):
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for kind in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path / "user" / kind.lower()))
-    monkeypatch.setenv("NETRC", str(tmp_path / "user" / "netrc"))
 
 
 def read(folder):

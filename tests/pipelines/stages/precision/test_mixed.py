@@ -251,8 +251,8 @@ def test_every_metric_goes_with_every_search(obliq, metric, search):
     assert found["costs"]["size"] == pytest.approx(min(met))
 
 
-def test_a_second_target_tries_nothing_twice(obliq, tmp_path):
-    store = tmp_path / "store"
+def test_a_second_target_tries_nothing_twice(obliq, own_store):
+    store = own_store
 
     def stored(stage):
         return len(list((store / stage).glob("*/done.json")))
