@@ -57,7 +57,8 @@ class RayLauncher(Launcher):
             own = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
             more = {} if self.address else own
             os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
-            ray.init(address=self.address, logging_level=logging.ERROR, **more)
+            # without an address Ray would join whatever cluster was started on this machine last
+            ray.init(address=self.address or "local", logging_level=logging.ERROR, **more)
         try:
             total = ray.cluster_resources()
             share = {name: _share(total.get(key, 0), self.at_once) for name, key in RESOURCES}
