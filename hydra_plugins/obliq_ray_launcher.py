@@ -58,7 +58,9 @@ class RayLauncher(Launcher):
             local = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
             options = {} if self.address else local
             os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
-            ray.init(address=self.address, logging_level=logging.ERROR, **options)
+            # without an address Ray would join whatever cluster was last started on this machine
+            address = self.address or "local"
+            ray.init(address=address, logging_level=logging.ERROR, **options)
         try:
             total = ray.cluster_resources()
             share = {name: _share(total.get(key, 0), self.n_jobs) for name, key in RESOURCES}

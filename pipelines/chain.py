@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from evaluation.images import ImageData
-from pipelines.machine import memory
+from pipelines.machine import clock, memory
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.activations import QuantizeActivations
@@ -129,7 +128,7 @@ class RunContext:
         chain: its stages.
         network: the float one.
         log: of the stages that are over.
-        begin: when it began, by `time.perf_counter`.
+        begin: when it began, by `clock.seconds`.
     """
 
     chain: Chain
@@ -139,7 +138,7 @@ class RunContext:
     about: Run
     network: Network
     log: Log
-    begin: float = field(default_factory=time.perf_counter)
+    begin: float = field(default_factory=lambda: clock.seconds())
 
     @property
     def images(self) -> Keyed[ImageData]:
@@ -167,4 +166,4 @@ class RunContext:
     @property
     def seconds(self) -> dict[str, float]:
         """Of every stage so far, and of all."""
-        return {**self.log.seconds, "total": time.perf_counter() - self.begin}
+        return {**self.log.seconds, "total": clock.seconds() - self.begin}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -13,6 +14,24 @@ if _PROCESSES > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _PROCESSES)))
 
 import pipelines  # noqa: E402, F401  (its thread settings must come before torch)
+from pipelines.machine import clock  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clock():
+    """A clock that a busy machine does not slow down: every look at it is a millisecond later."""
+    looks = itertools.count(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "seconds", lambda: next(looks) / 1000)
+        yield
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """passes(seconds): a clock on which time passes by this alone."""
+    passed: list[float] = []
+    monkeypatch.setattr(clock, "seconds", lambda: sum(passed))
+    return passed.append
 
 
 @pytest.fixture(scope="session")

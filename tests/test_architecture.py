@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -139,6 +140,13 @@ def test_hydra_is_imported_by_the_entry_and_by_plugins_of_hydra_only(package):
 
 def test_wandb_is_imported_in_one_file_only():
     assert importers("wandb", files(*FOLDERS)) == {"pipelines/tracking/wandb_tracker.py"}
+
+
+def test_the_time_is_asked_in_one_file_only():
+    paths = files(*FOLDERS)
+    assert importers("time", paths) == {"pipelines/machine/clock.py"}
+    dates = [p for p in paths if re.search(r"date(time)?\.(now|today|utcnow)\(", p.read_text())]
+    assert dates == []
 
 
 def test_no_function_outside_the_entry_takes_a_cfg():

@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +16,7 @@ from markupsafe import Markup
 from pipelines.comparing import cells, facets, layers, markers, plots, settings
 from pipelines.comparing.discovery import STATES, Run
 from pipelines.comparing.facets import Facet
+from pipelines.machine import clock
 from pipelines.reporting import canvas, formatting, templates
 
 SCRIPT = Path(__file__).with_name("page.js")
@@ -51,7 +51,7 @@ def write(runs: Sequence[Run], path: Path) -> None:
     page = templates.template("comparing/page.html.j2").render(
         title=_title(split),
         found=_found(runs),
-        made=f"{datetime.now():%Y-%m-%d %H:%M}",
+        made=f"{clock.date():%Y-%m-%d %H:%M}",
         colours={"better": canvas.METHOD, "worse": canvas.BASELINE},
         columns=columns,
         numbers=set(columns) - WORDS,

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,8 @@ from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from pipelines.machine import clock
 
 GRACE = 5.0  # seconds that a process has to end by itself
 LATER = 1.0  # seconds in which the others may turn out to have failed first
@@ -79,12 +80,12 @@ def _watch(members: Sequence[Any], folder: Path) -> None:
     running = {member.sentinel: member for member in members}
     until = None
     while running:
-        left = None if until is None else max(0.0, until - time.monotonic())
+        left = None if until is None else max(0.0, until - clock.seconds())
         ended = connection.wait(list(running), left)
         for sentinel in ended:
             running.pop(sentinel).join()
         if until is None and any(member.exitcode for member in members):
-            until = time.monotonic() + LATER
+            until = clock.seconds() + LATER
         elif until is not None and not ended:
             break
     if until is not None:
@@ -127,9 +128,9 @@ def _end(members: Sequence[Any]) -> None:
         if member.is_alive():
             with suppress(ProcessLookupError):
                 os.kill(member.pid, signal.SIGINT)
-    until = time.monotonic() + GRACE
+    until = clock.seconds() + GRACE
     for member in started:
-        member.join(max(0.0, until - time.monotonic()))
+        member.join(max(0.0, until - clock.seconds()))
         if member.is_alive():
             member.kill()
             member.join()
@@ -157,7 +158,7 @@ def _report(place: ProcessRank, err: BaseException) -> None:
     trace = err.trace if isinstance(err, MemberError) else ""
     trace = trace or "".join(traceback.format_exception(err))
     text = str(err) if isinstance(err, MemberError) else f"{type(err).__name__}: {err}"
-    report = {"rank": place.rank, "time": time.time(), "text": text, "trace": trace}
+    report = {"rank": place.rank, "time": clock.now(), "text": text, "trace": trace}
     path = Path(place.folder) / f"{place.rank}.failed"
     with suppress(OSError):  # then the exit status must do
         path.with_suffix(".new").write_text(json.dumps(report), encoding="utf-8")
@@ -178,7 +179,7 @@ def _follow_parent() -> None:
         if parent is not None:
             connection.wait([parent.sentinel])
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(GRACE)
+            clock.sleep(GRACE)
             os._exit(INTERRUPTED)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -11,7 +11,6 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.machine import clock
 from pipelines.reproducing import circumstances
 from pipelines.reproducing.figures import Figure, Tolerance, compare, other_rows
 from pipelines.reproducing.record import Record
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         "1 running it failed. Same code, packages and machine: every figure must be equal bit for "
         "bit. Otherwise, on a GPU, and where rounding is trained, within the tolerance.",
     )
-    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    now = clock.date().strftime("%Y-%m-%d_%H-%M-%S-%f")
     parser.add_argument("file", type=Path, help="results.json, or the folder with it")
     parser.add_argument(
         "words", nargs="*", metavar="NAME=VALUE", help="more words: data.root=/where/it/is/now"

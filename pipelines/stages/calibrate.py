@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
+from pipelines.machine import clock
 from pipelines.machine.checkpoint import Checkpoint
 from pipelines.machine.machine import Machine
 from pipelines.machine.ranks import Ranks
@@ -141,7 +141,7 @@ class CollectHessians(LightningModule):
         self.images = 0  # the number of the next one
         self.start = 0
         self.rows: Counter[str] = Counter()  # that each layer has seen of this batch
-        self.saved = time.monotonic()
+        self.saved = clock.seconds()
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """One batch through the float network."""
@@ -151,7 +151,7 @@ class CollectHessians(LightningModule):
         with Calls(weights, lambda name, _, call: self._receive(name, call, len(batch[0]))):
             self.network(batch[0])
         self.images += len(batch[0])
-        if self.unfinished is not None and time.monotonic() - self.saved > SAVE_EVERY:
+        if self.unfinished is not None and clock.seconds() - self.saved > SAVE_EVERY:
             self.save()
 
     def _receive(self, name: str, call: Call | None, batch: int) -> None:
@@ -175,7 +175,7 @@ class CollectHessians(LightningModule):
                 state |= {name: s.total, f"{name}/x": s.inputs, f"{name}/n": torch.tensor(s.n)}
         assert self.unfinished is not None
         self.unfinished.save(state)
-        self.saved = time.monotonic()
+        self.saved = clock.seconds()
 
     def resume(self) -> None:
         """Go on from sums that an earlier, interrupted run saved."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.machine import clock
 from pipelines.store import contents, gc
 from pipelines.store.contents import Item
 
@@ -86,7 +86,7 @@ def size(number: float) -> str:
 
 def ago(then: float) -> str:
     """How long ago that was: "3 d"."""
-    passed = max(time.time() - then, 0.0)
+    passed = max(clock.now() - then, 0.0)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if passed >= length:
             return f"{passed / length:.0f} {unit}"

@@ -24,7 +24,7 @@ class Item:
     Attributes:
         kind: a key of KINDS.
         size: bytes of its files.
-        computed, used: when it was written and last used, as time.time().
+        computed, used: when it was written and last used, as `clock.now()`.
         seconds: what computing it took; None where that is not known.
         inputs: keys of the artifacts that it was computed from; None where that is not known.
     """

@@ -21,6 +21,7 @@ NOTHING: frozenset[str] = frozenset()
 PACKAGES = ("quant", "evaluation", "pipelines")
 OUTSIDE = (
     "pipelines.machine.checkpoint",
+    "pipelines.machine.clock",
     "pipelines.machine.disk",
     "pipelines.machine.launch",
     "pipelines.machine.machine",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipelines.machine import clock
 from pipelines.store import contents, users
 from pipelines.store.contents import Item
 
@@ -34,7 +34,7 @@ def plan(root: Path, keep: int | None, older_than: float | None) -> Plan:
     since = users.first_start(root)
     busy = [i for i in items if _in_use(i, since)]
     held = {item.path for item in busy}
-    total, now = sum(item.size for item in items), time.time()
+    total, now = sum(item.size for item in items), clock.now()
     remove = []
     for item in sorted(items, key=lambda item: (item.kind != "leftover", item.used)):
         reason = ""
@@ -73,7 +73,7 @@ def _take_away(item: Item) -> bool:
         and item.path.name == item.key
     ):
         return False  # a run has finished it since
-    away = item.path.with_name(f"{item.key}.removed-{os.getpid()}-{time.time_ns()}")
+    away = item.path.with_name(f"{item.key}.removed-{os.getpid()}-{round(1e9 * clock.now())}")
     item.path.rename(away)
     if item.kind == "artifact" and _last_use(away) != item.used and not item.path.exists():
         away.rename(item.path)

@@ -19,7 +19,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from typing import Any, Protocol, TypeVar
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
+from pipelines.machine import clock
 from pipelines.machine.disk import checksum, storing, write_through
 from pipelines.machine.ranks import Ranks
 from pipelines.store import fingerprint
@@ -186,9 +186,9 @@ class Store:
         for made in scratch.values():
             with storing(made):
                 made.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
+        start = clock.seconds()
         artifact: Artifact = stage.run(*inputs, **scratch)
-        artifact = replace(artifact, key=key, seconds=time.perf_counter() - start)
+        artifact = replace(artifact, key=key, seconds=clock.seconds() - start)
         with storing(folder):
             _write(folder, artifact, needed(i.key for i in inputs))
         for made in scratch.values():

@@ -8,12 +8,13 @@ started may still be read.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
+
+from pipelines.machine import clock
 
 FOLDER = "running"
 CLOCKS = 1.0  # seconds that a file system's clock may be behind
@@ -39,7 +40,7 @@ def _registered(folder: Path) -> BaseFileLock:
     """A lock of this process alone; a new one where another has just looked whether it is held."""
     folder.mkdir(parents=True, exist_ok=True)
     while True:
-        lock = FileLock(folder / f"{time.time_ns()}-{os.getpid()}.lock")
+        lock = FileLock(folder / f"{round(1e9 * clock.now())}-{os.getpid()}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -48,7 +49,7 @@ def _registered(folder: Path) -> BaseFileLock:
 
 
 def first_start(root: Path) -> float | None:
-    """When the first run that uses the store now began to, as time.time(); None without any.
+    """When the first run that uses the store now began to, as `clock.now()`; None without any.
 
     Files of processes that have ended are removed.
     """

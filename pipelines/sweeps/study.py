@@ -7,10 +7,11 @@ again finds its first trials in the store and goes on.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pipelines.machine import clock
 
 Choice = str | int | float | bool | None
 Settings = Mapping[str, Choice]
@@ -98,9 +99,9 @@ class Search:
             )
             count = min(self.batch, self.trials - len(found))
             asked = [study.ask(known) for _ in range(count)]
-            start = time.perf_counter()
+            start = clock.seconds()
             values = measure([trial.params for trial in asked])
-            seconds = (time.perf_counter() - start) / count
+            seconds = (clock.seconds() - start) / count
             for trial, value in zip(asked, values, strict=True):
                 good = value is not None and math.isfinite(value)
                 state = optuna.trial.TrialState

@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.cli.secrets import redact
+from pipelines.machine import clock
 from pipelines.reporting import layers_csv
 from pipelines.tracking import run_id
 from pipelines.tracking.flat import flatten
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pipelines.tracking")
 
 FLUSH_SECONDS = 0.2  # how often wandb's process writes to the run's file (its own default: 15)
+LOCAL_SECONDS = 120.0  # that wandb's own process may take to answer: a busy machine is slow
 
 
 @dataclass
@@ -92,7 +93,7 @@ class WandbTracker:
             import wandb
 
             logging.raiseExceptions = False  # of its log, which a full disk takes no more of
-            wandb.setup(wandb.Settings(silent=True))
+            wandb.setup(wandb.Settings(silent=True, x_service_wait=LOCAL_SECONDS))
             own = {key: value for key, value in config.items() if key != "tracking"}
             where = {"project": self.project, "entity": self.entity}
             identity, self._again = run_id.of(folder, {"name": name, **where, **own})
@@ -231,15 +232,23 @@ class WandbTracker:
                 x_save_requirements=False,
                 x_disable_stats=True,  # the run's timings are results: nothing samples beside them
                 x_transaction_log_flush_interval=FLUSH_SECONDS,
-                init_timeout=self.connect_seconds,
-                login_timeout=self.connect_seconds,
-                finish_timeout=self.upload_seconds,
-                finish_timeout_raises=True,
+                **self._limits(mode),
             ),
         )
         folder = str(Path(run.dir).parent)
         self._folder, self._where = folder, folder if mode == "offline" else str(run.url)
         return run
+
+    def _limits(self, mode: str) -> dict[str, Any]:
+        """How long wandb waits. Offline it waits for its own process only."""
+        if mode == "offline":
+            return {"init_timeout": LOCAL_SECONDS}
+        return {
+            "init_timeout": self.connect_seconds,
+            "login_timeout": self.connect_seconds,
+            "finish_timeout": self.upload_seconds,
+            "finish_timeout_raises": True,
+        }
 
     def _own_file(self, name: str) -> Path:
         """A path in the folder of this W&B run, where nothing changes until it is uploaded."""
@@ -269,7 +278,7 @@ class WandbTracker:
 def _settle(run: Any) -> None:
     """Wait until what was sent is in the run's file, so that it outlives this process."""
     run.summary.keys()  # a round trip: wandb's own process has everything that was sent before
-    time.sleep(2 * FLUSH_SECONDS)
+    clock.sleep(2 * FLUSH_SECONDS)
 
 
 def _artifact(name: str, kind: str, metadata: Mapping[str, Any], paths: Sequence[Path]) -> Any:

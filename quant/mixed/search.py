@@ -101,7 +101,7 @@ def quadratic(
         space: the layers; without couplings the integer programme is a knapsack.
         meets: whether a configuration meets the target.
         rounds: maximum number of bisection steps on the budget.
-        seconds: time limit of each integer programme, see `cheapest_loss`.
+        seconds: limit on the processor time of each integer programme, see `cheapest_loss`.
         steps: maximum number of steps in which single layers are lowered at the end.
         misses: stop lowering the budget after this many consecutive misses.
 

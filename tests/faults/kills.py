@@ -53,7 +53,7 @@ def strike(unbroken: Unbroken, moment: Moment, store: Path, folder: Path | None 
 def trial(unbroken: Unbroken, moment: Moment, name: str, repeated: Repeated) -> list[str]:
     """What is wrong after a kill and the same command again."""
     store = unbroken.new_store(name, *seeds(moment))
-    killed = unbroken.runs.run(store, at=moment)
+    killed = strike(unbroken, moment, store)
     if killed.status != -9:
         return [f"was not killed: status {killed.status} {killed.text[-300:]}"]
     survived = stored.whole(store)

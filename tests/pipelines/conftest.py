@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,19 @@ class Outcome:
         return json.loads((self.folder / "results.json").read_text())
 
 
+USERS = ("WANDB_", "OBLIQ_CACHE", "COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "RAY_ADDRESS")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_the_user(monkeypatch, tmp_path):
+    """Neither variables nor keys of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith(USERS)]:
+        monkeypatch.delenv(name)
+    for kind in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path / "user" / kind.lower()))
+    monkeypatch.setenv("NETRC", str(tmp_path / "user" / "netrc"))
+
+
 @pytest.fixture(scope="session")
 def shared_store(tmp_path_factory):
     """A store; the digits network is trained there once."""
@@ -32,9 +47,11 @@ def shared_store(tmp_path_factory):
 @pytest.fixture
 def obliq(monkeypatch, capfd, shared_store, tmp_path):
     """obliq("bits=3", ..., store=FOLDER) -> Outcome, without tracking unless asked for."""
+    import torch
+
     from pipelines import run
 
-    count = iter(range(1000))
+    count, threads = iter(range(1000)), torch.get_num_threads()
 
     def command(*words, store=shared_store, folder=None):
         folder = folder or tmp_path / f"run{next(count)}"
@@ -52,7 +69,8 @@ def obliq(monkeypatch, capfd, shared_store, tmp_path):
             status = stop.code or 0
         return Outcome(status, "".join(capfd.readouterr()), folder)
 
-    return command
+    yield command
+    torch.set_num_threads(threads)  # machine.threads=1 of one test is not for the next one
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +95,13 @@ def digits(shared_store):
     )
     data.prepare(network.data_config, 96, 0, 16)
     return network, data
+
+
+@pytest.fixture
+def own_store(tmp_path, shared_store, digits):
+    """A store with the trained network and nothing else."""
+    shutil.copytree(shared_store / "TrainDigits", tmp_path / "store" / "TrainDigits")
+    return tmp_path / "store"
 
 
 TINY_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "not", "at")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -16,10 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.waiting import PATIENCE, until
+
 ROOT = Path(__file__).parents[2]
 ALL = ("machine.threads=1", "baseline.budget=0", "report.heatmaps=0", "tracking=none")
 TIMED = {"seconds", "baseline_seconds", "speedup", "measuring"}  # in seconds
-NAMED = {"machine", "cached", "output_dir", "command", "versions"}  # differ for good reasons
+NAMED = {"machine", "cached", "output_dir", "command", "versions", "source"}  # may well differ
 
 
 def numbers(value, path=()):
@@ -79,7 +80,7 @@ class Command:
         """(exit status, what was on the screen)."""
         started = self.start(*words, **more)
         try:
-            _, text = started.communicate(timeout=900)
+            _, text = started.communicate(timeout=PATIENCE)
         finally:
             started.kill()
         return started.returncode, text
@@ -205,7 +206,8 @@ class Broken(Digits):
 class Slow(Digits):
     def outputs(self, network, reference, batch):
         open(f"{os.environ['OBLIQ_CACHE']}/evaluating{distributed.get_rank()}", "w").close()
-        time.sleep(600)
+        while True:
+            time.sleep(1)
 """
 QUICK = ("calibrate.images=32", "method=rtn", "data.batch_size=100")
 
@@ -228,17 +230,14 @@ def test_after_ctrl_c_all_processes_are_gone_and_the_command_goes_on(two):
     (two.tmp_path / "broken_data.py").write_text(BROKEN)
     started = two.start(*QUICK, "data._target_=broken_data.Slow")
     both = [two.store / f"evaluating{rank}" for rank in range(2)]
-    until = time.monotonic() + 600
-    while not all(path.exists() for path in both) and started.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    assert until(lambda: all(path.exists() for path in both), lambda: started.poll() is None)
     members = psutil.Process(started.pid).children(recursive=True)
     assert len(members) >= 2, "processes of the run"
     started.send_signal(signal.SIGINT)
-    _, text = started.communicate(timeout=60)
+    _, text = started.communicate(timeout=PATIENCE)
     assert started.returncode == 130, text
     assert text.count("Interrupted.") == 1 and "Traceback" not in text and "✗" not in text
-    assert not [p for p in psutil.wait_procs(members, timeout=10)[1] if p.is_running()]
+    assert not [p for p in psutil.wait_procs(members, timeout=PATIENCE)[1] if p.is_running()]
 
     status, text = two.run(*QUICK)
     assert status == 0, text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 
 import pytest
@@ -43,18 +42,14 @@ def counted(monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
-def test_after_ctrl_c_or_kill_the_same_command_goes_on_where_it_stopped(
-    obliq, counted, digits, shared_store, tmp_path
-):
+def test_after_ctrl_c_or_kill_the_same_command_goes_on_where_it_stopped(obliq, counted, own_store):
     done, stop = counted
-    store = tmp_path / "store"
-    shutil.copytree(shared_store / "TrainDigits", store / "TrainDigits")
 
     def run(**where):
         done.update(batches=0, solves=0)
         stop.clear()
         stop.update(where)
-        return obliq(*WORDS, store=store)
+        return obliq(*WORDS, store=own_store)
 
     for number, where, counts in (
         (signal.SIGTERM, {"batches": 1}, (1, 0)),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def refused(obliq, monkeypatch, tmp_path, digits, shared_store):
+def refused(obliq, monkeypatch, own_store):
     """Run a command that must end with a message before calibration; gives the text."""
     from pipelines.stages.calibrate import Calibrate
 
@@ -28,11 +28,7 @@ def refused(obliq, monkeypatch, tmp_path, digits, shared_store):
 
     monkeypatch.setattr(Calibrate, "run", run)
 
-    # a store of its own, so that no calibration comes from there either
-    own = tmp_path / "own store"
-    shutil.copytree(shared_store / "TrainDigits", own / "TrainDigits")
-
-    def check(*words, store=own, **more):
+    def check(*words, store=own_store, **more):  # where no calibration lies either
         found = obliq(*words, store=store, **more)
         assert found.status not in (0, None), found.text
         assert found.status != 130

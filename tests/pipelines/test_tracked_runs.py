@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from pipelines.machine.disk import checksum
 
 SHORT = (
@@ -19,12 +17,6 @@ SHORT = (
     "baseline.budget=0",
     "report.heatmaps=0",
 )
-
-
-@pytest.fixture(autouse=True)
-def _nothing_of_the_user(monkeypatch, tmp_path):
-    for kind in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path / "user" / kind.lower()))
 
 
 def runs(folder):

@@ -6,7 +6,6 @@ change, and through its outputs all pairs that it is part of.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from evaluation.images import ImageData
 from evaluation.task import Batch
+from pipelines.machine import clock
 from pipelines.machine.checkpoint import Checkpoint
 from pipelines.machine.machine import Machine
 from pipelines.store.artifacts import Artifact, Keyed
@@ -151,7 +151,7 @@ class CollectPerturbations(LightningModule):
         self.data, self.network, self.changes = data, module, changes
         self.sums = CouplingSum(len(changes))
         self.seconds = torch.zeros(2, dtype=torch.float64)
-        self.unfinished, self.saved = unfinished, time.monotonic()
+        self.unfinished, self.saved = unfinished, clock.seconds()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch, in pieces whose changes fit into memory."""
@@ -162,11 +162,11 @@ class CollectPerturbations(LightningModule):
             size = max(1, MEMORY // (numbers * len(self.changes)))
             for piece in torch.split(x, size):
                 self._add(piece)
-        if self.unfinished is not None and time.monotonic() - self.saved > SAVE_EVERY:
+        if self.unfinished is not None and clock.seconds() - self.saved > SAVE_EVERY:
             self.save()
 
     def _add(self, x: Tensor) -> None:
-        begin = time.perf_counter()
+        begin = clock.seconds()
         moved, divergences = [], []
         with torch.no_grad():
             expected = self.network(x)
@@ -175,11 +175,11 @@ class CollectPerturbations(LightningModule):
                     outputs = self.network(x)
                 divergences.append(self._divergence(expected, outputs))
                 moved.append(flat(outputs) - flat(expected))
-        self.seconds[0] += (middle := time.perf_counter()) - begin
+        self.seconds[0] += (middle := clock.seconds()) - begin
         product = curvature(self._divergence, expected)
         curved = torch.stack([product(u) for u in moved])
         self.sums.add(torch.stack(moved), curved, torch.stack(divergences))
-        self.seconds[1] += time.perf_counter() - middle
+        self.seconds[1] += clock.seconds() - middle
 
     def _divergence(self, reference: Any, outputs: Any) -> Tensor:
         return self.data.divergence(self.network, reference, outputs)
@@ -196,7 +196,7 @@ class CollectPerturbations(LightningModule):
                 "seconds": self.seconds,
             }
         )
-        self.saved = time.monotonic()
+        self.saved = clock.seconds()
 
     def resume(self) -> None:
         """Go on from sums that an earlier, interrupted run saved."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from evaluation.fidelity import Distance
+from pipelines.machine import clock
 from pipelines.stages.rounding.chunks import Chunk, ParallelChunks, trained
 from pipelines.stages.rounding.loss import Task, balance, distances, in_chunks, regulariser
 from pipelines.stages.rounding.schedule import Schedule
@@ -139,7 +139,7 @@ class RoundingTraining(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Gradients of all chunks, then one step of every optimiser."""
-        begin = time.perf_counter()
+        begin = clock.seconds()
         progress = int(self.done) / self.schedule.steps
         self._quantize_activations_at(progress)
         optimizers: Any = self.optimizers()
@@ -175,7 +175,7 @@ class RoundingTraining(LightningModule):
         self._average()
         self.curve[self.trainer.current_epoch, 0] = self.done
         self.curve[self.trainer.current_epoch, 1] = total
-        self.seconds += time.perf_counter() - begin
+        self.seconds += clock.seconds() - begin
 
     def _backward(
         self, loss: Callable[[Task, Chunk], Tensor], chunks: Iterable[Chunk]

@@ -7,13 +7,13 @@ solved and the second part is scaled up: then the time is an estimate, and says 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from pipelines.machine import clock
 from pipelines.machine.machine import Machine
 from pipelines.machine.threads import solving
 from pipelines.stages.solving.quantize import QuantizedWeights
@@ -118,10 +118,10 @@ class TimeInverse:
         """Record: seconds of one H^-1."""
         problem = layer.value.problem()
         with solving(layer.value.layer):
-            start = time.perf_counter()
+            start = clock.seconds()
             U = inverse_root(problem.prepared(self.damping).H, problem.W.dtype)
             U.mT @ U
-            return Artifact({}, {"seconds": time.perf_counter() - start})
+            return Artifact({}, {"seconds": clock.seconds() - start})
 
 
 def estimate(seconds: float, shared: float, rows: int, total: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from evaluation import samples
+from pipelines.machine import clock
 from pipelines.machine.threads import solving
 from pipelines.models.network import Network
 from pipelines.stages.calibrate import layers_of
@@ -105,9 +105,9 @@ class SolveLayer:
             grid = given.grid(self.fit_grid, problem.W, bits)
             if given.rows is not None:
                 problem, grid = problem.take_rows(given.rows), grid.rows(given.rows)
-            start = time.perf_counter()
+            start = clock.seconds()
             Q = self.method(problem.prepared(self.damping), grid)
-            seconds = time.perf_counter() - start
+            seconds = clock.seconds() - start
         except Exception as err:
             err.add_note(f"in layer {given.layer.name}")
             raise

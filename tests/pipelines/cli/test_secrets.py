@@ -31,8 +31,6 @@ def keys(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "tokenizers-are-no-secret")
-    for kind in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path / "user" / kind.lower()))
 
 
 def holding(secret, *folders):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.comparing import discovery, page
+from tests.waiting import PATIENCE
 
 EXAMPLE = json.loads((Path(__file__).parents[1] / "example_results.json").read_text())
 HOSTILE = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">$x_{$\\"
@@ -48,7 +49,7 @@ def browse(tmp_path):
         done = subprocess.run(
             [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
              f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()],
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
         assert "<html" in done.stdout, done.stderr
         return done.stdout

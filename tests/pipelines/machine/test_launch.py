@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipelines.machine import launch
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[3]
 WORK = """
@@ -19,11 +19,16 @@ from pathlib import Path
 from pipelines.machine.launch import MemberError
 
 def note(place, folder):
-    (Path(folder) / f"{place.rank} of {place.world}").write_text(str(os.getpid()))
+    draft = Path(folder) / f"draft{place.rank}"  # a note that is there is whole
+    draft.write_text(str(os.getpid()))
+    draft.rename(Path(folder) / f"{place.rank} of {place.world}")
 
-def wait():
-    while True:
-        time.sleep(0.05)
+def wait(happens=lambda: False):
+    while not happens():
+        time.sleep(0.01)
+
+def wait_for(folder, name):
+    wait((Path(folder) / name).exists)
 
 def all_note(place, folder):
     print("not on the screen" if place.rank else "on the screen", flush=True)
@@ -33,6 +38,7 @@ def second_fails(place, folder, how):
     note(place, folder)
     if place.rank == 0:
         wait()
+    wait_for(folder, "0 of 2")
     if how == "told":
         raise MemberError("the text", "the trace")
     if how == "untold":
@@ -47,39 +53,30 @@ def second_fails(place, folder, how):
 
 def first_fails_of_the_second(place, folder):
     if place.rank == 0:
-        while not list(Path(folder).glob("gone")):
-            time.sleep(0.01)
+        wait_for(folder, "gone")
         raise RuntimeError("connection closed by peer")
     (Path(folder) / "gone").write_text("")
     os.kill(os.getpid(), signal.SIGKILL)
 
 def deaf(place, folder):
-    note(place, folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    note(place, folder)
     if place.rank == 0:
         wait()
-    while not (Path(folder) / "0 of 2").exists():
-        time.sleep(0.01)
+    wait_for(folder, "0 of 2")
     raise ValueError("no use")
 """
 
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """Functions that other processes can import."""
+    """Functions that other processes can import; who has failed first is asked at once."""
+    monkeypatch.setattr(launch, "LATER", 0.0)
     (tmp_path / "launched_work.py").write_text(WORK)
     monkeypatch.syspath_prepend(str(tmp_path))
     import launched_work
 
     return launched_work
-
-
-def eventually(happens):
-    """Whether it does, sooner or later."""
-    until = time.monotonic() + 60
-    while not happens() and time.monotonic() < until:
-        time.sleep(0.05)
-    return happens()
 
 
 def ended(folder):
@@ -115,7 +112,8 @@ def test_an_interrupted_process_interrupts_the_run(work, tmp_path):
     assert ended(tmp_path)
 
 
-def test_the_cause_is_told_and_not_what_came_of_it(work, tmp_path):
+def test_the_cause_is_told_and_not_what_came_of_it(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "LATER", PATIENCE)  # both end by themselves, in whatever order
     with pytest.raises(launch.MemberError, match="process 2 of 2 was ended by SIGKILL"):
         launch.together(2, work.first_fails_of_the_second, str(tmp_path))
 
@@ -132,7 +130,8 @@ def test_processes_do_not_outlive_the_one_that_watches_them(work, tmp_path):
     imports = "import sys; sys.path.insert(0, sys.argv[1]); import launched_work"
     command = f"{imports}; from pipelines.machine import launch; {script}"
     watching = subprocess.Popen([sys.executable, "-c", command, str(tmp_path)], cwd=ROOT)
-    assert eventually((tmp_path / "0 of 2").exists)
+    both = [tmp_path / f"{rank} of 2" for rank in range(2)]
+    assert until(lambda: all(note.exists() for note in both), lambda: watching.poll() is None)
     watching.kill()
     watching.wait()
-    assert eventually(lambda: ended(tmp_path))
+    assert until(lambda: ended(tmp_path))

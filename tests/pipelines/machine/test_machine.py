@@ -80,11 +80,9 @@ def test_only_full_precision_has_no_key():
     assert keys[0] == "" and len(set(keys)) == len(PRECISIONS)
 
 
-def test_nothing_computed_in_one_precision_is_served_to_another(obliq, tmp_path):
-    runs = [
-        obliq(f"machine.precision={p}", *SMALL, store=tmp_path / "store") for p in PRECISIONS[:2]
-    ]
-    again = obliq("machine.precision=bf16-mixed", *SMALL, store=tmp_path / "store")
+def test_nothing_computed_in_one_precision_is_served_to_another(obliq, own_store):
+    runs = [obliq(f"machine.precision={p}", *SMALL, store=own_store) for p in PRECISIONS[:2]]
+    again = obliq("machine.precision=bf16-mixed", *SMALL, store=own_store)
     full, half, again_half = (o.results["fidelity"]["kl"] for o in (*runs, again))
     assert half != full and again_half == half
     assert "calibrate     from the store" in again.text
@@ -92,9 +90,9 @@ def test_nothing_computed_in_one_precision_is_served_to_another(obliq, tmp_path)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
-def test_the_rounding_trains_in_half_precision(obliq, tmp_path, precision):
+def test_the_rounding_trains_in_half_precision(obliq, own_store, precision):
     words = ("method=eptq", "schedule=cpu", "cpu_steps=60", "calibrate.images=256", *SMALL[1:])
-    trained = obliq(f"machine.precision={precision}", *words, store=tmp_path / "store")
+    trained = obliq(f"machine.precision={precision}", *words, store=own_store)
     assert trained.status == 0
     losses = [row[1] for row in trained.results["rounding"]["curve"]]
     assert all(loss == loss for loss in losses) and sum(losses[-5:]) < sum(losses[:5])

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from pipelines.machine.ranks import Ranks
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import Store
+from tests.waiting import PATIENCE
 
 STAGES = Path(__file__).parents[3] / "pipelines" / "stages"
 
@@ -55,7 +56,7 @@ class Meeting:
     """Where threads that stand for processes exchange what they have."""
 
     def __init__(self, world):
-        self.barrier = threading.Barrier(world, timeout=20)
+        self.barrier = threading.Barrier(world, timeout=PATIENCE)
         self.values = [None] * world
 
 
@@ -82,9 +83,11 @@ def in_all(world, work):
     def one(rank):
         try:
             return work(Threads(rank, world, meeting=meeting))
-        except (ValueError, threading.BrokenBarrierError) as err:
+        except BaseException as err:
             meeting.barrier.abort()
-            return err
+            if isinstance(err, ValueError | threading.BrokenBarrierError):
+                return err
+            raise
 
     with ThreadPoolExecutor(world) as pool:
         return list(pool.map(one, range(world)))

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import tomllib
 
 import pytest
 
 from pipelines.reproducing import source
+from tests.waiting import PATIENCE
 
 SECRET = "5ec2e7" * 7
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """Git may take as long as a busy machine makes it."""
+    monkeypatch.setattr(source, "SECONDS", PATIENCE)
+
+
 def git(root, *words):
+    own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}  # nothing of the user
     told = subprocess.run(
         ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *words],
-        cwd=root, check=True, capture_output=True, text=True,
+        cwd=root, env={**os.environ, **own}, check=True, capture_output=True, text=True,
     )  # fmt: skip
     return told.stdout
 
@@ -117,6 +126,16 @@ def test_a_folder_that_cannot_be_written_is_not_told_here(checkout, tmp_path):
 def test_no_git_is_no_error(checkout, monkeypatch):
     root, out = checkout
     monkeypatch.setenv("PATH", "")
+    assert source.record(out, root)["commit"] is None
+
+
+def test_git_that_does_not_answer_is_no_error(checkout, monkeypatch):
+    root, out = checkout
+
+    def slow(command, timeout, **others):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", slow)
     assert source.record(out, root)["commit"] is None
 
 

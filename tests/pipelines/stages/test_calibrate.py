@@ -147,6 +147,16 @@ def test_an_interrupted_calibration_goes_on_with_the_same_bits(digits, tmp_path,
     assert not list((tmp_path / "broken").rglob("*.partial"))
 
 
+def test_unfinished_sums_are_saved_every_two_minutes(digits, tmp_path, monkeypatch, passes):
+    """Six batches of 16 images and fifty seconds."""
+    saved, collect = [], calibrate.CollectHessians
+    step, save = collect.predict_step, collect.save
+    monkeypatch.setattr(collect, "predict_step", lambda *args: passes(50.0) or step(*args))
+    monkeypatch.setattr(collect, "save", lambda self: saved.append(self.images) or save(self))
+    calibrated(tmp_path, *digits)
+    assert saved == [3 * 16, 6 * 16]
+
+
 def test_a_kill_after_the_last_batch_needs_no_batch_again(digits, tmp_path, monkeypatch):
     network, data = digits
     monkeypatch.setattr(calibrate, "SAVE_EVERY", 0.0)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from pipelines.machine import clock
 from pipelines.store import command, contents, gc, users
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import Store, needed
@@ -130,22 +131,24 @@ def test_what_is_locked_stays(store):
 
 
 OTHER = """
-import sys, time
+import sys
 from pathlib import Path
 from pipelines.store import users
 with users.using(Path(sys.argv[1])):
     print("in", flush=True)
-    time.sleep(600)
+    input()
 """
 
 
 def test_what_a_living_run_has_used_stays_and_a_killed_one_holds_nothing(store):
-    old = fill(store, 1, used=5)
-    other = subprocess.Popen([sys.executable, "-c", OTHER, store.root], stdout=subprocess.PIPE)
+    old, before = fill(store, 1, used=5), time.time()
+    command = [sys.executable, "-c", OTHER, store.root]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline().strip() == b"in"
+        begun = users.first_start(store.root) + users.CLOCKS
+        assert before <= begun <= time.time()
         new = fill(store, 2)
-        assert users.first_start(store.root) == pytest.approx(time.time(), abs=60)
         assert collected(store, keep=0) == [old]
     finally:
         other.kill()
@@ -199,8 +202,8 @@ def test_a_run_is_known_though_somebody_looks_just_as_it_registers(store, monkey
     folder.mkdir(parents=True)
     looked_at = FileLock(folder / f"7-{os.getpid()}.lock")
     looked_at.acquire()
-    times = iter((7, 8))
-    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    times = iter((7e-9, 8e-9))
+    monkeypatch.setattr(clock, "now", lambda: next(times))
     with users.using(store.root):
         looked_at.release()
         assert users.first_start(store.root) == pytest.approx(8e-9 - users.CLOCKS)

@@ -73,16 +73,17 @@ def test_a_limit_that_is_no_size_is_refused(monkeypatch, text):
 
 
 def test_a_run_refuses_a_bad_limit_before_it_begins_and_keeps_to_a_good_one(
-    obliq, tmp_path, monkeypatch
+    obliq, own_store, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("OBLIQ_CACHE_LIMIT", "a lot")
-    failed = obliq("method=rtn", store=tmp_path / "store")
+    failed = obliq("method=rtn", store=tmp_path / "none")
     assert failed.status == 1 and "OBLIQ_CACHE_LIMIT" in failed.text
-    assert not (tmp_path / "store").exists()
-    old = fill(Store(tmp_path / "store"), 1.0, 5)
+    assert not (tmp_path / "none").exists()
+    old = fill(Store(own_store), 1.0, 5)
     monkeypatch.setenv("OBLIQ_CACHE_LIMIT", "1kB")
-    run = obliq("method=rtn", "baseline.budget=0", store=tmp_path / "store")
+    words = ("method=rtn", "baseline.budget=0", "report.heatmaps=0")
+    run = obliq(*words, store=own_store)
     assert run.status == 0 and not old.exists()
-    again = obliq("method=rtn", "baseline.budget=0", store=tmp_path / "store")
+    again = obliq(*words, store=own_store)
     first, second = (dict(outcome.results["seconds"], total=0) for outcome in (run, again))
     assert first == second, "all of it came from the store"

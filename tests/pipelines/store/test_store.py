@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import pipelines.store.store
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import LockedError, Store
+from tests.waiting import PATIENCE, until
 
 runs: list[str] = []
 
@@ -290,7 +289,7 @@ class Slow:
     def run(self, folder: Keyed[Path]) -> Artifact:
         with (folder.value / "started").open("a") as file:
             file.write(f"{os.getpid()} ")
-        wait_for((folder.value / "go").exists)
+        until((folder.value / "go").exists)
         return Artifact({"x": torch.arange(10.0)}, {"pid": os.getpid()})
 
 
@@ -317,32 +316,32 @@ def worker(tmp_path):
         process.kill()
 
 
-def wait_for(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited too long"
-        time.sleep(0.02)
-
-
 def test_of_two_runs_one_computes_and_the_other_waits_for_it(worker, tmp_path):
     first, answer = worker()
-    wait_for((tmp_path / "started").exists)
+    assert until((tmp_path / "started").exists, first.is_alive)
     _, other_answer = worker()
-    assert "waiting for it" in other_answer.get(timeout=120)
+    assert "waiting for it" in other_answer.get(timeout=PATIENCE)
     (tmp_path / "go").touch()
     numbers = list(range(10))
-    assert answer.get(timeout=120) == (first.pid, False, numbers)
-    assert other_answer.get(timeout=120) == (first.pid, True, numbers)
+    assert answer.get(timeout=PATIENCE) == (first.pid, False, numbers)
+    assert other_answer.get(timeout=PATIENCE) == (first.pid, True, numbers)
     assert (tmp_path / "started").read_text().split() == [str(first.pid)]
 
 
 @pytest.fixture
-def elsewhere(store):
-    """Takes the lock of Double(2.0, {}) on a number, as another run does; gives its release.
+def elsewhere(tmp_path, said):
+    """(store, take): take(number) locks Double(2.0, {}) on it as another run does.
 
-    Who waits for it all the same goes on after a while.
+    It gives the release, which comes by itself where the store says that it waits.
     """
-    taken, timers = [], []
+    taken = []
+
+    def say(message):
+        said.append(message)
+        for file in taken:
+            file.close()
+
+    store = Store(tmp_path / "store", say)
 
     def take(number):
         key = fingerprint.key(Double(2.0, {}), [f"n{number}", ""])
@@ -350,13 +349,10 @@ def elsewhere(store):
         path.parent.mkdir(parents=True, exist_ok=True)
         taken.append(path.open("w"))
         fcntl.flock(taken[-1], fcntl.LOCK_EX)
-        timers.append(threading.Timer(20, taken[-1].close))
-        timers[-1].start()
         return taken[-1].close
 
-    yield take
-    for timer, file in zip(timers, taken, strict=True):
-        timer.cancel()
+    yield store, take
+    for file in taken:
         file.close()
 
 
@@ -367,8 +363,9 @@ def numbered(numbers):
     return [(Keyed(n, f"n{n}"), Keyed(None, "")) for n in numbers]
 
 
-def test_of_several_results_those_that_another_run_is_at_come_last(store, said, elsewhere):
-    release, done = elsewhere(2.0), []
+def test_of_several_results_those_that_another_run_is_at_come_last(said, elsewhere):
+    store, take = elsewhere
+    release, done = take(2.0), []
 
     def advance(count):
         done.extend([count])
@@ -381,37 +378,33 @@ def test_of_several_results_those_that_another_run_is_at_come_last(store, said, 
     assert not said and len(runs) == 4
 
 
-def test_what_nobody_else_is_left_to_do_is_waited_for(store, said, elsewhere):
-    def hold():
-        time.sleep(0.3)
-        release()
-
-    release = elsewhere(1.0)
-    thread = threading.Thread(target=hold)
-    thread.start()
+def test_what_nobody_else_is_left_to_do_is_waited_for(said, elsewhere):
+    store, take = elsewhere
+    take(1.0)
     found = store.run_each(Double(2.0, {}), numbered([1.0]), [1.0])
-    thread.join()
     assert [float(a.tensors["x"][0]) for a in found] == [2.0]
     assert said == ["another run is computing Double: waiting for it"]
 
 
-def test_a_hasty_store_says_that_another_run_is_at_it(store, elsewhere):
-    release = elsewhere(3.0)
+def test_a_hasty_store_says_that_another_run_is_at_it(said, elsewhere):
+    store, take = elsewhere
+    release = take(3.0)
     with pytest.raises(LockedError, match="Double"):
         double(store.without_waiting)
+    assert not said, "it does not wait"
     release()
     assert not double(store.without_waiting).cached and double(store.without_waiting).cached
 
 
 def test_a_killed_run_leaves_neither_half_a_result_nor_a_lock(worker, tmp_path):
     first, _ = worker()
-    wait_for((tmp_path / "started").exists)
+    assert until((tmp_path / "started").exists, first.is_alive)
     os.kill(first.pid, signal.SIGKILL)
     first.join()
     assert not list((tmp_path / "store").rglob("*.json"))
     (tmp_path / "go").touch()
     second, answer = worker()
-    assert answer.get(timeout=120) == (second.pid, False, list(range(10)))
+    assert answer.get(timeout=PATIENCE) == (second.pid, False, list(range(10)))
 
 
 def test_a_kill_while_writing_leaves_a_folder_that_counts_as_absent(store, monkeypatch):

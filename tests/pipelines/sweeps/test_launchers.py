@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).parents[3]
 WORDS = (
     "-m",
@@ -26,7 +28,8 @@ WORDS = (
     "tracking=none",
     "machine.threads=1",
 )
-TIMED = {"seconds", "baseline_seconds", "speedup", "cached", "output_dir", "machine", "command"}
+NAMED = {"cached", "output_dir", "machine", "command", "source"}  # whose code may be worked on
+TIMED = {"seconds", "baseline_seconds", "speedup", *NAMED}
 LAUNCHERS = {
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
     "submitit": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
@@ -59,13 +62,6 @@ def numbers(value):
 
 
 @pytest.fixture
-def own_store(tmp_path, shared_store, digits):
-    """A store with the trained network and nothing else."""
-    shutil.copytree(shared_store / "TrainDigits", tmp_path / "store" / "TrainDigits")
-    return tmp_path / "store"
-
-
-@pytest.fixture
 def in_order(obliq, own_store, tmp_path):
     """The sweep in this process, a job after the other: {(method, bits): results}."""
     threads = torch.get_num_threads()
@@ -88,7 +84,7 @@ def parallel(shared_store, digits, tmp_path):
         command = [sys.executable, "-m", "pipelines.run", *WORDS, *words]
         done = subprocess.run(
             [*command, f"hydra.sweep.dir={folder}"], env=env, cwd=ROOT, capture_output=True,
-            text=True, timeout=1800,
+            text=True, timeout=PATIENCE,
         )  # fmt: skip
         return done.returncode, done.stderr, folder, store
 

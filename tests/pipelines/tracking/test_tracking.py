@@ -1,18 +1,18 @@
 """Runs are read back with wandb's own reader, `wandb leet inspect`."""
 
 import json
-import os
+import socket
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from pipelines.reporting import canvas
-from pipelines.tracking import NullTracker, WandbTracker, flatten, run_id
+from pipelines.tracking import NullTracker, WandbTracker, flatten, run_id, wandb_tracker
+from tests.waiting import PATIENCE
 
 RESULTS = json.loads((Path(__file__).parents[1] / "example_results.json").read_text())
 ROOT = Path(__file__).parents[3]
@@ -36,15 +36,6 @@ START = {
     "origin": {"source": {"commit": "0123abc", "dirty": False}},
 }
 CALIBRATION = {"store": "Calibrate/0123", "images": ["a", "b", "c"], "layers": ["conv1"]}
-
-
-@pytest.fixture(autouse=True)
-def _nothing_of_the_user(monkeypatch, tmp_path):
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for kind in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path / "user" / kind.lower()))
-    monkeypatch.setenv("NETRC", str(tmp_path / "user" / "netrc"))
 
 
 def read(folder):
@@ -281,16 +272,14 @@ def test_a_process_that_vanishes_after_the_summary_leaves_its_values(tmp_path):
         tracker.summary({RESULTS!r})
         os._exit(9)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=False)
+    # ends with wandb's own process, which has the pipe too and writes what it was given
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=PATIENCE, check=False)
     assert done.returncode == 9
     expected = {key: value for key, value in flatten(RESULTS).items() if not isinstance(value, str)}
-    records, history, summary = [], {}, {}
-    end = time.monotonic() + 20  # wandb's own process writes what it was given and ends
-    while time.monotonic() < end and not (history.keys() & summary.keys() >= expected.keys()):
-        time.sleep(0.5)
-        records = read(tmp_path)
-        history = last_values(records, "history", "item")
-        summary = last_values(records, "summary", "update")
+    records = read(tmp_path)
+    history = last_values(records, "history", "item")
+    summary = last_values(records, "summary", "update")
     assert {key: history[key] for key in expected} == expected
     assert {key: summary[key] for key in expected} == expected
     assert history["cached/calibrate"] is True  # the results' own value came last
@@ -306,19 +295,21 @@ def test_online_without_key_or_network_loses_nothing_and_says_how_to_sync(
         import logging, sys
         from pathlib import Path
         from pipelines.tracking import WandbTracker
-        tracker = WandbTracker(**{SETTINGS | {"mode": "online"}!r})
+        tracker = WandbTracker(**{SETTINGS | {"mode": "online", "connect_seconds": 1}!r})
         tracker.start(folder=Path({str(tmp_path)!r}), **{START!r})
         tracker.summary({RESULTS!r})
         tracker.finish()
         print(tracker.where)
     """
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
-    begin = time.monotonic()
     command = [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    assert time.monotonic() - begin < 30
+    with socket.socket() as deaf:  # a port that is taken, and that nobody listens to
+        deaf.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
     (run,) = tmp_path.glob("wandb/*run-*")
     assert done.stdout == f"{run}\n"
     (line,) = done.stderr.splitlines()
@@ -330,6 +321,30 @@ def test_online_without_key_or_network_loses_nothing_and_says_how_to_sync(
     summary = last_values(records, "summary", "update")
     assert {name: summary[name] for name in expected} == expected
     assert exit_code(records) == 0
+
+
+def test_a_server_has_as_long_as_is_set_and_wandbs_own_process_as_long_as_it_takes(
+    tmp_path, monkeypatch
+):
+    """Without a server nothing but a busy machine is waited for: no setting may end that."""
+    import wandb
+
+    waits = []
+
+    def init(mode, settings, **others):
+        waits.append((mode, settings))
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(wandb, "login", lambda timeout, **others: waits.append(timeout) or True)
+    monkeypatch.setattr(wandb, "init", init)
+    tracker = WandbTracker(**SETTINGS | {"mode": "online", "upload_seconds": 7})
+    tracker.start(folder=tmp_path, **START)
+    login, (online, server), (offline, local) = waits
+    assert (login, online, offline) == (5, "online", "offline")
+    assert server.init_timeout == server.login_timeout == 5
+    assert server.finish_timeout == 7 and server.finish_timeout_raises
+    assert local.init_timeout == wandb_tracker.LOCAL_SECONDS
+    assert local.finish_timeout == 0, "no limit"
 
 
 def test_a_whole_run_sends_the_figures_of_its_report(obliq):

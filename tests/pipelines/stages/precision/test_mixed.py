@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from pipelines.stages.precision.traces import MeasureTraces
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
 from quant import activations
+from quant.mixed.search import SEARCHES, quadratic
 from quant.ranges import TensorGrid
 
 MACHINE = Machine("cpu", 1, "32-true", None)
@@ -36,6 +39,12 @@ SHORT = (
     "baseline.budget=0",
     "pictures.count=0",
 )
+
+
+@pytest.fixture(autouse=True)
+def _proved(monkeypatch):
+    """Integer programmes end by their proofs, however slow the processor is."""
+    monkeypatch.setitem(SEARCHES, "quadratic", partial(quadratic, seconds=math.inf))
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +201,17 @@ def test_an_interrupted_measurement_goes_on_with_the_same_numbers(opened, tmp_pa
     assert all(torch.allclose(rest[k], whole[k], rtol=1e-12) for k in whole)
 
 
+def test_what_was_measured_is_saved_every_minute(opened, tmp_path, monkeypatch, passes):
+    """Four batches of 16 images and 25 seconds."""
+    saved, step, save = [], CollectChanges.predict_step, CollectChanges.save
+    monkeypatch.setattr(CollectChanges, "predict_step", lambda *args: passes(25.0) or step(*args))
+    monkeypatch.setattr(
+        CollectChanges, "save", lambda self: saved.append(self.sums.n) or save(self)
+    )
+    measured(opened, MeasureChanges(64), tmp_path)
+    assert saved == [3 * 16]
+
+
 @pytest.mark.parametrize("name", ["images", "draws"])
 def test_measuring_nothing_is_refused(name):
     with pytest.raises(ValueError, match=r"precision\.changes\.images=0"):
@@ -240,8 +260,8 @@ def test_every_metric_goes_with_every_search(obliq, metric, search):
     assert found["costs"]["size"] == pytest.approx(min(met))
 
 
-def test_a_second_target_tries_nothing_twice(obliq, tmp_path):
-    store = tmp_path / "store"
+def test_a_second_target_tries_nothing_twice(obliq, own_store):
+    store = own_store
 
     def stored(stage):
         return len(list((store / stage).glob("*/done.json")))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from pipelines.stages.rounding.training import RoundingTraining
 from quant.grid import Grid
 from quant.packing import unpack
 
+ROOT = Path(__file__).parents[4]
 SHORT = (
     "method=eptq",
     "schedule=cpu",
@@ -107,32 +111,51 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(obliq, tmp_path
     assert "calibrate  " not in outcome.text
 
 
+KILLED = """
+import os, signal
+from pipelines import run
+from pipelines.stages.rounding.training import RoundingTraining
+
+step = RoundingTraining.training_step
+
+def killed(self, *batch):
+    if int(self.done) == 50:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(self, *batch)
+
+RoundingTraining.training_step = killed
+run.main()
+"""
+
+
 def test_killed_in_the_middle_of_training_it_ends_at_the_same_numbers(
-    obliq, shared_store, tmp_path
+    obliq, shared_store, tmp_path, monkeypatch
 ):
-    words = (*SHORT, "act_bits=8", "cpu_steps=250", "seed=1")
-    unbroken = obliq(*words, store=tmp_path / "unbroken")
+    words = (*SHORT, "act_bits=8", "cpu_steps=150", "seed=1")  # three steps an epoch
+    unbroken = obliq(*words)
     assert unbroken.status == 0, unbroken.text
     store, folder = tmp_path / "killed", tmp_path / "run"
-    command = [sys.executable, "-m", "pipelines.run", *words, "tracking=none"]
-    process = subprocess.Popen(
-        [*command, f"hydra.run.dir={folder}"],
+    shutil.copytree(shared_store, store, ignore=shutil.ignore_patterns("TrainRounding"))
+    where = ("tracking=none", f"hydra.run.dir={folder}")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *words, *where],
         env={**os.environ, "OBLIQ_CACHE": str(store)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
-    found = None
-    for _ in range(6000):
-        found = next(store.glob("TrainRounding/*.partial/*.ckpt"), None)
-        if found is not None or process.poll() is not None:
-            break
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert found is not None, "no checkpoint was written before the run ended"
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(store.glob("TrainRounding/*.partial/*.ckpt")), "there is something to go on from"
     assert not (folder / "results.json").exists()
+    steps, step = [], RoundingTraining.training_step
+    monkeypatch.setattr(
+        RoundingTraining,
+        "training_step",
+        lambda self, *batch: steps.append(1) or step(self, *batch),
+    )
     again = obliq(*words, store=store)
     assert again.status == 0, again.text
+    assert len(steps) == 150 - 48, "from the last whole epoch on"
     a, b = unbroken.results, again.results
     for results in (a, b):
         assert results["rounding"].pop("seconds") > 0

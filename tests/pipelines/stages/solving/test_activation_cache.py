@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from copy import deepcopy
 
@@ -123,8 +124,12 @@ def test_nothing_waits_where_a_layer_is_used_twice_or_out_of_order():
     assert not ActivationCache(swapped, swapped, dict(reversed(layers.items())), 4).begin(0, x)
 
 
-def test_a_run_gives_the_same_weights_with_and_without_waiting(obliq, tmp_path):
-    found = [obliq(*SETTINGS, f"quantize.cache_gb={gb}", store=tmp_path / f"{gb}") for gb in (0, 4)]
+def test_a_run_gives_the_same_weights_with_and_without_waiting(obliq, own_store, tmp_path):
+    shutil.copytree(own_store, other := tmp_path / "other")
+    found = [
+        obliq(*SETTINGS, f"quantize.cache_gb={gb}", store=store)
+        for gb, store in ((0, own_store), (4, other))
+    ]
     one, two = ((outcome.folder / "weights.safetensors").read_bytes() for outcome in found)
     assert one == two
 

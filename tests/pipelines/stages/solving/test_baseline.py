@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipelines.machine.machine import Machine
-from pipelines.stages.solving import baseline, solve
+from pipelines.stages.solving import baseline
 from pipelines.stages.solving.baseline import Baseline, LayerBaseline, TimeInverse, loss_ratio
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.stages.solving.solve import LayerInput, SolveLayer, evenly
@@ -41,32 +41,17 @@ LAYER = LayerInput(Layer("one", "one.weight", (ROWS, COLUMNS), 1), problem, "pro
 BITS = Keyed(3, "3")
 
 
-class Clock:
-    now = 0.0
-
-    def perf_counter(self):
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Time passes only in H^-1 and in the rows of OBQ."""
-    clock, invert = Clock(), baseline.inverse_root
-    monkeypatch.setattr(solve, "time", clock)
-    monkeypatch.setattr(baseline, "time", clock)
-
-    def inverted(*args):
-        clock.now += INVERSE
-        return invert(*args)
-
-    monkeypatch.setattr(baseline, "inverse_root", inverted)
-    return clock
+@pytest.fixture(autouse=True)
+def _inverse(monkeypatch, passes):
+    """Time passes in H^-1, and in the rows of OBQ below."""
+    invert = baseline.inverse_root
+    monkeypatch.setattr(baseline, "inverse_root", lambda *args: passes(INVERSE) or invert(*args))
 
 
 @pytest.fixture
-def run(tmp_path, clock):
+def run(tmp_path, passes):
     def timed(given, grid):
-        clock.now += INVERSE + EACH * given.W.shape[1]
+        passes(INVERSE + EACH * given.W.shape[1])
         return obq.quantize(given, grid)
 
     timed.__qualname__ = "timed"
@@ -120,6 +105,6 @@ def test_the_loss_ratio_is_a_geometric_mean_and_equal_losses_count_as_one():
     assert loss_ratio(layers) == pytest.approx(math.exp((math.log(2) - math.log(8)) / 3))
 
 
-def test_the_time_of_the_inverse_is_that_of_the_inverse_alone(clock, tmp_path):
+def test_the_time_of_the_inverse_is_that_of_the_inverse_alone(tmp_path):
     timing = Store(tmp_path).run(TimeInverse(0.01), Keyed(LAYER, LAYER.key))
     assert isinstance(timing, Artifact) and timing.record["seconds"] == INVERSE
