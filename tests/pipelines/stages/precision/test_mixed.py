@@ -203,12 +203,14 @@ def test_an_interrupted_measurement_goes_on_with_the_same_numbers(opened, tmp_pa
 
 def test_what_was_measured_is_saved_every_minute(opened, tmp_path, monkeypatch, passes):
     """Four batches of 16 images and 25 seconds."""
-    saved, step, save = [], CollectChanges.predict_step, CollectChanges.save
-    monkeypatch.setattr(CollectChanges, "predict_step", lambda *args: passes(25.0) or step(*args))
+    saved, step, save = [], CollectPerturbations.predict_step, CollectPerturbations.save
     monkeypatch.setattr(
-        CollectChanges, "save", lambda self: saved.append(self.sums.n) or save(self)
+        CollectPerturbations, "predict_step", lambda *args: passes(25.0) or step(*args)
     )
-    measured(opened, MeasureChanges(64), tmp_path)
+    monkeypatch.setattr(
+        CollectPerturbations, "save", lambda self: saved.append(self.sums.n) or save(self)
+    )
+    measured(opened, MeasurePerturbations(64), tmp_path)
     assert saved == [3 * 16]
 
 
@@ -268,14 +270,15 @@ def test_a_second_target_tries_nothing_twice(obliq, own_store):
 
     words = (*SHORT, "precision.search=bisection")
     first = obliq(*words, store=store).results
-    tried = stored("Figures")
+    tried = stored("EvaluateConfiguration")
     assert tried == first["precision"]["evaluations"]
     assert obliq(*words, store=store).results["cached"]["allocate"]
     other = obliq(*words, "precision.target=0.95", store=store).results
-    assert stored("Figures") < tried + other["precision"]["evaluations"]
-    assert stored("MeasureChanges") == 1 and not stored("MeasureTraces"), "no metric needs them"
+    assert stored("EvaluateConfiguration") < tried + other["precision"]["evaluations"]
+    assert stored("MeasurePerturbations") == 1
+    assert not stored("MeasureTraces"), "no metric needs them"
     assert obliq(*words, "precision.metric=hessian_trace", store=store).status == 0
-    assert stored("MeasureChanges") == stored("MeasureTraces") == 1
+    assert stored("MeasurePerturbations") == stored("MeasureTraces") == 1
 
 
 def test_a_target_out_of_reach_gives_the_best_and_status_3(obliq):
