@@ -25,6 +25,11 @@ def render(
         path: file to write; its folder exists.
     """
     base = wording.baseline_name(results)
+    layers = [_layer(layer, base) for layer in results.get("layers", ())]
+    methods = [layer.pop("method") for layer in layers]
+    method = methods[0] if len(set(methods)) == 1 else None
+    if method is None:
+        layers = [{**layer, "method": used} for layer, used in zip(layers, methods, strict=True)]
     page = pages.template("reporting/report.html.j2").render(
         results=results,
         say=wording,
@@ -34,7 +39,8 @@ def render(
         figures={name: Markup(canvas.inline(figure, name)) for name, figure in drawn.items()},
         gallery={name: _embedded(file) for name, file in gallery.items()},
         details=results.get("details") or {},
-        layers=[_layer(layer, base) for layer in results.get("layers", ())],
+        layers=layers,
+        method=method,
         provenance=_provenance(results),
     )
     path.write_text(page, encoding="utf-8")
@@ -122,20 +128,25 @@ def _layer(layer: Mapping[str, Any], base: str) -> dict[str, str]:
     """Cells of the layer table, by column."""
     own, baseline = plots.relative_losses(layer)
     return {
-        "layer": str(layer.get("name")),
+        "layer": _breakable(str(layer.get("name"))),
         "shape": "×".join(map(str, layer.get("shape") or ()))
         + (f", {groups} groups" if (groups := layer.get("groups") or 1) > 1 else ""),
         "bits": wording.count(layer.get("bits")),
         "method": str(layer.get("method") or wording.MISSING),
         "loss": wording.scientific(layer.get("loss")),
-        "÷ rtn": wording.number(own, 3),
-        f"÷ {base}": wording.number(own / baseline if own and baseline else None, 3),
+        "loss ÷ rtn": wording.number(own, 3),
+        f"loss ÷ {base}": wording.number(own / baseline if own and baseline else None, 3),
         f"rows of {base}": f"{wording.count(layer.get('baseline_rows'))} / "
         f"{wording.count(layer.get('rows'))}",
         "sensitivity": wording.scientific(layer.get("sensitivity")),
         "clustering": wording.number(layer.get("cluster")),
         "time": wording.seconds(layer.get("seconds")),
     }
+
+
+def _breakable(name: str) -> str:
+    """A long name that may go on in the next line before a dot."""
+    return Markup("<wbr>.").join(name.split(".")) if len(name) > 25 else name
 
 
 def _provenance(results: Results) -> list[tuple[str, str]]:

@@ -65,6 +65,7 @@ def within_layers(heatmaps: Mapping[str, Any]) -> Figure | None:
         axes.set_title(name, fontsize=9.5, loc="left")
         axes.set(xlabel="column (input)", ylabel="row (output)")
     bar = figure.colorbar(image, ax=list(grid), fraction=0.03, pad=0.02, aspect=40)
+    bar.set_label("sensitivity of a weight")
     canvas.powers(bar.ax.yaxis)
     for axes in grid[len(maps) :]:
         axes.set_axis_off()
