@@ -60,7 +60,7 @@ def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
     canvas = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
     for i, (name, panel) in enumerate(zip(panels, scaled, strict=True)):
-        draw.text((i * step, 1), name, "black", font)
+        draw.text((i * step + PAD, 1), name, "black", font)
         canvas.paste(panel, (i * step, CAPTION))
     return canvas
 

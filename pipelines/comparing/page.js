@@ -60,7 +60,7 @@ function compare(a, b) {
     const shape = ia.has(name) ? a.shapes[ia.get(name)] : b.shapes[ib.get(name)];
     row.append(cell(name, name), cell(shape, null));
     for (const key of ["bits", "loss", "seconds"]) {
-      for (const [run, index] of [[a, ia], [b, ib]]) row.append(number(figure(run, index, name, key)));
+      for (const [run, index] of [[a, ia], [b, ib]]) row.append(number(figure(run, index, name, key), key === "seconds" ? 3 : 4));
       if (key === "loss") row.append(number(ratio(name, key), 3), bar(ratio(name, key), widest));
       if (key === "seconds") row.append(number(ratio(name, key), 3));
     }

@@ -37,7 +37,7 @@ def per_layer(results: Results) -> Figure | None:
     canvas.name_rows(left, [str(layer["name"]) for layer in layers])
     left.grid(False)
     bar = figure.colorbar(mesh, ax=left, location="top", fraction=0.03, pad=0.01, aspect=40)
-    bar.set_label("predicted loss of the layer")
+    bar.set_label("predicted loss of the layer", labelpad=6)
     canvas.powers(bar.ax.xaxis)
     cluster = np.array([layer.get("cluster") for layer in layers], dtype=float)
     y = np.arange(len(layers))

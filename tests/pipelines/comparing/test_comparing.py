@@ -300,11 +300,14 @@ def test_few_searched_runs_have_their_costs_folded_and_their_search_among_the_se
 
 
 def test_no_two_series_look_alike(tmp_path):
-    for number in range(40):
-        write(tmp_path / str(number), method=f"m{number // 2}", inputs=f"i{number % 2}")
+    methods = ["rtn", "obq", "row_parallel", *"abc"]
+    for number in range(50):
+        write(tmp_path / str(number), method=methods[number % 6], inputs=f"i{number // 6}")
     (facet,) = facets.split(finding.find([tmp_path]))
     looks = marks.looks(facet)
-    assert len(looks) == len(set(looks.values())) == 40
+    assert len(looks) == len(set(looks.values())) == 50
+    firsts = {name: looks[next(n for n in looks if n.startswith(name))] for name in methods[:3]}
+    assert {name: look.colour for name, look in firsts.items()} == marks.OF_METHODS
 
 
 @pytest.fixture

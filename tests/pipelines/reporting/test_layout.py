@@ -21,6 +21,8 @@ SEEN = {
       t.parentElement.scrollWidth - t.parentElement.clientWidth,
       Math.max(...[...t.rows].map(r => r.getBoundingClientRect().height))])""",
     "pictures": "[...document.images].map(i => [i.getBoundingClientRect().width, i.naturalWidth])",
+    "breaks": """[...document.querySelectorAll('.layers td:first-child')].map(d =>
+      d.innerHTML.split('<wbr>').length)""",
     "letters": """[...document.querySelectorAll('svg text')].map(
       t => t.getBoundingClientRect().height)""",
 }
@@ -58,6 +60,7 @@ def test_nothing_of_a_report_is_wider_than_the_window_and_rows_are_low(seen, wid
     assert {name for name, *_ in found["tables"]} == {"summary", "layers", "left-out"}
     for name, beyond, height in found["tables"]:
         assert beyond <= 0 and height <= 60, name
+    assert min(found["breaks"]) > 3, "long names go on before a dot, not within a word"
 
 
 def test_pictures_are_shown_at_the_size_they_were_drawn_for(seen):

@@ -167,8 +167,9 @@ def test_long_names_of_layers_are_short_and_stay_apart(results):
     found = canvas.short(names)
     assert len(set(found)) == len(names)
     assert max(map(len, found)) <= canvas.LONGEST
-    assert found[0].endswith(".0.attention.output.dense") and "layer1.0.conv1" in found
-    assert canvas.short(names[-3:-2]) == ["layer1.0.conv1"]
+    assert found[11] == "b.e.l.11.attention.output.dense" and "layer1.0.conv1" in found
+    deep = ["backbone.12.feature_extractor_block.convolution", "backbone.1.x"]
+    assert canvas.short(deep) == ["b.12.f.convolution", "b.1.x"]
 
 
 def test_the_method_of_the_layers_is_said_once_where_it_is_one(results, tmp_path):
