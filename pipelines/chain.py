@@ -122,7 +122,7 @@ class Log:
 
 
 @dataclass(frozen=True, eq=False)
-class Running:
+class RunContext:
     """A run under way.
 
     Attributes:

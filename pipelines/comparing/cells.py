@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.comparing import table
-from pipelines.comparing.asked import OTHERS
 from pipelines.comparing.facets import Point, main_metric, mean_bits
-from pipelines.reporting import wording
-from pipelines.reporting.wording import Results
+from pipelines.comparing.settings import OTHERS
+from pipelines.reporting import formatting
+from pipelines.reporting.formatting import Results
 
 FIRST = ("method", "inputs", "search", OTHERS, "seed")
 ALWAYS = ("method", "bits", "quantized", "drop [95 %]", "solve s", "speed-up", "size")
@@ -40,9 +40,9 @@ def row(point: Point) -> dict[str, Cell]:
     values, texts = _values(results), table.row(results)
     del texts["model"]
     texts |= {
-        "seed": wording.count(results.get("seed")),
+        "seed": formatting.count(results.get("seed")),
         OTHERS: point.own,
-        "size": wording.size(wording.get(results, "size_mb", "quantized")),
+        "size": formatting.size(formatting.get(results, "size_mb", "quantized")),
     }
     names = [n for n in FIRST if n in texts] + [n for n in texts if n not in FIRST]
     return {name: Cell(texts[name], values.get(name, texts[name])) for name in names}
@@ -92,12 +92,12 @@ def head(column: str) -> tuple[str, str]:
 
 
 def _text(cells: dict[str, Cell], name: str) -> str:
-    return cells[name].text if name in cells else wording.MISSING
+    return cells[name].text if name in cells else formatting.MISSING
 
 
 def _values(results: Results) -> dict[str, Any]:
     """The numbers behind the texts."""
-    get, metric = wording.get, main_metric(results)
+    get, metric = formatting.get, main_metric(results)
     return {
         "tried": get(results, "precision", "evaluations"),
         "MB": get(results, "costs", "size"),
@@ -111,8 +111,8 @@ def _values(results: Results) -> dict[str, Any]:
         "agreement": get(results, "fidelity", "agreement"),
         "KL": get(results, "fidelity", "kl"),
         "SQNR dB": get(results, "fidelity", "sqnr_db"),
-        f"loss / {wording.baseline_name(results)}": results.get("loss_ratio_vs_baseline"),
-        "solve s": wording.solve_seconds(results),
+        f"loss / {formatting.baseline_name(results)}": results.get("loss_ratio_vs_baseline"),
+        "solve s": formatting.solve_seconds(results),
         "speed-up": results.get("speedup"),
         "size": get(results, "size_mb", "quantized"),
     }

@@ -12,9 +12,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipelines.comparing import asked
-from pipelines.reporting import wording
-from pipelines.reporting.wording import Results
+from pipelines.comparing import settings
+from pipelines.reporting import formatting
+from pipelines.reporting.formatting import Results
 
 # Stages of pipelines/chain.py that figures of the method follow from; model and data are looked at
 # where the float network's own figures show that they differ.
@@ -28,13 +28,13 @@ Nodes = Mapping[str, str]  # settings and sections of them, as text, by dotted n
 
 def told(runs: Sequence[Results]) -> tuple[list[str], list[list[str]]]:
     """(settings to tell once for all runs, those that tell each from the others), `name=value`."""
-    said = asked.SEARCH if any(wording.search(run) for run in runs) else set[str]()
+    said = settings.SEARCH if any(formatting.search(run) for run in runs) else set[str]()
     if not all(isinstance(run.get("settings"), Mapping) for run in runs):  # by an older version
-        words_ = ([w for w in asked.words(run) if w.split("=")[0] not in said] for run in runs)
-        return asked.apart(list(words_))
+        words_ = ([w for w in settings.words(run) if w.split("=")[0] not in said] for run in runs)
+        return settings.apart(list(words_))
     nodes = [dict(_nodes(run["settings"])) for run in runs]
     stages = (*STAGES, *DATA) if _floats_differ(runs) else STAGES
-    words = [asked.typed(run) for run in runs]
+    words = [settings.typed(run) for run in runs]
     shared, own = [], [list[str]() for _ in runs]
     for key in sorted({key for given in words for key in given} - said):
         follow = _following(key, nodes, stages)
@@ -92,14 +92,14 @@ def _tell_untyped(
 def _named(run: Results) -> tuple[Any, ...]:
     """What columns, or the heading of a table, say of a run beside its numbers."""
     keys = ("model", "data", "metric", "n_images", "method", "inputs")
-    how = wording.search(run)
+    how = formatting.search(run)
     return *(run.get(key) for key in keys), how, None if how else run.get("act_bits")
 
 
 def _counts(path: str, values: Sequence[str], group: Sequence[Nodes]) -> bool:
     """Whether this is a single setting of a stage, and not one that bits or the seed set."""
     section = any(value.startswith("{") for value in values)
-    numbers = [tuple(found.get(name) for found in group) for name in asked.NUMBERS]
+    numbers = [tuple(found.get(name) for found in group) for name in settings.NUMBERS]
     return path.split(".")[0] in STAGES and not section and tuple(values) not in numbers
 
 

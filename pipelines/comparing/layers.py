@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.comparing.finding import Run
-from pipelines.reporting import wording
+from pipelines.comparing.discovery import Run
+from pipelines.reporting import formatting
 
 FIGURES = ("bits", "loss", "seconds")
 
@@ -41,7 +41,7 @@ def _run(run: Run, series: str) -> dict[str, Any]:
     results = run.results or {}
     layers = results["layers"]
     return {
-        "title": f"{run.number}: {results['model']}, {wording.bits(results)}, {series}",
+        "title": f"{run.number}: {results['model']}, {formatting.bits(results)}, {series}",
         "names": [str(layer.get("name")) for layer in layers],
         "shapes": ["×".join(map(str, layer.get("shape") or ())) for layer in layers],
         **{key: [_short(layer.get(key)) for layer in layers] for key in FIGURES},

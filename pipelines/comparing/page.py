@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from pipelines.comparing import cells, facets, layers, marks, plots
+from pipelines.comparing import cells, facets, layers, markers, plots
 from pipelines.comparing.cells import Cell
+from pipelines.comparing.discovery import STATES, Run
 from pipelines.comparing.facets import Facet, Point
-from pipelines.comparing.finding import STATES, Run
-from pipelines.reporting import canvas, pages, wording
+from pipelines.reporting import canvas, formatting, templates
 
 SCRIPT = Path(__file__).with_name("page.js")
 CAPTIONS = {
@@ -49,7 +49,7 @@ def write(runs: Sequence[Run], path: Path) -> None:
     columns, alike = cells.spread(rows)
     groups = [_group(facet, own, path) for facet, own in zip(split, rows, strict=True)]
     series = {p.run.number: n for facet in split for n, ps in facet.series.items() for p in ps}
-    page = pages.template("comparing/page.html.j2").render(
+    page = templates.template("comparing/page.html.j2").render(
         title=_title(split),
         found=_found(runs),
         made=f"{datetime.now():%Y-%m-%d %H:%M}",
@@ -85,8 +85,8 @@ def _titles(split: Sequence[Facet]) -> list[str]:
     """Headings of the facets; where two would be the same, with what differs."""
     titles = [facet.title for facet in split]
     for more in (
-        [f"{wording.count(facet.images)} images" for facet in split],
-        [wording.metric_name(facet.metric) for facet in split],
+        [f"{formatting.count(facet.images)} images" for facet in split],
+        [formatting.metric_name(facet.metric) for facet in split],
     ):
         count = Counter(titles)
         titles = [f"{t}, {m}" if count[t] > 1 else t for t, m in zip(titles, more, strict=True)]
@@ -115,7 +115,7 @@ def _ordered(facet: Facet) -> list[Point]:
 def _group(facet: Facet, rows: Sequence[Mapping[str, Cell]], page: Path) -> dict[str, Any]:
     """A facet's heading and its rows in the table."""
     best = {point.run.number for point in facets.front(facet.points)}
-    looks = marks.looks(facet)
+    looks = markers.looks(facet)
     of = {p.run.number: looks[name] for name, points in facet.series.items() for p in points}
     return {
         "title": facet.title,
@@ -156,7 +156,7 @@ def _other(run: Run, page: Path) -> dict[str, Any]:
         **_where(run, page),
         "state": run.state,
         "reason": run.reason or STATES[run.state],
-        "asked": " ".join(words) or wording.MISSING,
+        "asked": " ".join(words) or formatting.MISSING,
         "when": f"{run.when:%Y-%m-%d %H:%M}",
     }
 
@@ -165,7 +165,7 @@ def _drawn(facet: Facet, index: int) -> dict[str, Any]:
     """A facet's figures and what a reader needs with them."""
     return {
         "warnings": _warnings(facet),
-        "legend": marks.looks(facet),
+        "legend": markers.looks(facet),
         "figures": [
             (
                 CAPTIONS[name.split(",")[0]],
@@ -179,7 +179,7 @@ def _drawn(facet: Facet, index: int) -> dict[str, Any]:
 def _warnings(facet: Facet) -> list[str]:
     """What a reader of the plots must know."""
     said = []
-    if len({wording.number(value) for value in facet.floats}) > 1:
+    if len({formatting.number(value) for value in facet.floats}) > 1:
         said.append("The runs disagree on the float network: other weights, images or arithmetic")
     lost = [str(p.run.number) for p in facet.points if p.bits is None or p.accuracy is None]
     if lost:

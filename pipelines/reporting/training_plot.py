@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipelines.reporting import canvas
-from pipelines.reporting.wording import Results
+from pipelines.reporting.formatting import Results
 
 
 def training(results: Results) -> Figure | None:

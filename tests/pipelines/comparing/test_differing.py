@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from pipelines.comparing import __main__ as command
-from pipelines.comparing import differing, facets, finding
+from pipelines.comparing import differing, discovery, facets
 
 EXAMPLE = json.loads((Path(__file__).parents[1] / "example_results.json").read_text())
 CONF = Path(__file__).parents[3] / "conf"
@@ -136,7 +136,7 @@ def test_captions_and_names_of_series_hold_no_launcher_and_differ(tmp_path, caps
         folder = tmp_path / "runs" / str(number)
         folder.mkdir(parents=True)
         (folder / "results.json").write_text(json.dumps(run(*words)))
-    (facet,) = facets.split(finding.find([tmp_path / "runs"]))
+    (facet,) = facets.split(discovery.find([tmp_path / "runs"]))
     assert sorted(facet.series) == sorted(
         f"row_parallel{more}" for more in ("", ", block=16", ", block=32", ", damping=0.1")
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.comparing import finding, page
+from pipelines.comparing import discovery, page
 
 EXAMPLE = json.loads((Path(__file__).parents[1] / "example_results.json").read_text())
 COSTS = {"size": 1.234, "bops": 567.8, "roofline": 0.0123}
@@ -64,7 +64,7 @@ def several(tmp_path_factory):
     (top / "failed" / "error.log").write_text("ValueError: " + "a long story, " * 40)
     (top / "damaged" / "results.json").write_text("{")
     path = top.parent / "page.html"
-    page.write(finding.find([top]), path)
+    page.write(discovery.find([top]), path)
     return path
 
 
@@ -126,7 +126,7 @@ def test_sorting_keeps_every_run_below_the_heading_of_its_model(several, measure
 def test_headings_of_one_model_on_other_images_differ_and_one_run_alone_is_not_drawn(tmp_path):
     for number, images in enumerate((500, 500, 5000, 5000, 7)):
         write(tmp_path / "runs" / str(number), n_images=images, seed=number)
-    page.write(finding.find([tmp_path / "runs"]), tmp_path / "page.html")
+    page.write(discovery.find([tmp_path / "runs"]), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     title = f"{EXAMPLE['model']} on {EXAMPLE['data']}"
     assert f"<h2>{title}, 500 images</h2>" in text and f"<h2>{title}, 5,000 images</h2>" in text

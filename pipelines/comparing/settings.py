@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.reporting.wording import Results
+from pipelines.reporting.formatting import Results
 
 ELSEWHERE = {"machine", "tracking", "tags", "report", "pictures"}  # these change no figure
 NAMES = ("experiment", "model", "data", "method")
