@@ -6,44 +6,97 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH = 480  # of a panel, in pixels
-CAPTION = 22  # height of the line above a panel
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+from evaluation import box_labels
+from evaluation.box_labels import Box
+from evaluation.contrast import ink
+
+WIDTH, HEIGHT = 457, 400  # of a panel, at most: two and the gap are as wide as the report's text
+CAPTION, GAP = 22, 6  # height of the line above a panel, space between panels; all in pixels
+LETTERS, PAD = 13, 3  # size of the letters of a label, and space beside them
+LONGEST = 0.6  # of the panel's width, for a label
+# Okabe and Ito's colours and a dark one: people with any colour vision tell them apart
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#882255")
 
 
 def with_boxes(
     image: Image.Image, detections: Sequence[Sequence[float]], names: Sequence[str]
 ) -> Image.Image:
-    """A copy of the image, `WIDTH` wide, with boxes (x1, y1, x2, y2, probability, class)."""
-    scale = WIDTH / image.width
-    canvas = image.resize((WIDTH, round(image.height * scale)), Image.Resampling.LANCZOS)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
-    for x1, y1, x2, y2, score, number in sorted(detections, key=lambda row: row[4]):
-        colour = COLOURS[int(number) % len(COLOURS)]
-        corner = (x1 * scale, y1 * scale)
-        draw.rectangle((*corner, x2 * scale, y2 * scale), outline=colour, width=2)
-        text = f"{names[int(number)]} {score:.2f}"
-        _, top, right, _ = draw.textbbox(corner, text, font)
-        move = min(0.0, canvas.width - right - 2), max(0.0, -top)  # keep the text inside
-        corner = corner[0] + move[0], corner[1] + move[1]
-        draw.rectangle(draw.textbbox(corner, text, font), fill=colour)
-        draw.text(corner, text, "white", font)
+    """A copy of the image, as large as a panel, with boxes (x1, y1, x2, y2, probability, class).
+
+    Labels cover each other nowhere: the most probable ones come first, and one for which there is
+    no room is left out.
+    """
+    canvas = _fitted(image)
+    scale = canvas.width / image.width
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(LETTERS)
+    ranked = sorted(detections, key=lambda row: -row[4])
+    boxes = [_scaled(row, scale) for row in ranked]
+    colours = [COLOURS[int(row[5]) % len(COLOURS)] for row in ranked]
+    texts = [_text(names[int(row[5])], row[4], font, LONGEST * canvas.width) for row in ranked]
+    for box, colour in reversed(list(zip(boxes, colours, strict=True))):
+        dark, light = "black", "white"  # beside the line: one of them shows on any background
+        draw.rectangle(box, outline=dark, width=1)
+        draw.rectangle(_shrunk(box, 1), outline=colour, width=2)
+        draw.rectangle(_shrunk(box, 3), outline=light, width=1)
+    line = round(font.getbbox("Ág")[3]) + 2
+    sizes = [(round(font.getlength(text)) + 2 * PAD, line) for text in texts]
+    places = box_labels.places(boxes, sizes, *canvas.size)
+    labels = [label for label in zip(places, boxes, colours, texts, strict=True) if label[0]]
+    for place, box, colour, _ in labels:
+        if place and not box_labels.overlap(_grown(place), box):  # far away: which box is it of?
+            draw.line((*_middle(place), *box[:2]), colour, 2)
+    for place, _, colour, text in labels:
+        if place:
+            draw.rectangle((*place[:2], place[2] - 1, place[3] - 1), colour)
+            draw.text((place[0] + PAD, place[1]), text, ink(colour), font)
     return canvas
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """Panels of any size in a row, each `WIDTH` wide below its name."""
-    scaled = [
-        p.resize((WIDTH, round(p.height * WIDTH / p.width)), Image.Resampling.LANCZOS)
-        if p.width != WIDTH
-        else p
-        for p in panels.values()
-    ]
-    gap = 6
-    size = (len(scaled) * (WIDTH + gap) - gap, CAPTION + max(p.height for p in scaled))
+    """Panels of any size in a row, each of the same size below its name."""
+    scaled = [_fitted(panel) for panel in panels.values()]
+    step = max(panel.width for panel in scaled) + GAP
+    size = (len(scaled) * step - GAP, CAPTION + max(panel.height for panel in scaled))
     canvas = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
     for i, (name, panel) in enumerate(zip(panels, scaled, strict=True)):
-        draw.text((i * (WIDTH + gap), 1), name, "black", font)
-        canvas.paste(panel, (i * (WIDTH + gap), CAPTION))
+        draw.text((i * step + PAD, 1), name, "black", font)
+        canvas.paste(panel, (i * step, CAPTION))
     return canvas
+
+
+def _fitted(image: Image.Image) -> Image.Image:
+    """The image as large as fits into a panel."""
+    scale = min(WIDTH / image.width, HEIGHT / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.copy() if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _scaled(row: Sequence[float], scale: float) -> Box:
+    x1, y1, x2, y2 = (value * scale for value in row[:4])
+    return x1, y1, max(x1, x2), max(y1, y2)
+
+
+def _shrunk(box: Box, by: int) -> Box:
+    """Less by so many pixels on every side; what has no size any more stays a point or a line."""
+    x1, y1, x2, y2 = box
+    return x1 + by, y1 + by, max(x1 + by, x2 - by), max(y1 + by, y2 - by)
+
+
+def _grown(box: Box) -> Box:
+    return box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1
+
+
+def _middle(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def _text(
+    name: str, score: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
+) -> str:
+    """ "person 0.88", the name cut where the whole would be wider than `width` pixels."""
+    text, kept = f"{name} {score:.2f}", len(name)
+    while font.getlength(text) > width and kept > 1:
+        kept -= 1
+        text = f"{name[:kept]}… {score:.2f}"
+    return text

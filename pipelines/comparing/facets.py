@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.comparing import settings
+from pipelines.comparing import differing
 from pipelines.comparing.discovery import Run
 from pipelines.reporting import formatting
 from pipelines.reporting.formatting import Results
@@ -22,6 +22,7 @@ class Point:
     """A run's figures as the plots take them; None where the run does not have one.
 
     Attributes:
+        own: settings that tell the run from others of its facet, and that no column shows.
         bits: mean bits of a weight over the layers that were quantized.
         low: lower end of the 95 % interval of the accuracy (of the drop, below the float one).
         seconds: of the method's own solve.
@@ -31,6 +32,7 @@ class Point:
     """
 
     run: Run
+    own: str
     label: str
     bits: float | None
     accuracy: float | None
@@ -52,6 +54,7 @@ class Facet:
     Attributes:
         model, data, metric, images: what they have in common.
         floats: accuracies of the float network; more than one where the runs disagree on it.
+        shared: settings that were given to all of them, and that no column shows.
         series: points by the series' name, in order of bits.
     """
 
@@ -60,12 +63,18 @@ class Facet:
     metric: str
     images: int | None
     floats: tuple[float, ...]
+    shared: str
     series: dict[str, list[Point]] = field(default_factory=dict)
 
     @property
     def points(self) -> list[Point]:
         """Of all series."""
         return [point for points in self.series.values() for point in points]
+
+    @property
+    def runs(self) -> list[Run]:
+        """In the order of their numbers."""
+        return sorted((point.run for point in self.points), key=lambda run: run.number)
 
     @property
     def title(self) -> str:
@@ -138,12 +147,14 @@ def _key(results: Results) -> tuple[Any, ...]:
 
 def _facet(key: tuple[Any, ...], group: Sequence[tuple[Run, Results]]) -> Facet:
     model, data, metric, images = key
+    shared, own = differing.told([results for _, results in group])
     choices = [_choices(results) for _, results in group]
     everywhere = set.intersection(*map(set, choices))
     series: dict[str, list[Point]] = {}
-    for (run, results), chosen in zip(group, choices, strict=True):
-        name = ", ".join([str(results["method"]), *(c for c in chosen if c not in everywhere)])
-        series.setdefault(name, []).append(_point(run, results, metric))
+    for (run, results), chosen, words in zip(group, choices, own, strict=True):
+        apart = [choice for choice in chosen if choice not in everywhere]
+        name = ", ".join([str(results["method"]), *apart, *words])
+        series.setdefault(name, []).append(_point(run, results, metric, " ".join(words)))
     floats = dict.fromkeys(formatting.get(results, "float", metric) for _, results in group)
     return Facet(
         model=model or "unnamed model",
@@ -151,6 +162,7 @@ def _facet(key: tuple[Any, ...], group: Sequence[tuple[Run, Results]]) -> Facet:
         metric=metric,
         images=images,
         floats=tuple(value for value in floats if value is not None),
+        shared=" ".join(shared),
         series={
             name: sorted(series[name], key=lambda point: point.bits or 0.0)
             for name in sorted(series, key=lambda name: (name.split(", ")[0], len(name), name))
@@ -164,17 +176,17 @@ def _choices(results: Results) -> list[str]:
     activations = results.get("act_bits")
     if how is None and activations is not None:  # else they are what was found
         how = f"{activations}-bit activations"
-    said = [f"{inputs} inputs" if inputs else "unknown inputs", *([how] if how else [])]
-    return [*said, *settings.others(results)]
+    return [f"{inputs} inputs" if inputs else "unknown inputs", *([how] if how else [])]
 
 
-def _point(run: Run, results: Results, metric: str) -> Point:
+def _point(run: Run, results: Results, metric: str, own: str) -> Point:
     before = formatting.get(results, "float", metric)
     ends = formatting.get(results, "drop", "ci95")
     interval = (before - ends[1], before - ends[0]) if ends and before is not None else (None, None)
     bits = mean_bits(results)
     return Point(
         run=run,
+        own=own,
         label="?" if bits is None else f"{bits:.2g}",
         bits=bits,
         accuracy=formatting.get(results, "quantized", metric),

@@ -10,7 +10,6 @@ from typing import Any
 
 from pipelines.comparing import facets, settings, table
 from pipelines.comparing.discovery import STATES, Run
-from pipelines.comparing.facets import Facet
 from pipelines.reporting import formatting
 from pipelines.reporting.formatting import Results
 
@@ -25,7 +24,7 @@ def markdown(runs: Sequence[Run]) -> str:
     """A table per facet, and below them what is not in a table, or in one twice."""
     parts = []
     for facet in facets.split(runs):
-        results = [run.results for run in _runs(facet) if run.results]
+        results = [run.results for run in facet.runs if run.results]
         rows, shared = table.rows(results)
         also = f"; all with `{shared}`" if shared else ""
         parts.append(f"**{facet.title}**: {facet.remark}{also}\n\n{table.markdown(rows)}\n")
@@ -37,7 +36,7 @@ def latex(runs: Sequence[Run]) -> str:
     r"""A `table` environment per facet, for a document with `\usepackage{booktabs}`."""
     lines = [f"% {' '.join(text.split())}" for text in _remarks(runs)]
     for facet in facets.split(runs):
-        rows, shared = table.rows([run.results for run in _runs(facet) if run.results])
+        rows, shared = table.rows([run.results for run in facet.runs if run.results])
         also = rf"; all with \texttt{{{escape(shared)}}}" if shared else ""
         columns = [
             name for name in dict.fromkeys(n for row in rows for n in row) if name != "model"
@@ -68,10 +67,6 @@ def table_csv(runs: Sequence[Run]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
-
-
-def _runs(facet: Facet) -> list[Run]:
-    return sorted((point.run for point in facet.points), key=lambda run: run.number)
 
 
 def _remarks(runs: Sequence[Run]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.comparing.discovery import Run
@@ -11,12 +11,17 @@ from pipelines.reporting import formatting
 FIGURES = ("bits", "loss", "seconds")
 
 
-def data(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def data(runs: Sequence[Run], series: Mapping[int, str]) -> list[dict[str, Any]]:
     """{title, names, shapes, bits, loss, seconds} of every run with layers.
 
     All lists are as long as `names`; figures have five digits, None where one is missing.
+
+    Args:
+        series: names of the series by the numbers of their runs.
     """
-    return [_run(run) for run in runs if run.results and run.results.get("layers")]
+    return [
+        _run(run, series[run.number]) for run in runs if run.results and run.results.get("layers")
+    ]
 
 
 def first_two(runs: Sequence[Run]) -> tuple[int, int]:
@@ -32,12 +37,11 @@ def first_two(runs: Sequence[Run]) -> tuple[int, int]:
     return next(pairs, (0, min(1, max(len(shown) - 1, 0))))
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: Run, series: str) -> dict[str, Any]:
     results = run.results or {}
     layers = results["layers"]
-    bits = formatting.bits(results)
     return {
-        "title": f"{run.number}: {results['model']}, {results['method']}, {bits}",
+        "title": f"{run.number}: {results['model']}, {formatting.bits(results)}, {series}",
         "names": [str(layer.get("name")) for layer in layers],
         "shapes": ["×".join(map(str, layer.get("shape") or ())) for layer in layers],
         **{key: [_short(layer.get(key)) for layer in layers] for key in FIGURES},

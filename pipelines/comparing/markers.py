@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from evaluation.contrast import ink
 from pipelines.comparing.facets import Facet, Point
 from pipelines.reporting import canvas, formatting
 
 OF_METHODS = {"row_parallel": canvas.METHOD, "obq": canvas.BASELINE, "rtn": canvas.RTN}
 COLOURS = ("#3a9d5d", "#9a6fc9", "#d1495b", "#1ba3a3", "#b07d2b", "#d670ad", "#6b7fd7", "#7d9a1f")
+MIDDLE = {"^": -1.5, "v": 1.5}  # of a mark, above the middle of what surrounds it; points
 MARKS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "p": "⬟", "h": "⬢"}
 
 
@@ -30,15 +33,16 @@ class Look:
 
 
 def looks(facet: Facet) -> dict[str, Look]:
-    """A colour and a mark per series; a method has the same colour in every facet."""
-    taken, found = set[str](), {}
-    others = [colour for colour in COLOURS for _ in MARKS]  # used up only by very many series
+    """A colour and a mark per series, no two alike; a method has the same colour in every facet."""
+    found: dict[str, Look] = {}
     for index, name in enumerate(facet.series):
-        colour = OF_METHODS.get(name.split(",")[0], "")
-        if not colour or colour in taken:
-            colour = next((c for c in COLOURS if c not in taken), others[index % len(others)])
-        taken.add(colour)
-        found[name] = Look(colour, list(MARKS)[index % len(MARKS)])
+        own = OF_METHODS.get(name.split(",")[0])
+        marks = [list(MARKS)[(index + i) % len(MARKS)] for i in range(len(MARKS))]
+        free = [Look(c, m) for c in (*([own] if own else []), *COLOURS) for m in marks]
+        used = Counter(look.colour for look in found.values())
+        unlike = [look for look in free if look not in found.values()] or free  # of very many
+        uses = [used[look.colour] for look in unlike]
+        found[name] = unlike[uses.index(min(uses))]
     return found
 
 
@@ -54,8 +58,9 @@ def mark(axes: Axes, p: Point, x: float, look: Look, faint: bool, numbered: bool
     )  # fmt: skip
     if numbered and not faint:
         axes.annotate(
-            p.label, (x, y), ha="center", va="center_baseline", color="white", fontsize=7,
-            fontweight="bold", annotation_clip=True,
+            p.label, (x, y), xytext=(0, MIDDLE.get(look.mark, 0)), textcoords="offset points",
+            ha="center", va="center_baseline", color=ink(look.colour), fontweight="bold",
+            fontsize=7 if len(p.label) < 3 else 5.5, annotation_clip=True,
         )  # fmt: skip
 
 
@@ -72,7 +77,7 @@ def arrows(axes: Axes, below: Sequence[tuple[float, Point, str]]) -> None:
         axes.annotate(
             formatting.number(p.accuracy, 1), (at, 0.02), xycoords="axes fraction",
             xytext=(0, 4 + 9 * level), textcoords="offset points", ha="center", va="bottom",
-            color=colour, fontsize=8,
+            color=canvas.INK, fontsize=8,
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ function makeSortable(table) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
     const button = document.createElement("button");
-    button.textContent = head.textContent;
+    button.append(...head.childNodes);
     button.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
@@ -18,16 +18,18 @@ function makeSortable(table) {
   });
 }
 
+// Within every part of the table: runs of another model do not compare. Headings stay first.
 function sortBy(table, column, sign) {
-  const body = table.tBodies[0];
+  const rowsOf = (body) => [...body.rows].filter((row) => row.cells.length > 1);
   const value = (row) => row.cells[column].dataset.value ?? "";
-  const numbers = [...body.rows].every((row) => value(row) === "" || !isNaN(value(row)));
+  const all = [...table.tBodies].flatMap(rowsOf);
+  const numbers = all.every((row) => value(row) === "" || !isNaN(value(row)));
   const compare = (a, b) => {
     const [x, y] = [value(a), value(b)];
     if (x === "" || y === "") return (x === "") - (y === ""); // what is missing stays last
     return sign * (numbers ? x - y : x.localeCompare(y, undefined, { numeric: true }));
   };
-  body.append(...[...body.rows].sort(compare));
+  for (const body of table.tBodies) body.append(...rowsOf(body).sort(compare));
 }
 
 const compared = document.getElementById("compared");
@@ -58,7 +60,7 @@ function compare(a, b) {
     const shape = ia.has(name) ? a.shapes[ia.get(name)] : b.shapes[ib.get(name)];
     row.append(cell(name, name), cell(shape, null));
     for (const key of ["bits", "loss", "seconds"]) {
-      for (const [run, index] of [[a, ia], [b, ib]]) row.append(number(figure(run, index, name, key)));
+      for (const [run, index] of [[a, ia], [b, ib]]) row.append(number(figure(run, index, name, key), key === "seconds" ? 3 : 4));
       if (key === "loss") row.append(number(ratio(name, key), 3), bar(ratio(name, key), widest));
       if (key === "seconds") row.append(number(ratio(name, key), 3));
     }

@@ -6,21 +6,21 @@ import base64
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from pipelines.comparing import cells, facets, layers, markers, plots, settings
+from pipelines.comparing import cells, facets, layers, markers, plots
+from pipelines.comparing.cells import Cell
 from pipelines.comparing.discovery import STATES, Run
-from pipelines.comparing.facets import Facet
+from pipelines.comparing.facets import Facet, Point
 from pipelines.machine import clock
 from pipelines.reporting import canvas, formatting, templates
 
 SCRIPT = Path(__file__).with_name("page.js")
-WORDS = {"model", "data", "metric", "method", "inputs", "search", settings.OTHERS}
 CAPTIONS = {
     "bits": "Accuracy against bits. Lines at the marks: 95 % interval, the paired one of the drop; "
     "dashed: the float network.",
@@ -39,32 +39,36 @@ def write(runs: Sequence[Run], path: Path) -> None:
     """Write the page; the folders above it are made.
 
     Args:
-        runs: of `finding.find`.
+        runs: of `discovery.find`.
         path: HTML file. Links to the runs' own reports are relative to it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     script = SCRIPT.read_text(encoding="utf-8")
     split = facets.split(runs)
-    best = {p.run.number for facet in split for p in facets.front(facet.points)}
-    rows = {run.number: cells.row(run.results) for run in runs if run.results is not None}
-    columns, alike = cells.spread(list(rows.values()))
+    rows = [[cells.row(point) for point in _ordered(facet)] for facet in split]
+    columns, alike = cells.spread(rows)
+    groups = [_group(facet, own, path) for facet, own in zip(split, rows, strict=True)]
+    series = {p.run.number: n for facet in split for n, ps in facet.series.items() for p in ps}
     page = templates.template("comparing/page.html.j2").render(
         title=_title(split),
         found=_found(runs),
         made=f"{clock.date():%Y-%m-%d %H:%M}",
         colours={"better": canvas.METHOD, "worse": canvas.BASELINE},
-        columns=columns,
-        numbers=set(columns) - WORDS,
+        columns=[(name, *cells.head(name)) for name in columns],
+        words=cells.WORDS,
+        folded=cells.folded(columns, [cells_ for group in rows for cells_ in group]),
         alike=alike,
-        repeated=any(run.same_as for run in runs),
-        rows=[
-            {**_where(run, path), "cells": rows[run.number], "front": run.number in best}
-            for run in runs
-            if run.number in rows
+        repeated=_repeated(runs),
+        groups=groups,
+        others=[_other(run, path) for run in runs if run.results is None],
+        drawn=[
+            {"group": group, "title": title, **_drawn(facet, index)}
+            for index, (facet, title, group) in enumerate(
+                zip(split, _titles(split), groups, strict=True)
+            )
+            if group["drawn"]
         ],
-        others=[_other(run, path) for run in runs if run.number not in rows],
-        facets=[_facet(facet, index) for index, facet in enumerate(split)],
-        layer_data={"runs": layers.data(runs), "chosen": layers.first_two(runs)},
+        layer_data={"runs": layers.data(runs, series), "chosen": layers.first_two(runs)},
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -77,10 +81,57 @@ def _title(split: Sequence[Facet]) -> str:
     return f"Quantized runs: {shown}" if shown else "Quantized runs"
 
 
+def _titles(split: Sequence[Facet]) -> list[str]:
+    """Headings of the facets; where two would be the same, with what differs."""
+    titles = [facet.title for facet in split]
+    for more in (
+        [f"{formatting.count(facet.images)} images" for facet in split],
+        [formatting.metric_name(facet.metric) for facet in split],
+    ):
+        count = Counter(titles)
+        titles = [f"{t}, {m}" if count[t] > 1 else t for t, m in zip(titles, more, strict=True)]
+    return titles
+
+
 def _found(runs: Sequence[Run]) -> str:
     """ "12 runs: 10 done, 2 failed"."""
     count = Counter(run.state for run in runs)
     return f"{len(runs)} runs: " + ", ".join(f"{count[s]} {s}" for s in STATES if count[s])
+
+
+def _repeated(runs: Sequence[Run]) -> list[str]:
+    """Runs with the same settings: ["3, 7, 12"]."""
+    same: dict[int, list[int]] = {}
+    for run in runs:
+        if run.same_as is not None and run.results is not None:
+            same.setdefault(run.same_as, [run.same_as]).append(run.number)
+    return [", ".join(map(str, numbers)) for numbers in same.values()]
+
+
+def _ordered(facet: Facet) -> list[Point]:
+    return sorted(facet.points, key=lambda point: point.run.number)
+
+
+def _group(facet: Facet, rows: Sequence[Mapping[str, Cell]], page: Path) -> dict[str, Any]:
+    """A facet's heading and its rows in the table."""
+    best = {point.run.number for point in facets.front(facet.points)}
+    looks = markers.looks(facet)
+    of = {p.run.number: looks[name] for name, points in facet.series.items() for p in points}
+    return {
+        "title": facet.title,
+        "remark": facet.remark,
+        "shared": facet.shared,
+        "drawn": len(facet.points) > 1,  # one mark a plot is nothing to look at
+        "rows": [
+            {
+                **_where(point.run, page),
+                "cells": cells_,
+                "front": point.run.number in best,
+                "look": of[point.run.number],
+            }
+            for point, cells_ in zip(_ordered(facet), rows, strict=True)
+        ],
+    }
 
 
 def _where(run: Run, page: Path) -> dict[str, Any]:
@@ -90,7 +141,8 @@ def _where(run: Run, page: Path) -> dict[str, Any]:
     return {
         "number": run.number,
         "folder": str(run.folder),
-        "short": "/".join(run.folder.parts[-2:]),
+        "parent": run.folder.parent.name,
+        "name": run.folder.name,
         "report": address,
         "same_as": run.same_as,
         "reason": run.reason,
@@ -109,13 +161,11 @@ def _other(run: Run, page: Path) -> dict[str, Any]:
     }
 
 
-def _facet(facet: Facet, index: int) -> dict[str, Any]:
-    legend = [(name, look.colour, look.sign) for name, look in markers.looks(facet).items()]
+def _drawn(facet: Facet, index: int) -> dict[str, Any]:
+    """A facet's figures and what a reader needs with them."""
     return {
-        "title": facet.title,
-        "remark": facet.remark,
         "warnings": _warnings(facet),
-        "legend": legend,
+        "legend": markers.looks(facet),
         "figures": [
             (
                 CAPTIONS[name.split(",")[0]],

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipelines.reporting import formatting
 from pipelines.reporting.formatting import Results
 
 ELSEWHERE = {"machine", "tracking", "tags", "report", "pictures"}  # these change no figure
 NAMES = ("experiment", "model", "data", "method")
 OTHERS = "other settings"  # the column of what no other column says
 NUMBERS = ("bits", "act_bits", "seed")
+COLUMNS = {*NAMES, *NUMBERS, "quantize.inputs", "data.images"}
+SEARCH = {"precision", *(f"precision.{k}" for k in ("metric", "search", "target", "measure"))}
+# no settings of the method: where and how jobs run, or what is computed beside it
+ASIDE = {*ELSEWHERE, "launcher", "sweep", "hparams", "hydra", "data", "baseline"}
 
 
 def names(folder: Path) -> dict[str, Any]:
@@ -49,32 +53,28 @@ def settings(folder: Path, results: Results | None) -> str | None:
 
 
 def words(results: Results) -> list[str]:
-    """Words of the command line that say what no column says: `block_size=32`."""
+    """Overrides that no column shows: `block_size=32`."""
+    given, built = typed(results), results.get("settings")
+    return sorted(
+        f"{key}={value}"
+        for key, value in given.items()
+        if not set(re.split("[./@]", key)[:1]) & ASIDE
+        and (not isinstance(built, Mapping) or key.split(".")[0] in built)
+    )
+
+
+def typed(results: Results) -> dict[str, str]:
+    """{name: value} of the command line, without what has a column of its own."""
     command = results.get("command")
     given = command if isinstance(command, list) else str(command or "").split()
-    return sorted(str(word) for word in given if not _has_column(str(word)))
+    pairs = (str(word).lstrip("+~").partition("=") for word in given)
+    return {key: value for key, equals, value in pairs if equals and key not in COLUMNS}
 
 
-def others(results: Results) -> list[str]:
-    """Those of `words` that do not say how bits were searched, where `formatting.search` does."""
-    if formatting.search(results) is None:
-        return words(results)
-    said = ("precision.metric=", "precision.search=", "precision.target=", "precision.measure=")
-    return [word for word in words(results) if not word.startswith(said)]
-
-
-def apart(words: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
+def apart(words: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
     """(what all runs were given, what each was given besides), of the words of each."""
     shared = [word for word in words[0] if all(word in own for own in words)] if words else []
-    own = [" ".join(word for word in given if word not in shared) for given in words]
-    return " ".join(shared), own
-
-
-def _has_column(word: str) -> bool:
-    key = word.lstrip("+~").split("=")[0]
-    shown = {*NAMES, *NUMBERS, "quantize.inputs"}
-    groups = {*ELSEWHERE, "hydra", "data", "baseline"}
-    return "=" not in word or key in shown or key.split(".")[0] in groups
+    return shared, [[word for word in given if word not in shared] for given in words]
 
 
 def _yaml(path: Path) -> dict[Any, Any]:

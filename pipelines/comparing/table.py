@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.comparing import settings, table_diff
+from pipelines.comparing import differing, table_diff
 from pipelines.comparing.settings import OTHERS
 from pipelines.reporting import formatting, results_file
 from pipelines.reporting.formatting import Results
@@ -97,12 +97,12 @@ def rows(runs: Sequence[Results]) -> tuple[list[dict[str, str]], str]:
 
     Where runs differ in such settings, they have a column of those.
     """
-    shared, own = settings.apart([settings.others(results) for results in runs])
+    shared, own = differing.told(runs)
     cells = [
-        row(results) | ({OTHERS: text} if any(own) else {})
-        for results, text in zip(runs, own, strict=True)
+        row(results) | ({OTHERS: " ".join(words)} if any(own) else {})
+        for results, words in zip(runs, own, strict=True)
     ]
-    return cells, shared
+    return cells, " ".join(shared)
 
 
 def _searched(results: Results) -> dict[str, str]:

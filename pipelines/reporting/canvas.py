@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -29,6 +30,7 @@ METHOD, BASELINE, RTN = "#2f86d6", "#e07b39", "#8a8f98"
 WIDTH = 9.0  # inches
 DPI = 130  # of pixels
 ROW = 0.23  # inches per layer
+LONGEST = 34  # characters of a layer's name beside its row
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -70,7 +72,7 @@ def blank(height: float, width: float = WIDTH) -> Figure:
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """A named line per row, the first one at the top, with a grid along the rows."""
-    axes.set_yticks(range(len(names)), [short(name) for name in names])
+    axes.set_yticks(range(len(names)), short(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
@@ -104,9 +106,31 @@ def _power(value: float) -> str:
     return f"10{str(whole).translate(RAISED)}"
 
 
-def short(name: str) -> str:
-    """A layer's name, its middle left out where it is long."""
-    return name if len(name) <= 34 else f"{name[:12]}…{name[-21:]}"
+def short(names: Sequence[str]) -> list[str]:
+    """Names of layers on at most `LONGEST` characters, no two the same where the names differ.
+
+    The first parts of long ones, and of those beside them, become first letters, but for numbers:
+    "bert.encoder.layer.11.attention.output.dense" is "b.e.l.11.attention.output.dense".
+    """
+    depth: dict[str, int] = {}  # parts to make short, by the first part of the name
+    for name in names:
+        first, parts = name.split(".")[0], name.count(".")
+        need = next((n for n in range(parts) if len(_initials(name, n)) <= LONGEST), parts)
+        depth[first] = max(depth.get(first, 0), need)
+    cut = {name: _middle_cut(_initials(name, depth[name.split(".")[0]])) for name in names}
+    count = Counter(cut.values())
+    number = {name: f"{i}: {text}" for i, (name, text) in enumerate(cut.items(), 1)}
+    return [cut[name] if count[cut[name]] == 1 else _middle_cut(number[name]) for name in names]
+
+
+def _initials(name: str, count: int) -> str:
+    """The name, its first `count` parts (never the last one) as first letters."""
+    *above, last = name.split(".")
+    return ".".join([*(p if p.isdecimal() else p[:1] for p in above[:count]), *above[count:], last])
+
+
+def _middle_cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:12]}…{text[13 - LONGEST :]}"
 
 
 def svg(figure: Figure) -> str:

@@ -25,6 +25,11 @@ def render(
         path: file to write; its folder exists.
     """
     base = formatting.baseline_name(results)
+    layers = [_layer(layer, base) for layer in results.get("layers", ())]
+    methods = [layer.pop("method") for layer in layers]
+    method = methods[0] if len(set(methods)) == 1 else None
+    if method is None:
+        layers = [{**layer, "method": used} for layer, used in zip(layers, methods, strict=True)]
     page = templates.template("reporting/report.html.j2").render(
         results=results,
         say=formatting,
@@ -34,7 +39,8 @@ def render(
         figures={name: Markup(canvas.inline(figure, name)) for name, figure in drawn.items()},
         gallery={name: _embedded(file) for name, file in gallery.items()},
         details=results.get("details") or {},
-        layers=[_layer(layer, base) for layer in results.get("layers", ())],
+        layers=layers,
+        method=method,
         provenance=_provenance(results),
     )
     path.write_text(page, encoding="utf-8")
@@ -126,20 +132,25 @@ def _layer(layer: Mapping[str, Any], base: str) -> dict[str, str]:
     """Cells of the layer table, by column."""
     own, baseline = plots.relative_losses(layer)
     return {
-        "layer": str(layer.get("name")),
+        "layer": _breakable(str(layer.get("name"))),
         "shape": "×".join(map(str, layer.get("shape") or ()))
         + (f", {groups} groups" if (groups := layer.get("groups") or 1) > 1 else ""),
         "bits": formatting.count(layer.get("bits")),
         "method": str(layer.get("method") or formatting.MISSING),
         "loss": formatting.scientific(layer.get("loss")),
-        "÷ rtn": formatting.number(own, 3),
-        f"÷ {base}": formatting.number(own / baseline if own and baseline else None, 3),
+        "loss ÷ rtn": formatting.number(own, 3),
+        f"loss ÷ {base}": formatting.number(own / baseline if own and baseline else None, 3),
         f"rows of {base}": f"{formatting.count(layer.get('baseline_rows'))} / "
         f"{formatting.count(layer.get('rows'))}",
         "sensitivity": formatting.scientific(layer.get("sensitivity")),
         "clustering": formatting.number(layer.get("cluster")),
         "time": formatting.seconds(layer.get("seconds")),
     }
+
+
+def _breakable(name: str) -> str:
+    """A long name that may go on in the next line before a dot."""
+    return Markup("<wbr>.").join(name.split(".")) if len(name) > 25 else name
 
 
 def _provenance(results: Results) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ def per_layer(results: Results) -> Figure | None:
     canvas.name_rows(left, [str(layer["name"]) for layer in layers])
     left.grid(False)
     bar = figure.colorbar(mesh, ax=left, location="top", fraction=0.03, pad=0.01, aspect=40)
-    bar.set_label("predicted loss of the layer")
+    bar.set_label("predicted loss of the layer", labelpad=6)
     canvas.powers(bar.ax.xaxis)
     cluster = np.array([layer.get("cluster") for layer in layers], dtype=float)
     y = np.arange(len(layers))
@@ -65,6 +65,7 @@ def within_layers(heatmaps: Mapping[str, Any]) -> Figure | None:
         axes.set_title(name, fontsize=9.5, loc="left")
         axes.set(xlabel="column (input)", ylabel="row (output)")
     bar = figure.colorbar(image, ax=list(grid), fraction=0.03, pad=0.02, aspect=40)
+    bar.set_label("sensitivity of a weight")
     canvas.powers(bar.ax.yaxis)
     for axes in grid[len(maps) :]:
         axes.set_axis_off()

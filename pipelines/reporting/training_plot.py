@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipelines.reporting import canvas
 from pipelines.reporting.formatting import Results
@@ -31,5 +32,6 @@ def training(results: Results) -> Figure | None:
     right.legend(loc="best")
     for axes in (left, right):
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(axis="y")
     return figure

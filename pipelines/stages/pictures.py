@@ -48,7 +48,7 @@ class Pictures:
                 if picture is None:  # a task without pictures
                     break
                 jpeg = io.BytesIO()
-                picture.save(jpeg, "JPEG", quality=QUALITY)
+                picture.save(jpeg, "JPEG", quality=QUALITY, subsampling=0)  # letters stay sharp
                 drawn[f"{number:02d}"] = torch.frombuffer(jpeg.getbuffer(), dtype=torch.uint8)
                 advance(1)
         names = [task.evaluation.ids[i] for i in chosen]

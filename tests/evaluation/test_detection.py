@@ -190,9 +190,9 @@ def test_boxes_are_drawn_into_both_panels_and_only_those_that_are_sure():
     left, right, right_again = (
         np.asarray(p).reshape(p.height, p.width, 3)[30:, part]
         for p, part in (
-            (picture, slice(0, 480)),
-            (picture, slice(490, 960)),
-            (again, slice(490, 960)),
+            (picture, slice(0, picture.width // 2 - 3)),
+            (picture, slice(picture.width // 2 + 3, None)),
+            (again, slice(picture.width // 2 + 3, None)),
         )
     )
     assert len(np.unique(left.reshape(-1, 3), axis=0)) > 3

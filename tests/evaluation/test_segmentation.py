@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from evaluation import mask_pictures
 from evaluation.jackknife import jackknife
 from evaluation.samples import Files, Samples, decode_file
 from evaluation.segmentation import IGNORE, PADDING, SegmentationData
@@ -294,11 +295,27 @@ def test_the_picture_shows_photo_truth_and_every_network_in_captioned_panels(roo
     picture = shapes(root).picture(nets, 1)
     assert (picture.mode, picture.width) == ("RGB", 1200)
     photo = np.array(Image.open(root / "1.png")).astype(float)
-    panels = np.array(picture).astype(float)[30 : 30 + 240]
+    top = mask_pictures.GAP + mask_pictures.LINE
+    panels = np.array(picture).astype(float)[top : top + 240]
     first, last = panels[:, 8:298], panels[:, -298:-8]
     assert abs(first.mean((0, 1)) - photo.mean((0, 1))).max() < 3
     tinted = 0.4 * photo.mean((0, 1)) + 0.6 * np.array(Shapes.palette[3])
     assert abs(last.mean((0, 1)) - tinted).max() < 3
+
+
+def test_a_black_class_on_a_black_photo_has_a_white_edge_and_what_is_ignored_has_none():
+    photo = Image.new("RGB", (100, 60))
+    answer = np.zeros((60, 100), np.uint8)
+    answer[20:40, 30:60] = 1
+    ignored = np.where(answer == 1, IGNORE, 0).astype(np.uint8)
+    picture = mask_pictures.panels(
+        photo, {"truth": ignored, "float": answer}, ["nothing", "coal"], [(0, 0, 0), (0, 0, 0)]
+    )
+    shown, part = np.array(picture), picture.width // 3
+    top = mask_pictures.GAP + mask_pictures.LINE
+    truth, found = (shown[top : top + 200, i * part + 12 : (i + 1) * part - 12] for i in (1, 2))
+    assert (found == 255).all(2).sum() > 100
+    assert not (truth == 255).all(2).any()
 
 
 def save(path, array, mode=None):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,53 @@ def obliq(monkeypatch, capfd, shared_store, tmp_path):
 
     yield command
     torch.set_num_threads(threads)  # machine.threads=1 of one test is not for the next one
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+
+
+@pytest.fixture(scope="session")
+def browse(tmp_path_factory):
+    """browse(page, script) -> the page's elements after its scripts, and then this one, have run.
+
+    With a script the page's policy is taken off, which would not let it run. The window is as wide
+    as a small notebook's screen.
+    """
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    folder = tmp_path_factory.mktemp("browser")
+
+    def elements(path, script=None, width=1280):
+        if script is not None:
+            text = POLICY.sub("", path.read_text())
+            path = folder / "driven.html"
+            path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
+        done = subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+             f"--window-size={width},800", f"--user-data-dir={folder / 'profile'}",
+             path.as_uri()],
+            capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert "<html" in done.stdout, done.stderr
+        return done.stdout
+
+    return elements
+
+
+@pytest.fixture(scope="session")
+def measure(browse):
+    """measure(page, {name: expression}) -> the values of JavaScript expressions on the page."""
+
+    def values(path, expressions, width=1280):
+        pairs = ", ".join(f"{json.dumps(name)}: {text}" for name, text in expressions.items())
+        mark = "document.body.append(Object.assign(document.createElement('pre'), {id: 'measured', "
+        dom = browse(path, f"{mark} textContent: JSON.stringify({{{pairs}}})}}));", width)
+        (found,) = re.findall(r'<pre id="measured">(.*?)</pre>', dom, re.DOTALL)
+        return json.loads(unescape(found))
+
+    return values
 
 
 @pytest.fixture(scope="session")

@@ -236,29 +236,78 @@ def test_the_comparison_of_layers_begins_with_two_methods_on_the_same_problem(tm
     write(tmp_path / "b", method="obq", weight_bits=4)
     write(tmp_path / "c", method="rtn", weight_bits=4)
     runs = discovery.find([tmp_path])
-    titles = [layers.data(runs)[i]["title"] for i in layers.first_two(runs)]
+    named = {run.number: run.results["method"] for run in runs}
+    titles = [layers.data(runs, named)[i]["title"] for i in layers.first_two(runs)]
     assert ["obq" in titles[0], "rtn" in titles[1]] == [True, True]
     assert all("4-bit" in title for title in titles)
     assert layers.first_two(runs[:1]) == (0, 0)
 
 
+def rows_of(tmp_path):
+    """Rows of the page's table, facet by facet."""
+    split = facets.split(discovery.find([tmp_path]))
+    return [[cells.row(point) for point in facet.points] for facet in split]
+
+
 def test_columns_that_say_the_same_everywhere_are_said_once(tmp_path):
     write(tmp_path / "a", method="rtn", inputs="float")
     write(tmp_path / "b", method="obq", inputs="float")
-    columns, alike = cells.spread([cells.row(run.results) for run in discovery.find([tmp_path])])
+    columns, alike = cells.spread(rows_of(tmp_path))
     assert alike["inputs"] == "float" and "inputs" not in columns
     assert {"method", "quantized", "speed-up"} <= set(columns)
+
+
+def test_the_float_network_has_a_column_only_where_runs_disagree_on_it(tmp_path):
+    write(tmp_path / "a")
+    write(tmp_path / "b", model="another", float={"top1": 70.0})
+    assert "float" not in cells.spread(rows_of(tmp_path))[0]
+    write(tmp_path / "c", float={"top1": 71.0})
+    assert "float" in cells.spread(rows_of(tmp_path))[0]
 
 
 def test_settings_that_all_runs_have_are_said_once(tmp_path):
     write(tmp_path / "a", method="rtn", command=["block_size=8", "damping=0.1"])
     write(tmp_path / "b", method="rtn", command=["damping=0.1", "cd_passes=2"])
-    rows = [cells.row(run.results) for run in discovery.find([tmp_path])]
-    columns, alike = cells.spread(rows)
-    assert alike["other settings"] == "damping=0.1" and "other settings" in columns
-    assert [row["other settings"].text for row in rows] == ["block_size=8", "cd_passes=2"]
-    columns, alike = cells.spread([cells.row(discovery.find([tmp_path / "a"])[0].results)])
-    assert alike["other settings"] == "block_size=8 damping=0.1" and "other settings" not in columns
+    (facet,) = facets.split(discovery.find([tmp_path]))
+    assert facet.shared == "damping=0.1"
+    assert [point.own for point in facet.points] == ["block_size=8", "cd_passes=2"]
+    columns, _ = cells.spread(rows_of(tmp_path))
+    assert "other settings" in columns
+    (facet,) = facets.split(discovery.find([tmp_path / "a"]))
+    assert (facet.shared, facet.points[0].own) == ("block_size=8 damping=0.1", "")
+    assert "other settings" not in cells.spread(rows_of(tmp_path / "a"))[0]
+
+
+SEARCH = {"metric": "inter_layer", "search": "greedy", "target": 0.99, "evaluations": 7}
+
+
+def test_few_searched_runs_have_their_costs_folded_and_their_search_among_the_settings(tmp_path):
+    costs = {"size": 1.0, "bops": 5.0, "roofline": 0.25}
+    for name in "abc":
+        write(tmp_path / name, method=name)
+    write(tmp_path / "d", precision=SEARCH, costs=costs, device="A100")
+    (rows,) = rows_of(tmp_path)
+    columns, _ = cells.spread([rows])
+    assert "search" not in columns
+    texts = [row["other settings"].text for row in rows]
+    assert sorted(texts) == ["", "", "", "inter_layer + greedy, 99 % of float"]
+    assert {"GBOPs", "ms, A100"} <= set(cells.folded(columns, rows))
+    for name in "efg":
+        write(tmp_path / name, precision=SEARCH, costs=costs, device="A100", method=name)
+    (rows,) = rows_of(tmp_path)
+    columns, _ = cells.spread([rows])
+    assert not {"GBOPs", "ms, A100"} & set(cells.folded(columns, rows))
+
+
+def test_no_two_series_look_alike(tmp_path):
+    methods = ["rtn", "obq", "row_parallel", *"abc"]
+    for number in range(50):
+        write(tmp_path / str(number), method=methods[number % 6], inputs=f"i{number // 6}")
+    (facet,) = facets.split(discovery.find([tmp_path]))
+    looks = markers.looks(facet)
+    assert len(looks) == len(set(looks.values())) == 50
+    firsts = {name: looks[next(n for n in looks if n.startswith(name))] for name in methods[:3]}
+    assert {name: look.colour for name, look in firsts.items()} == markers.OF_METHODS
 
 
 @pytest.fixture

@@ -2,21 +2,14 @@
 
 import json
 import re
-import shutil
-import subprocess
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
-
 from pipelines.comparing import discovery, page
-from tests.waiting import PATIENCE
 
 EXAMPLE = json.loads((Path(__file__).parents[1] / "example_results.json").read_text())
 HOSTILE = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">$x_{$\\"
-POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def write(folder, **changes):
@@ -29,32 +22,6 @@ def made(tmp_path):
     path = tmp_path / "page.html"
     page.write(discovery.find([tmp_path]), path)
     return path
-
-
-@pytest.fixture
-def browse(tmp_path):
-    """browse(page, script) -> the page's elements after its scripts, and then this one, have run.
-
-    With a script the page's policy is taken off, which would not let it run.
-    """
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip("no Chromium is installed")
-
-    def elements(path, script=None):
-        if script is not None:
-            text = POLICY.sub("", path.read_text())
-            path = tmp_path / "driven.html"
-            path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
-        done = subprocess.run(
-            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-             f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()],
-            capture_output=True, text=True, timeout=PATIENCE,
-        )  # fmt: skip
-        assert "<html" in done.stdout, done.stderr
-        return done.stdout
-
-    return elements
 
 
 def column(dom, table, index):

@@ -168,6 +168,27 @@ def test_figures_give_every_layer_its_own_line(results, copies):
         assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes), height
 
 
+def test_long_names_of_layers_are_short_and_stay_apart(results):
+    names = [f"bert.encoder.layer.{i}.attention.output.dense" for i in range(12)]
+    names += [f"bert.encoder.layer.{i}.output.dense" for i in range(12)]
+    names += ["bert.pooler.dense", "layer1.0.conv1", "x" * 40 + "a" + "x" * 40, "x" * 81]
+    found = canvas.short(names)
+    assert len(set(found)) == len(names)
+    assert max(map(len, found)) <= canvas.LONGEST
+    assert found[11] == "b.e.l.11.attention.output.dense" and "layer1.0.conv1" in found
+    deep = ["backbone.12.feature_extractor_block.convolution", "backbone.1.x"]
+    assert canvas.short(deep) == ["b.12.f.convolution", "b.1.x"]
+
+
+def test_the_method_of_the_layers_is_said_once_where_it_is_one(results, tmp_path):
+    text, _, _ = render(results, {}, tmp_path)
+    assert "All by row_parallel." in text and '<th scope="col">method</th>' not in text
+    results["layers"][0]["method"] = "rtn"
+    text, _, _ = render(results, {}, tmp_path)
+    assert "All by" not in text and '<th scope="col">method</th>' in text
+    assert "<td>rtn</td>" in text
+
+
 def test_losses_are_relative_to_rtn_and_the_baseline_is_compared_on_its_own_rows():
     full = {"loss": 2.0, "loss_rtn": 8.0, "loss_baseline": 1.0, "rows": 4, "baseline_rows": 4}
     assert plots.relative_losses(full) == (0.25, 0.125)
@@ -365,5 +386,6 @@ def test_a_trained_rounding_is_drawn_from_its_start_and_told_in_words(results, t
         "4,000 steps, taken after 2,000, from row_parallel" in page
         and "1.2% of the codes changed" in page
     )
+    assert "Training of the rounding" in page and "KL, held-out images" in page
     assert formatting.solve_seconds(trained) == formatting.solve_seconds(results) + 60
     assert "training" not in plots.figures(results, {})
