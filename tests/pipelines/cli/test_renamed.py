@@ -35,21 +35,27 @@ def test_other_words_stay_as_they_are(word):
     assert renamed.words([word]) == ([word], [])
 
 
-def test_every_new_name_exists_and_no_old_one_does():
-    """A name that is set in none of the files would send users astray."""
-    files = {path: path.read_text() for path in CONF.rglob("*.yaml")}
-    keys = {key for text in files.values() for key in _keys(yaml.safe_load(text))}
+def test_every_new_name_is_set_somewhere_and_no_old_one_is():
+    """A new name that is nowhere would send users astray, an old one would be set in vain."""
+    dotted = {key for path in CONF.rglob("*.yaml") for key in _dotted(path)}
     for old, new in renamed.SETTINGS.items():
-        assert new.rpartition(".")[2] in keys, new
-        assert old not in _keys(yaml.safe_load(files[CONF / "run.yaml"])), old
+        assert any(key == new or key.startswith(f"{new}.") for key in dotted), new
+        assert not any(key == old or key.startswith(f"{old}.") for key in dotted), old
 
 
-def _keys(node):
-    if not isinstance(node, dict):
-        return set()
-    return {str(key).rpartition(".")[2] for key in node} | {
-        key for value in node.values() for key in _keys(value)
-    }
+def _dotted(path):
+    """Names of the settings of a file as they are typed, with its group unless it is global."""
+    text = path.read_text()
+    group = ".".join(path.relative_to(CONF).parent.parts)
+    above = f"{group}." if group and "# @package _global_" not in text else ""
+    return [f"{above}{key}" for key in _leaves(yaml.safe_load(text) or {})]
+
+
+def _leaves(node, above=""):
+    for key, value in node.items():
+        yield f"{above}{key}"
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{key}.")
 
 
 @pytest.mark.parametrize("words", [("block=32", "sweeps=1"), ("block_size=32", "cd_passes=1")])

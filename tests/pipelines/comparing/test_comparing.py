@@ -270,7 +270,7 @@ def test_settings_that_all_runs_have_are_said_once(tmp_path):
     write(tmp_path / "b", method="rtn", command=["damping=0.1", "cd_passes=2"])
     (facet,) = facets.split(discovery.find([tmp_path]))
     assert facet.shared == "damping=0.1"
-    assert [point.own for point in facet.points] == ["block_size=8", "cd_passes=2"]
+    assert [point.own for point in facet.points] == ["cd_passes=2", "block_size=8"]
     columns, _ = cells.spread(rows_of(tmp_path))
     assert "other settings" in columns
     (facet,) = facets.split(discovery.find([tmp_path / "a"]))
