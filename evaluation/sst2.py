@@ -104,10 +104,11 @@ class Sst2(ClassificationData):
     def prepare(
         self,
         data_config: Mapping[str, Any],
-        calibration_images: int,
+        calibration_images: int | None,
         seed: int,
         calibration_batch_size: int,
         copies: int = 0,
+        most: int = 0,
     ) -> None:
         """As for images; warns where sentences are cut, and counts them.
 
@@ -119,7 +120,7 @@ class Sst2(ClassificationData):
                 f"calibrate.copies={copies}: a sentence cannot be moved or mirrored as an image "
                 "can. Leave it out, and choose more sentences with calibrate.images"
             )
-        super().prepare(data_config, calibration_images, seed, calibration_batch_size)
+        super().prepare(data_config, calibration_images, seed, calibration_batch_size, most=most)
         tokens = Tokens.of(data_config)
         uses = {"calibration": self.calibration, "evaluation": self.evaluation}
         self.cut = {use: _cut(samples, tokens) for use, samples in uses.items()}

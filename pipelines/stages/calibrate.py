@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,7 +31,9 @@ class Calibrate:
     """Hessians of all layers on the inputs of the float network.
 
     Attributes:
-        images: calibration images, chosen without replacement.
+        images: calibration images, chosen without replacement; None: what there is, up to
+            `max_images` (see evaluation/split.py).
+        max_images: of those.
         batch_size: images at a time.
         positions: of an image that a layer's Hessian is summed over, drawn from all over it; null:
             all of them. Matters where feature maps are large.
@@ -42,19 +44,24 @@ class Calibrate:
 
     TOGETHER: ClassVar[bool] = True
 
-    images: int
+    images: int | None
+    max_images: int
     batch_size: int
     positions: int | None
     seed: int
     copies: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "positions"):
+        for name in ("images", "max_images", "batch_size", "positions"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"calibrate.{name}={value} must be at least 1")
         if self.copies < 0:
             raise ValueError(f"calibrate.copies={self.copies} must be at least 0")
+
+    def fitted(self, images: int) -> Calibrate:
+        """The same, on so many images: whether they were given or found makes no difference."""
+        return replace(self, images=images, max_images=images)
 
     def run(
         self,
