@@ -52,7 +52,7 @@ def words(results: Results) -> list[str]:
     """Words of the command line that say what no column says: `block=32`."""
     command = results.get("command")
     given = command if isinstance(command, list) else str(command or "").split()
-    return sorted(str(word) for word in given if not _has_column(str(word)))
+    return sorted(str(word).removeprefix("++") for word in given if not _has_column(str(word)))
 
 
 def others(results: Results) -> list[str]:

@@ -20,12 +20,13 @@ class TransformersModel:
     """What AutoModelForSequenceClassification and AutoTokenizer load; safetensors only, no code.
 
     Attributes:
-        name: for people; without a checkpoint a folder, or a name of the hub.
+        name: for people; without a checkpoint a folder, or a name of the hub; null: the
+            checkpoint's.
         checkpoint: folder with config.json, *.safetensors and the tokenizer's files; null: by name.
         max_length: of a sentence in tokens; longer ones are cut.
     """
 
-    name: str
+    name: str | None
     checkpoint: str | None
     max_length: int
 
@@ -37,9 +38,14 @@ class TransformersModel:
             )
 
     def check(self) -> None:
-        """Raise if the folder is not there or files are missing in it."""
+        """Raise if the folder is not there or files are missing in it, or none is named."""
         if self.checkpoint is not None:
             complete_folder(self.checkpoint)
+        elif self.name is None:
+            raise ValueError(
+                "which text model? Give model.name=NAME of the hub, such as "
+                "textattack/bert-base-uncased-SST-2, or a folder: model.checkpoint=FOLDER"
+            )
 
     def load(self, store: object) -> Network:
         """The network in float32. `store` is not used: nothing is computed here.
@@ -48,9 +54,10 @@ class TransformersModel:
             ConnectionError: the hub has no such model, or cannot be reached.
             ValueError: the folder holds no trained classifier, or it has no tokenizer with padding.
         """
-        given = self.checkpoint
-        local = given is not None or Path(self.name).expanduser().is_dir()
-        source = str(complete_folder(given or self.name)) if local else self.name
+        self.check()
+        given, name = self.checkpoint, str(self.name)
+        local = given is not None or Path(name).expanduser().is_dir()
+        source = str(complete_folder(given or name)) if local else name
         with _quiet():
             model, tokenizer = _loaded(source, local)
         pad = tokenizer.pad_token_id
@@ -66,7 +73,7 @@ class TransformersModel:
             "max_length": self.max_length,
             "pad": pad,
         }
-        return Network.of(module, Path(self.name).name, config)
+        return Network.of(module, Path(self.name or source).name, config)
 
     def _try(self, module: ByLength, source: str) -> None:
         """Run one sentence of max_length tokens."""

@@ -66,12 +66,13 @@ class YoloModel:
     A file is unpickled by ultralytics, which runs code in it: use only files that you trust.
 
     Attributes:
-        name: for people, and what ultralytics looks for (and downloads) if `checkpoint` is null.
+        name: for people, and what ultralytics looks for (and downloads) if `checkpoint` is null;
+            null: the checkpoint's.
         checkpoint: local file; null: by name.
         size: height and width of the input, a multiple of 32.
     """
 
-    name: str
+    name: str | None
     checkpoint: str | None
     size: int
 
@@ -80,9 +81,14 @@ class YoloModel:
             raise ValueError(f"model.size={self.size} must be a multiple of 32")
 
     def check(self) -> None:
-        """Raise if the file is not there."""
+        """Raise if the file is not there, or none is named."""
         if self.checkpoint is not None:
             existing(self.checkpoint)
+        elif self.name is None:
+            raise ValueError(
+                "which detector? Give model.name=yolov8n.pt or another that ultralytics has, or a "
+                "file: model.checkpoint=FILE"
+            )
 
     def load(self, store: object) -> Network:
         """The network in float32. `store` is not used: nothing is computed here.
@@ -90,7 +96,8 @@ class YoloModel:
         Raises:
             ValueError: ultralytics cannot load it, or it is no detector.
         """
-        source = str(existing(self.checkpoint)) if self.checkpoint is not None else self.name
+        self.check()
+        source = str(existing(self.checkpoint)) if self.checkpoint is not None else str(self.name)
         model = _loaded(source)
         task = getattr(model, "task", None)
         head = getattr(model.model, "model", [None])[-1]
@@ -114,7 +121,8 @@ class YoloModel:
             "crop_pct": 1.0,
             "crop_mode": "letterbox",
         }
-        return Network.of(RawDetector(model.model.float()), Path(self.name).stem, config)
+        name = Path(self.name or source).stem
+        return Network.of(RawDetector(model.model.float()), name, config)
 
 
 def _loaded(source: str) -> Any:

@@ -1,0 +1,48 @@
+"""From the words as typed to those that Hydra gets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.cli import choices, layer_bits, options, overrides, quoting, secrets
+from pipelines.cli.quoting import Fault
+
+CONF: Path = overrides.CONF
+GIVEN = "OBLIQ_GIVEN"  # environment: the settings as typed, for jobs in other processes
+
+
+def given() -> list[str]:
+    """The settings that were typed, in whichever process of the run."""
+    found: list[str] = json.loads(os.environ.get(GIVEN, "[]"))
+    return found
+
+
+def read(words: Sequence[str], fault: Fault) -> list[str]:
+    """All words for Hydra; `given` knows the settings from now on.
+
+    Args:
+        words: behind the name of the program.
+        fault: what Hydra's grammar finds wrong with a setting.
+
+    Raises:
+        ValueError: a word cannot be meant like this; says what to type.
+    """
+    front, settings = options.apart(words)
+    more = options.named(front, *options.CONFIG)
+    secrets.check_words(words)
+    overrides.check(settings, more)
+    settings = layer_bits.added(quoting.quoted(settings, fault))
+    os.environ[GIVEN] = json.dumps(settings)
+    front = ["--help" if option == "--help-all" else option for option in front]
+    if not (more and _unknown(settings)):
+        settings = choices.completed(settings, CONF)
+    return [*front, *settings]
+
+
+def _unknown(settings: Sequence[str]) -> bool:
+    """Whether a group is chosen from that is not known here, and may choose model and data."""
+    keys = (word.lstrip("+~").partition("=")[0] for word in settings)
+    return any("." not in key and not overrides.known(key.partition("@")[0]) for key in keys)

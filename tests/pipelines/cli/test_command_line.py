@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipelines.cli import command_line
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    monkeypatch.setenv(command_line.GIVEN, "[]")
+
+
+def read(*words):
+    return command_line.read(words, lambda word: "no" if "(" in word and "'" not in word else None)
+
+
+def test_from_what_is_typed_to_what_hydra_gets():
+    words = read("bits=2,3", "-m", "tracking.notes=why (2)", "precision.overrides.stem.0=8")
+    settings = ["bits=2,3", "tracking.notes='why (2)'", "++precision.overrides.stem.0=8"]
+    assert words == ["--multirun", "model=digits", "data=digits", *settings]
+    assert command_line.given() == settings, "without what nobody has typed"
+
+
+def test_all_of_the_help_is_hydras():
+    assert read("--help-all", "experiment=digits") == ["--help", "experiment=digits"]
+
+
+def test_settings_of_ones_own_may_choose_model_and_data():
+    own = ["--config-dir=mine"]
+    assert read("-cd", "mine", "study=big") == [*own, "study=big"]
+    assert read("-cd", "mine", "method=own") == [*own, "model=digits", "data=digits", "method=own"]
+
+
+def test_a_secret_is_refused_and_not_kept():
+    with pytest.raises(ValueError, match="WANDB_API_KEY"):
+        read("tracking.api_key=abcdefgh12345678")
+    assert json.loads(command_line.os.environ[command_line.GIVEN]) == []
