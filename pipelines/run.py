@@ -237,8 +237,10 @@ def _keep_secrets_out(settings: dict[str, Any], folder: Path) -> None:
 
 def _tell_example(settings: Mapping[str, Any], folder: Path, screen: Screen) -> None:
     config, given = HydraConfig.get(), command_line.given()
-    if choices.nothing_chosen(given) and not (_is_sweep() and config.job.num):
-        for line in example.about(given, settings, config.runtime.choices["method"], folder):
+    chosen = config.runtime.choices
+    others = {chosen["model"], chosen["data"]} != {choices.EXAMPLE}
+    if choices.nothing_chosen(given) and not others and not (_is_sweep() and config.job.num):
+        for line in example.about(given, settings, chosen["method"], folder):
             screen.line(f"  {line}", style="dim")
 
 

@@ -37,12 +37,21 @@ def read(words: Sequence[str], fault: Fault) -> list[str]:
     settings = layer_bits.added(quoting.quoted(settings, fault))
     os.environ[GIVEN] = json.dumps(settings)
     front = ["--help" if option == "--help-all" else option for option in front]
-    if not (more and _unknown(settings)):
+    if not (more and _chosen_elsewhere(front, settings)):
         settings = choices.completed(settings, CONF)
     return [*front, *settings]
 
 
-def _unknown(settings: Sequence[str]) -> bool:
-    """Whether a group is chosen from that is not known here, and may choose model and data."""
+def _chosen_elsewhere(front: Sequence[str], settings: Sequence[str]) -> bool:
+    """Whether files that options bring in may choose model and data.
+
+    They do so in a configuration that takes the place of conf/run.yaml, or in a group that is not
+    known here.
+    """
+    values = dict(option.partition("=")[::2] for option in front)
+    if values.keys() & {"--config-name", "--config-path"}:
+        return True
+    if Path(values.get("--config-dir", ""), "run.yaml").is_file():
+        return True
     keys = (word.lstrip("+~").partition("=")[0] for word in settings)
     return any("." not in key and not overrides.known(key.partition("@")[0]) for key in keys)

@@ -33,6 +33,15 @@ def test_settings_of_ones_own_may_choose_model_and_data():
     assert read("-cd", "mine", "method=own") == [*own, "model=digits", "data=digits", "method=own"]
 
 
+def test_a_configuration_in_the_place_of_ours_chooses_itself(tmp_path):
+    for option in ("--config-name=mine", "--config-path=mine"):
+        assert read(option, "bits=3") == [option, "bits=3"]
+    option = f"--config-dir={tmp_path}"
+    assert "model=digits" in read(option, "bits=3")
+    (tmp_path / "run.yaml").write_text("defaults: [/model: mine]")
+    assert read(option, "bits=3") == [option, "bits=3"]
+
+
 def test_a_secret_is_refused_and_not_kept():
     with pytest.raises(ValueError, match="WANDB_API_KEY"):
         read("tracking.api_key=abcdefgh12345678")

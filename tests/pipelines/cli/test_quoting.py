@@ -31,6 +31,7 @@ def value(word):
         r"C:\my photos (2)",
         "(ends in a backslash)\\",
         r"a\'b (c)",
+        r"""both " and \' and \\' (d)""",
         "{braces}/[brackets]",
         "f(x)",
         "50 % (of 2;3)",
