@@ -31,6 +31,8 @@ def read(words: Sequence[str], fault: Fault) -> list[str]:
         ValueError: a word cannot be meant like this; says what to type.
     """
     front, settings = options.apart(words)
+    if options.named(front, "--shell-completion"):  # with install=bash and the like
+        return [*front, *settings]
     more = options.named(front, *options.CONFIG)
     secrets.check_words(words)
     overrides.check(settings, more)

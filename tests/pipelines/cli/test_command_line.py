@@ -42,6 +42,10 @@ def test_a_configuration_in_the_place_of_ours_chooses_itself(tmp_path):
     assert read(option, "bits=3") == [option, "bits=3"]
 
 
+def test_words_of_shell_completion_are_hydras():
+    assert read("-sc", "install=bash") == ["--shell-completion", "install=bash"]
+
+
 def test_a_secret_is_refused_and_not_kept():
     with pytest.raises(ValueError, match="WANDB_API_KEY"):
         read("tracking.api_key=abcdefgh12345678")
