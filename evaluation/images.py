@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 
 from evaluation import image_cache
 from evaluation.augmentation import WithCopies
-from evaluation.decoded import Batches, Decoded, Numbered, loader
+from evaluation.datasets import Batches, DecodedDataset, IndexedDataset, loader
 from evaluation.samples import Progress, Samples, spread
 from evaluation.split import split
 from evaluation.task import ImageTask
@@ -207,7 +207,7 @@ class ImageData(LightningDataModule, ImageTask):
 
     def calibration_batches(self, batches: Sequence[Sequence[int]]) -> Batches:
         """Chosen images by number, batch by batch: (x [b, 3, h, w] float32, their numbers [b])."""
-        images = Numbered(self._decoded(self.calibration))
+        images = IndexedDataset(self._decoded(self.calibration))
         return loader(images, self.workers, batches)
 
     def predict_dataloader(self) -> Batches:
@@ -216,9 +216,9 @@ class ImageData(LightningDataModule, ImageTask):
     def test_dataloader(self) -> Batches:
         return loader(self._decoded(self.evaluation), self.workers, self.batch_size)
 
-    def _decoded(self, samples: Samples) -> Decoded:
+    def _decoded(self, samples: Samples) -> DecodedDataset:
         source = hashlib.sha256(f"{type(self)} {self._config} {self._view!r}".encode())
-        return Decoded(samples, self._view, source.hexdigest())
+        return DecodedDataset(samples, self._view, source.hexdigest())
 
     @property
     def _config(self) -> str:

@@ -179,7 +179,7 @@ class Log:
 
 
 @dataclass(frozen=True, eq=False)
-class Running:
+class RunContext:
     """A run under way.
 
     Attributes:

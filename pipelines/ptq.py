@@ -8,7 +8,7 @@ from typing import Any
 from lightning import seed_everything
 
 from pipelines import evaluating, preflight, quantizing
-from pipelines.chain import Chain, Log, Run, Running
+from pipelines.chain import Chain, Log, Run, RunContext
 from pipelines.machine.interruption import interruptible
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
@@ -45,7 +45,7 @@ def run(
     )
     try:
         results = _stages(
-            Running(chain, store, machine, tracker, about, network, Log(machine, tracker))
+            RunContext(chain, store, machine, tracker, about, network, Log(machine, tracker))
         )
     except BaseException as err:
         with suppress(Exception):
@@ -119,7 +119,7 @@ def _fitted(chain: Chain, chosen: int, machine: Machine) -> Chain:
 
 
 @interruptible()
-def _stages(running: Running) -> dict[str, Any]:
+def _stages(running: RunContext) -> dict[str, Any]:
     chain = running.chain
     if chain.objective is None:
         return evaluating.evaluate(running, quantizing.quantize(running))

@@ -40,7 +40,7 @@ from pipelines.cli import (
 )
 from pipelines.machine import interruption, launch, memory
 from pipelines.machine.screen import Screen
-from pipelines.reporting import wording
+from pipelines.reporting import formatting
 from pipelines.store import limit as store_limit
 from pipelines.sweeps import jobs
 
@@ -144,7 +144,7 @@ def _job(cfg: DictConfig) -> float | None:
         (folder / "error.log").unlink(missing_ok=True)  # of the same command, before
         value = (results.get("objective") or {}).get("value")
         if (results.get("precision") or {}).get("reached") is False:
-            status, text = UNREACHED, wording.out_of_reach(results["precision"])
+            status, text = UNREACHED, formatting.out_of_reach(results["precision"])
             screen.line(text, mark="[red]✗[/] ")
     except KeyboardInterrupt:
         _interrupted(screen)
@@ -171,7 +171,7 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
         about = _about(settings, folder)
     processes = settings["machine"].get("devices")
     if not isinstance(processes, int) or processes < 2:
-        return chain(launch.Place(), settings, about, screen)
+        return chain(launch.ProcessRank(), settings, about, screen)
     launch.together(processes, member, settings, about)
     written = folder / ("results.json" if settings["objective"] is None else "objective.json")
     results: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
@@ -179,7 +179,7 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
 
 
 def chain(
-    place: launch.Place, settings: Mapping[str, Any], about: Mapping[str, Any], screen: Screen
+    place: launch.ProcessRank, settings: Mapping[str, Any], about: Mapping[str, Any], screen: Screen
 ) -> dict[str, Any]:
     """Build everything from the settings, then run the chain, in this process."""
     cfg = OmegaConf.create(dict(settings))
@@ -209,7 +209,9 @@ def chain(
         return results
 
 
-def member(place: launch.Place, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+def member(
+    place: launch.ProcessRank, settings: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
     """`chain` in one of several processes; what it fails of is told by the one that watches."""
     try:
         with pipes.forgiving():

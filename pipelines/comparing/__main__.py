@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cli import pipes
-from pipelines.comparing import files, finding, page
+from pipelines.comparing import discovery, files, page
 
 
 @pipes.forgiving()
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"a {kind} table as well")
     options = parser.parse_args(arguments)
     try:
-        runs = finding.find(options.outputs)
+        runs = discovery.find(options.outputs)
         page.write(runs, options.html)
         written = [options.html]
         for kind, text in tables.items():

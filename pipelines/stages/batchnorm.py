@@ -17,7 +17,7 @@ from typing import ClassVar
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from evaluation.decoded import Batches
+from evaluation.datasets import Batches
 from evaluation.fidelity import Distance
 from evaluation.images import ImageData
 from pipelines.machine.machine import Machine

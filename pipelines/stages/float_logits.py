@@ -12,7 +12,7 @@ from typing import ClassVar
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from evaluation.decoded import Batches
+from evaluation.datasets import Batches
 from evaluation.images import ImageData
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network

@@ -9,7 +9,7 @@ from typing import Any
 from evaluation.images import ImageData
 from pipelines.models.network import Network
 from quant.costs.roofline import Roofline
-from quant.costs.work import CostModel, works
+from quant.costs.workload import CostModel, workloads
 from quant.layers import Layer
 
 HALF = 16  # bits of what is not quantized, and of the network that is compared with
@@ -43,7 +43,7 @@ class Costs:
             inputs: bits of their inputs; 16 where it names none.
         """
         example, _ = next(iter(data.calibration_loader(first=1)))
-        work = works(network.module, example, layers)
+        work = workloads(network.module, example, layers)
         chosen = {name: (bits[name], inputs.get(name, HALF)) for name in layers}
         half = dict.fromkeys(layers, (HALF, HALF))
         costs, widest = (
