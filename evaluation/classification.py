@@ -51,6 +51,11 @@ class ClassificationData(ImageData):
 
     def check_network(self, network: nn.Module, name: str, example: Tensor) -> None:
         logits = network(example)
+        if not isinstance(logits, Tensor):
+            raise ValueError(
+                f"model {name} is no classifier: it gives a {type(logits).__name__} instead of one "
+                "number for each class. Choose another model= or another data="
+            )
         if logits.dim() != 2 or logits.shape[1] != self.classes:
             raise ValueError(
                 f"model {name} returns {list(logits.shape[1:])} values per image, but the data "

@@ -35,11 +35,11 @@ class DetectionData(ImageData):
         confidence: detections below this probability are dropped.
         iou: of two boxes of one class that overlap more, the better one stays.
         max_detections: at most so many an image.
-        names: of the classes.
+        names: of the classes, once they have been read.
     """
 
     metric = "map50_95"
-    names: Sequence[str]
+    names: Sequence[str] = ()
 
     def __init__(
         self,
@@ -67,12 +67,15 @@ class DetectionData(ImageData):
         """Number of classes."""
         return len(self.names)
 
-    def view(self, data_config: Mapping[str, Any]) -> View:
+    def check_input(self, data_config: Mapping[str, Any]) -> None:
+        super().check_input(data_config)
         if data_config["crop_mode"] != "letterbox":
             raise ValueError(
                 f"the model's data_config.crop_mode={data_config['crop_mode']} is not letterbox: "
                 "this data set needs a detector (model=yolov5n, model=yolov5s, model=yolo, ...)"
             )
+
+    def view(self, data_config: Mapping[str, Any]) -> View:
         _, height, width = data_config["input_size"]
         return Letterbox(height, width)
 
@@ -82,9 +85,12 @@ class DetectionData(ImageData):
     def check_network(self, network: nn.Module, name: str, example: Tensor) -> None:
         decode = getattr(network, "decode", None)
         if decode is None:
-            raise ValueError(f"model {name} is no detector: it has no method `decode`")
+            raise ValueError(
+                f"model {name} is no detector: it has no method `decode`. Choose another model= or "
+                "another data="
+            )
         shape = decode(network(example)).shape
-        if len(shape) != 3 or shape[1] != 4 + self.classes:
+        if len(shape) != 3 or (self.names and shape[1] != 4 + self.classes):
             raise ValueError(
                 f"model {name} gives {list(shape[1:])} numbers an image, [4 + classes, boxes], but "
                 f"the data set has {self.classes} classes. Choose a model trained on this data set"

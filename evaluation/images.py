@@ -14,7 +14,8 @@ from lightning import LightningDataModule
 from evaluation import image_cache
 from evaluation.augmentation import WithCopies
 from evaluation.datasets import Batches, DecodedDataset, IndexedDataset, loader
-from evaluation.samples import Progress, Samples, choose, spread
+from evaluation.samples import Progress, Samples, spread
+from evaluation.split import split
 from evaluation.task import ImageTask
 
 
@@ -60,34 +61,41 @@ class ImageData(LightningDataModule, ImageTask):
     def pools(self) -> tuple[Samples, Samples]:
         """(calibration pool, evaluation pool); they may overlap or be the same images."""
 
-    def prepare(
-        self,
-        data_config: Mapping[str, Any],
-        calibration_images: int,
-        seed: int,
-        calibration_batch_size: int,
-        copies: int = 0,
-    ) -> None:
-        """Index the files, choose the calibration images, keep them out of the evaluation.
-
-        Args:
-            data_config: the model's timm data config (input_size, interpolation, mean, std, ...),
-                or that of a text model (tokenizer, max_length, pad).
-            calibration_images: how many to choose, without replacement.
-            seed: decides which ones; fewer images with the same seed are a prefix of more.
-            calibration_batch_size: images per calibration batch; moves no choice.
-            copies: altered copies of every calibration image, see evaluation/augmentation.py.
-
-        Raises:
-            ValueError: no images, too few, or labels that cannot be right; a text model for
-                images, or the other way round.
-        """
+    def check_input(self, data_config: Mapping[str, Any]) -> None:
+        """Raise a ValueError where a network with this data config cannot take what is here."""
         takes = "sentences" if "tokenizer" in data_config else "images"
         if takes != self.kind:
             raise ValueError(
                 f"the network takes {takes}, but the data set holds {self.kind}: choose another "
                 "model= or another data="
             )
+
+    def prepare(
+        self,
+        data_config: Mapping[str, Any],
+        calibration_images: int | None,
+        seed: int,
+        calibration_batch_size: int,
+        copies: int = 0,
+        most: int = 0,
+    ) -> None:
+        """Index the files, choose the calibration images, keep them out of the evaluation.
+
+        Args:
+            data_config: the model's timm data config (input_size, interpolation, mean, std, ...),
+                or that of a text model (tokenizer, max_length, pad).
+            calibration_images: how many to choose, without replacement; None: what there is, up to
+                `most`, see evaluation/split.py.
+            seed: decides which ones; fewer images with the same seed are a prefix of more.
+            calibration_batch_size: images per calibration batch; moves no choice.
+            copies: altered copies of every calibration image, see evaluation/augmentation.py.
+            most: calibration images, where their number is not given.
+
+        Raises:
+            ValueError: no images, too few, or labels that cannot be right; a text model for
+                images, or the other way round.
+        """
+        self.check_input(data_config)
         if calibration_batch_size < 1:
             raise ValueError(f"calibrate.batch_size={calibration_batch_size} must be at least 1")
         pool, evaluation = self.pools()
@@ -95,20 +103,36 @@ class ImageData(LightningDataModule, ImageTask):
             if not len(samples):
                 raise ValueError(f"no {use} {self.kind}: data.root={self.root} holds none")
             self.check_labels(samples, use)
-        self.calibration = choose(pool, calibration_images, seed)
-        self.evaluation = spread(evaluation.without(self.calibration), self.images)
+        self.calibration, left = split(pool, evaluation, calibration_images, most, seed)
+        self.evaluation = spread(left, self.images)
+        if calibration_images is None and not len(self.calibration):
+            raise ValueError(
+                f"too few {self.kind} in {self.root} ({len(evaluation)}): none can be spared to "
+                "calibrate on. Set data.calibration_root to others"
+            )
         if not len(self.evaluation):
             raise ValueError(
-                f"all {len(evaluation)} evaluation images are calibration images too, nothing is "
-                "left to evaluate on: set data.calibration_root to other images, or choose fewer "
-                f"than calibrate.images={calibration_images}"
+                f"all {len(evaluation)} evaluation {self.kind} are calibration {self.kind} too, "
+                "nothing is left to evaluate on: set data.calibration_root to others, or choose "
+                f"fewer than calibrate.images={calibration_images} (null: at most half of them)"
             )
+        self._found = len(pool), len(evaluation)
         self.skipped = {}
         self._calibration_batch_size = calibration_batch_size
         self._copies = copies
         self._data_config = dict(data_config)
         self._view = self.view(data_config)
         image_cache.cache.renew()
+
+    def told(self) -> str:
+        """How many were chosen, of how many there are."""
+        pool, every = self._found
+        calibration, evaluation = len(self.calibration), len(self.evaluation)
+        rest = f"{evaluation}" if evaluation == every else f"{evaluation} of {every}"
+        if calibration + evaluation == pool == every:
+            rest = f"the other {evaluation}"
+        chosen = f"{calibration} of {pool} {self.kind}"
+        return f"{chosen} to calibrate on (calibrate.images={calibration}), {rest} to evaluate on"
 
     def check(self, report: Progress | None = None) -> None:
         """Decode every chosen and every evaluation image once.

@@ -147,7 +147,8 @@ def choose(pool: Samples, count: int, seed: int) -> Samples:
     if not 1 <= count <= len(pool):
         raise ValueError(
             f"calibrate.images={count} must lie in 1..{len(pool)}: "
-            f"the calibration pool has {len(pool)} images"
+            f"the calibration pool has {len(pool)} images. Leave it out, or give "
+            "calibrate.images=null, to take what there is"
         )
     return pool.take(np.random.default_rng(seed).permutation(len(pool))[:count].tolist())
 

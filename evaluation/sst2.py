@@ -104,10 +104,11 @@ class Sst2(ClassificationData):
     def prepare(
         self,
         data_config: Mapping[str, Any],
-        calibration_images: int,
+        calibration_images: int | None,
         seed: int,
         calibration_batch_size: int,
         copies: int = 0,
+        most: int = 0,
     ) -> None:
         """As `ImageData.prepare`; also counts truncated sentences and warns about them.
 
@@ -119,7 +120,7 @@ class Sst2(ClassificationData):
                 f"calibrate.augmented_copies={copies}: sentences cannot be shifted or mirrored "
                 "like images. Remove this setting; calibrate.images=N uses more sentences"
             )
-        super().prepare(data_config, calibration_images, seed, calibration_batch_size)
+        super().prepare(data_config, calibration_images, seed, calibration_batch_size, most=most)
         tokens = Tokens.of(data_config)
         uses = {"calibration": self.calibration, "evaluation": self.evaluation}
         self.truncated = {use: _truncated(samples, tokens) for use, samples in uses.items()}

@@ -48,7 +48,7 @@ class OptunaSweeper(Sweeper):
         overrides = {o.get_key_element(): o for o in parsed}
         space = {k: _values(o) for k, o in overrides.items() if o.is_sweep_override()}
         fixed = [str(o.input_line) for o in overrides.values() if not o.is_sweep_override()]
-        defaults = {name: OmegaConf.select(self.composed, name) for name in space}
+        defaults = {name: _default(self.composed, name) for name in space}
         folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         launcher = self.launcher
@@ -70,6 +70,13 @@ class OptunaSweeper(Sweeper):
         study_table.write(trials, about, folder / "study.json")
         study_table.show(trials, folder / "study.json", screen)
         return trials
+
+
+def _default(composed: DictConfig, name: str) -> Any:
+    """What a setting is without the search; of one that is null, what it then may be at most."""
+    parent, _, last = name.rpartition(".")
+    value = OmegaConf.select(composed, name)
+    return OmegaConf.select(composed, f"{parent}.max_{last}") if value is None else value
 
 
 def _values(override: Override) -> study.Range | list[study.Choice]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from pipelines.cli import renamed
+from pipelines.cli import layer_bits, renamed
 from pipelines.machine.screen import Screen
 from pipelines.sweeps import jobs
 
@@ -19,7 +19,7 @@ class SweepStarts(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Runs in the process that starts the sweep; `pipelines.run.main` finishes the sweep."""
-        _rename(config)
+        _rename(config.hydra.sweeper)
         launcher: Any = OmegaConf.to_container(config.hydra.launcher)
         batch = config.hydra.sweeper.get("max_batch_size")
         threads = jobs.threads_each(launcher, batch, jobs.cores())
@@ -32,13 +32,15 @@ class SweepStarts(Callback):
             Screen().line(f"output of the jobs: {folder / '.submitit'}", mark="[bold]obliq[/]  ")
 
 
-def _rename(config: DictConfig) -> None:
-    """Replace former names of settings in the `params` of a user's own sweep file."""
-    params = config.hydra.sweeper.get("params") or {}
-    with open_dict(config):
+def _rename(sweeper: DictConfig) -> None:
+    """Give `params` of a user's own file the names that the command line would have given them."""
+    params = sweeper.get("params") or {}
+    with read_write(sweeper), open_dict(sweeper):
         for name in list(params):
             new, value = renamed.setting(str(name), str(params[name]))
-            if (new, value) != (name, str(params[name])):
-                del params[name]
-                params[new] = value
+            if new != name:
                 Screen().line(f"{name} is now called {new}", style="yellow")
+            (word,) = layer_bits.added([f"{new}="])
+            if (key := word.removesuffix("=")) != name or value != str(params[name]):
+                del params[name]
+                params[key] = value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from pipelines.models.network import Network
 from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.batchnorm import CorrectStatistics
 from pipelines.stages.calibrate import Calibrate
+from pipelines.stages.counts import filled
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.objective import Objective
 from pipelines.stages.pictures import Pictures
@@ -27,6 +28,7 @@ from pipelines.stages.rounding.label_free import LabelFreeHessian
 from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solving.baseline import Baseline
 from pipelines.stages.solving.quantize import QuantizeLayers
+from pipelines.stages.solving.solve import wants_importance
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import Store
 from pipelines.tracking import Tracker
@@ -64,6 +66,55 @@ class Chain:
     report: Report
     objective: Objective | None
 
+    def fitted(self, chosen: int, readable: int) -> Chain:
+        """The same, with numbers of images where a setting leaves them to what there is.
+
+        Args:
+            chosen: calibration images.
+            readable: of those.
+        """
+        fitting = readable - self.held_out(readable)
+        return replace(
+            self,
+            calibrate=self.calibrate.fitted(chosen),
+            label_free=self.label_free.fitted(chosen),
+            rounding=self.rounding and self.rounding.fitted(fitting),
+            objective=self.objective and self.objective.fitted(readable),
+        )
+
+    def held_out(self, images: int) -> int:
+        """How many of so many calibration images the objective keeps for itself."""
+        return self.objective.held_out_of(images) if self.objective is not None else 0
+
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """Numbers of calibration images that `fitted` has decided, by setting."""
+        found = {
+            "calibrate.images": self.calibrate.images,
+            "label_free.images": self.label_free.images,
+            "objective.images": self.held_out(0),
+        }
+        if self.rounding is not None:  # rounding is method, in the settings
+            found |= dict.fromkeys(("method.held_out", "rounding.held_out"), self.rounding.held_out)
+        return found
+
+    @property
+    def at_most(self) -> dict[str, int]:
+        """How many calibration images its stages look at, at most, by setting."""
+        found = dict(self.precision.at_most)
+        if self.batchnorm.mode != "none":
+            found["batchnorm.compare_images"] = self.batchnorm.compare_images
+        if self.activations.bits is not None or self.precision.inputs:
+            found["activations.images"] = self.activations.images
+        if self.label_free.images is not None and self.weighing:
+            found["label_free.images"] = self.label_free.images
+        return found
+
+    @property
+    def weighing(self) -> bool:
+        """Whether anything needs the label-free Hessian."""
+        return self.rounding is not None or wants_importance(self.quantize.solve.fit_grid)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -85,6 +136,12 @@ class Run:
     tags: list[str]
     job_type: str
     seed: int
+
+    def with_counts(self, counts: Mapping[str, int | None]) -> Run:
+        """The same, with numbers of images in the settings that leave them open."""
+        kept = filled(self.about.get("settings", {}), counts)
+        about = {**self.about, **({"settings": kept} if "settings" in self.about else {})}
+        return replace(self, about=about, config=filled(self.config, counts))
 
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation.images import ImageData
-from pipelines.chain import RunContext
+from pipelines.chain import Chain, RunContext
 from pipelines.quantizing import QuantizedModel
 from pipelines.reproducing import provenance
+from pipelines.stages import counts
 from pipelines.stages.objective import Objective, Quantized, write
 from pipelines.stages.precision.allocate import Allocation
 from pipelines.stages.report import Findings
@@ -33,6 +34,7 @@ def measure(
         "inputs": chain.quantize.inputs,
         "model": running.network.name,
         "calibrated_on": len(chain.data.calibration),
+        "images_taken": _taken(chain),
         "held_out": len(held_out.calibration),
         "objective": found,
         "seconds": running.seconds,
@@ -103,6 +105,7 @@ def evaluate(running: RunContext, made: QuantizedModel) -> dict[str, Any]:
         "fingerprints": provenance.fingerprints(chain.model, network, chain.data),
         "seconds": running.seconds,
         "cached": log.cached,
+        "images_taken": _taken(chain),
         "skipped_images": chain.data.skipped,
     }
     results, images = chain.report.run(found, begin, about.folder)
@@ -111,6 +114,12 @@ def evaluate(running: RunContext, made: QuantizedModel) -> dict[str, Any]:
     lineage.tell(tracker, about.name, made.calibration, results)
     tracker.summary({key: value for key, value in results.items() if key != "settings"})
     return results
+
+
+def _taken(chain: Chain) -> dict[str, int]:
+    """Calibration images that the stages have looked at, by the setting that says how many."""
+    there = len(chain.data.calibration)
+    return {"calibrate.images": there, **counts.taken(chain.at_most, there)}
 
 
 def _average(allocation: Allocation, layers: Mapping[str, Layer]) -> dict[str, float]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from evaluation.images import ImageData
 from pipelines.machine.disk import is_full
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
+from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.precision.allocate import Precision
 from pipelines.stages.solving.solve import SolveLayer, wants_importance
 from pipelines.store.artifacts import Artifact, Keyed
@@ -72,8 +74,10 @@ def settings_work(*solves: SolveLayer, bits: int) -> None:
         solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits, **h))
 
 
-def network_fits(network: Network, data: ImageData, precision: Precision) -> int:
-    """Run one image; check what the network gives and the layers that `precision` names.
+def network_fits(
+    network: Network, data: ImageData, precision: Precision, activations: QuantizeActivations
+) -> int:
+    """Run one image; check what the network gives and the layers that settings name.
 
     Returns:
         bytes of the Hessians to come.
@@ -83,16 +87,34 @@ def network_fits(network: Network, data: ImageData, precision: Precision) -> int
             lacks a layer that gets its own bits.
     """
     example, _ = next(iter(data.calibration_loader()))
+    _runs(network, data, example[:1])
+    layers, _ = find(network.module, example[:1])
+    for stage in (precision, activations):
+        stage.check(list(layers))
+    return sum(4 * x.groups * x.columns**2 for x in layers.values())
+
+
+def task_fits(network: Network, data: ImageData) -> None:
+    """Run a blank image: the network is of the data set's task, as far as that can be told.
+
+    No data are read. How many classes a data set has is known later, for some.
+
+    Raises:
+        ValueError: it takes other inputs, or gives something else, than the task needs.
+    """
+    data.check_input(network.data_config)
+    if "input_size" in network.data_config:
+        _runs(network, data, torch.zeros(1, *network.data_config["input_size"]))
+
+
+def _runs(network: Network, data: ImageData, example: Tensor) -> None:
     try:
         with torch.inference_mode():
-            data.check_network(network.module, network.name, example[:1])
+            data.check_network(network.module, network.name, example)
     except RuntimeError as err:
         raise ValueError(
             f"model {network.name} does not take images of {list(example.shape[1:])}: {err}"
         ) from err
-    layers, _ = find(network.module, example[:1])
-    precision.check(list(layers))
-    return sum(4 * x.groups * x.columns**2 for x in layers.values())
 
 
 def layers_run_once(network: Network, data: ImageData) -> None:

@@ -13,7 +13,7 @@ from pipelines.machine.interruption import interruptible
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
-from pipelines.stages.solving.solve import wants_importance
+from pipelines.stages import counts
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
@@ -31,7 +31,8 @@ def run(
     fingerprint.closure(fingerprint.modules(chain))  # read now: the source may change meanwhile
     machine.use()
     seed_everything(about.seed, verbose=False)
-    network = prepare(chain, store, machine, about)
+    network, chain = prepare(chain, store, machine, about)
+    about = about.with_counts(chain.counts)
     known = {key: about.about.get(key) for key in ("source", "versions", "command")}
     tracker.start(
         about.config,
@@ -61,14 +62,15 @@ def run(
 
 
 @interruptible()
-def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network:
-    """Load the network, choose the images, and check all that can be checked by now."""
+def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> tuple[Network, Chain]:
+    """Load the network, choose the images, and check all that can be checked by now.
+
+    Returns:
+        the network, and the chain with the numbers of images that there are.
+    """
     preflight.writable(about.folder, "the output folder", "set hydra.run.dir to another one")
     preflight.writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
     preflight.settings_work(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
-    if chain.rounding is not None:
-        held_out = chain.objective.images if chain.objective is not None else 0
-        chain.rounding.check(chain.calibrate.images - held_out, machine.ranks.world)
     if chain.precision.inputs and chain.activations.placement != "inputs":
         raise ValueError(
             "precision.activations=true gives inputs of layers the bits of their weights: leave "
@@ -78,6 +80,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     data, calibrate = chain.data, chain.calibrate
     with machine.screen.busy("loading the network"):
         network = chain.model.load(store)
+        preflight.task_fits(network, data)
     with machine.screen.busy("listing the images"):
         data.prepare(
             network.data_config,
@@ -85,24 +88,41 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
             about.seed,
             calibrate.batch_size,
             calibrate.augmented_copies,
+            calibrate.max_images,
         )
+        chosen = len(data.calibration)
+    machine.screen.line(f"  {data.told()}", style="dim")
     check = preflight.CheckImages(data.skip_bad)
     images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")
     checked = store.run(check, images, machine)
     if checked.record["skipped"] and not data.skipped:
         data.check()  # leaves out the images that were found before, or by another process
-    hessians = preflight.network_fits(network, data, chain.precision)
-    if chain.rounding is not None or wants_importance(chain.quantize.solve.fit_grid):
+    chain = _fitted(chain, chosen, machine)
+    hessians = preflight.network_fits(network, data, chain.precision, chain.activations)
+    if chain.weighing:
         preflight.layers_run_once(network, data)
-    if not store.has(calibrate, network, Keyed(data, data.calibration_key), machine):
+    if not store.has(chain.calibrate, network, Keyed(data, data.calibration_key), machine):
         preflight.enough_space(store.root, hessians)
-    return network
+    return network, chain
+
+
+def _fitted(chain: Chain, chosen: int, machine: Machine) -> Chain:
+    """The chain with the numbers of images that there are; what has too few is refused or told."""
+    there = len(chain.data.calibration)
+    chain = chain.fitted(chosen, there)
+    fitting = there - chain.held_out(there)
+    if chain.rounding is not None:
+        chain.rounding.check(fitting, machine.ranks.world)
+    if text := counts.told(chain.at_most, fitting):
+        machine.screen.line(f"  {text}", style="dim")
+    return chain
 
 
 @interruptible()
 def _stages(running: RunContext) -> dict[str, Any]:
-    objective = running.chain.objective
-    if objective is None:
+    chain = running.chain
+    if chain.objective is None:
         return evaluating.evaluate(running, quantizing.quantize(running))
-    held_out = running.chain.data.hold_out(objective.images)  # nothing is fitted to these
-    return evaluating.measure(running, objective, held_out, quantizing.quantize(running))
+    count = chain.held_out(len(chain.data.calibration))
+    held_out = chain.data.hold_out(count)  # nothing is fitted to these
+    return evaluating.measure(running, chain.objective, held_out, quantizing.quantize(running))

@@ -68,7 +68,7 @@ def quantize(running: RunContext) -> QuantizedModel:
     known_layers = Keyed(layers, calibration.key)
     weighing = wants_importance(chain.quantize.solve.fit_grid)
     hessian = None
-    if weighing or chain.rounding is not None:
+    if chain.weighing:
         hessian = store.run(chain.label_free, network, known_layers, images, machine)
         log.artifact("label-free", hessian, "Hessian of the outputs")
     importance = hessian if weighing else None

@@ -20,75 +20,88 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException, MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import (
-    InterpolationKeyError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
 from platformdirs import user_cache_path
 
-from pipelines.cli import naming, overrides, renamed, secrets
+from pipelines.cli import (
+    choices,
+    command_line,
+    errors,
+    example,
+    help,
+    layer_bits,
+    naming,
+    overrides,
+    pipes,
+    renamed,
+    secrets,
+)
 from pipelines.machine import interruption, launch, memory
 from pipelines.machine.screen import Screen
+from pipelines.reporting import formatting
 from pipelines.store import limit as store_limit
 from pipelines.sweeps import jobs
 
 UNREACHED = 3  # exit status: no configuration meets precision.target
-GIVEN = "OBLIQ_GIVEN"  # environment: the words as typed, for jobs in other processes
 
 checks: list[Callable[[dict[str, Any]], None]] = []  # what must accept the settings of a job
 
 
 def main() -> None:
     """The console script; its exit status is not 0 when a job failed."""
+    with pipes.forgiving():
+        if status := _main(sys.argv[1:]):
+            sys.exit(status)
+
+
+def _main(words: list[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here instead of being printed
     jobs.sweep = None
     checks.clear()
-    if sys.argv[1:2] == ["store"]:
+    if help.answered(words, overrides.CONF):
+        return 0
+    if words[:1] == ["store"]:
         from pipelines.store import command as store_command
 
-        sys.exit(store_command.main(sys.argv[2:], _store()))
-    if sys.argv[1:2] == ["reproduce"]:
+        return store_command.main(words[1:], _store())
+    if words[:1] == ["reproduce"]:
         from pipelines.reproducing import command as reproduce_command
 
-        sys.exit(reproduce_command.main(sys.argv[2:], _store(), _rerun))
-    if sys.argv[1:2] == ["table"]:
+        return reproduce_command.main(words[1:], _store(), _rerun)
+    if words[:1] == ["table"]:
         from pipelines.comparing import table
 
-        sys.exit(table.main(sys.argv[2:]))
+        return table.main(words[1:])
     with interruption.terminable():
-        status = _jobs(Screen())
-    if status:
-        sys.exit(status)
+        return _jobs(Screen())
 
 
 def _jobs(screen: Screen) -> int:
     """Run what sys.argv says; the exit status."""
     try:
-        secrets.check_words(sys.argv[1:])
-        sys.argv[1:], notes = renamed.words(sys.argv[1:])
-        for note in notes:
-            screen.line(note, style="yellow")
-        overrides.check(sys.argv[1:])
-        os.environ[GIVEN] = json.dumps(sys.argv[1:])
+        sys.argv[1:] = command_line.read(sys.argv[1:], _fault, screen.line)
         job()
     except KeyboardInterrupt:
         _interrupted(screen)
     except Exception as err:
-        if isinstance(err, OSError) and not isinstance(
-            err, MissingConfigException
-        ):  # of Hydra: the output folder and its config/ are made first
-            err.add_note(
-                "the output folder: set hydra.run.dir, with -m hydra.sweep.dir, to one that can "
-                "be written"
-            )
+        if isinstance(err, OSError) and not isinstance(err, MissingConfigException):
+            err.add_note(errors.FOLDER)  # it and its config/ are what Hydra makes first
         _explain(err, screen)
         jobs.finish(screen)
         return 2
     return jobs.finish(screen)
+
+
+def _fault(word: str) -> str | None:
+    """What Hydra's grammar finds wrong with `name=value`."""
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException as err:
+        return str(err).splitlines()[0]
+    return None
 
 
 def _rerun(command: Sequence[str], store: Path, check: Callable[[dict[str, Any]], None]) -> int:
@@ -109,6 +122,11 @@ def job(cfg: DictConfig) -> float | None:
     Raises:
         SystemExit: it failed. In a sweep the others go on: jobs.finish tells.
     """
+    with pipes.forgiving():
+        return _job(cfg)
+
+
+def _job(cfg: DictConfig) -> float | None:
     config = HydraConfig.get()
     folder = Path(config.runtime.output_dir)
     name = _name(cfg)
@@ -127,7 +145,7 @@ def job(cfg: DictConfig) -> float | None:
         (folder / "error.log").unlink(missing_ok=True)  # of the same command, before
         value = (results.get("objective") or {}).get("value")
         if (results.get("precision") or {}).get("reached") is False:
-            status, text = UNREACHED, _missed(results["precision"])
+            status, text = UNREACHED, formatting.out_of_reach(results["precision"])
             screen.line(text, mark="[red]✗[/] ")
     except KeyboardInterrupt:
         _interrupted(screen)
@@ -143,12 +161,14 @@ def job(cfg: DictConfig) -> float | None:
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     """Run the chain, in as many processes as the machine has devices."""
     _rename(cfg, screen)
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    settings = layer_bits.flat(resolved)
     _keep_secrets_out(settings, folder)
     for check in checks:
         check(settings)
     store_limit.limit()  # said wrong, it is said now
     screen.line(_name(cfg), mark="[bold]obliq[/]  ")
+    _tell_example(settings, folder, screen)
     with screen.busy("starting"), memory.importing():  # torch and Lightning take seconds
         about = _about(settings, folder)
     processes = settings["machine"].get("devices")
@@ -212,7 +232,8 @@ def member(
 ) -> None:
     """`chain` in one of several processes; what it fails of is told by the one that watches."""
     try:
-        chain(place, settings, about, Screen.nowhere() if place.rank else Screen())
+        with pipes.forgiving():
+            chain(place, settings, about, Screen.nowhere() if place.rank else Screen())
     except Exception as err:
         trace = "".join(traceback.format_exception(err))
         raise launch.MemberError(_told(err), trace) from err
@@ -234,16 +255,20 @@ def _keep_secrets_out(settings: dict[str, Any], folder: Path) -> None:
         raise
 
 
+def _tell_example(settings: Mapping[str, Any], folder: Path, screen: Screen) -> None:
+    config, given = HydraConfig.get(), command_line.given()
+    chosen = config.runtime.choices
+    others = {chosen["model"], chosen["data"]} != {choices.EXAMPLE}
+    if choices.nothing_chosen(given) and not others and not (_is_sweep() and config.job.num):
+        for line in example.about(given, settings, chosen["method"], folder):
+            screen.line(f"  {line}", style="dim")
+
+
 def _name(settings: Mapping[str, Any] | DictConfig) -> str:
     config = HydraConfig.get()
-    choices = config.runtime.choices
-    given = json.loads(os.environ.get(GIVEN, "[]"))
-    return " ".join(
-        [
-            naming.name(settings, choices),
-            *naming.swept(given, config.overrides.task, choices),
-        ]
-    )
+    names = config.runtime.choices
+    more = naming.swept(command_line.given(), config.overrides.task, names)
+    return " ".join([naming.name(settings, names), *more])
 
 
 def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -251,11 +276,11 @@ def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     from pipelines.reproducing import provenance, source
 
     config = HydraConfig.get()
-    choices = config.runtime.choices
+    chosen = config.runtime.choices
     names = {
-        "experiment": choices.get("experiment"),
-        "data": choices["data"],
-        "method": choices["method"],
+        "experiment": chosen.get("experiment"),
+        "data": chosen["data"],
+        "method": chosen["method"],
         "weight_bits": settings["bits"],
         "act_bits": settings["act_bits"],
         "versions": provenance.versions(),
@@ -271,7 +296,7 @@ def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         "config": settings,
         "name": _name(settings),
         "group": Path(config.sweep.dir).name if _is_sweep() else None,
-        "tags": [*tags, choices["method"], choices["data"], naming.width(settings)],
+        "tags": [*tags, chosen["method"], chosen["data"], naming.width(settings)],
         "job_type": naming.job_type(settings),
         "seed": settings["seed"],
     }
@@ -280,17 +305,6 @@ def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _is_sweep() -> bool:
     mode = HydraConfig.get().mode
     return mode is not None and mode.name == "MULTIRUN"
-
-
-def _missed(found: Mapping[str, Any]) -> str:
-    """What to tell where no bits that may be chosen keep enough."""
-    kept, wanted = found["value"], found["target"] * found["float"]
-    return (
-        f"precision.target={found['target']} is out of reach: on the calibration images "
-        f"{found['measure']} {wanted:.2f} % is asked for, and the best of the "
-        f"{found['evaluations']} configurations tried has {kept:.2f} %. That one was taken. Lower "
-        f"the target, or allow more bits than precision.choices={found['widths']}"
-    )
 
 
 def _config_dir() -> str | None:
@@ -323,40 +337,9 @@ def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> 
 
 
 def _told(err: BaseException) -> str:
-    notes = [f"({note})" for note in getattr(_cause(err), "__notes__", ())]
-    return secrets.redact(" ".join([_text(_cause(err)), *notes]))
-
-
-def _cause(err: BaseException) -> BaseException:
-    """What made Hydra give up, where it was Hydra that did."""
-    while isinstance(err, InstantiationException) and err.__cause__ is not None:
-        err = err.__cause__
-    return err
-
-
-def _text(err: BaseException) -> str:
-    if extra := overrides.missing_extra(str(err)):
-        return extra
-    if isinstance(err, MissingMandatoryValue):
-        return overrides.missing(str(err.full_key))
-    reason = err.__cause__
-    if isinstance(reason, OmegaConfBaseException) and reason.full_key:
-        parent = reason.parent_node
-        known = [str(key) for key in parent] if isinstance(parent, DictConfig) else []
-        return overrides.unknown_setting(str(reason.full_key), known)
-    if isinstance(err, InterpolationKeyError) and isinstance(err.parent_node, DictConfig):
-        key = str(err).split("'")[1]
-        above = OmegaConf.select(err.parent_node._get_root(), key.rpartition(".")[0])
-        return overrides.unknown_setting(key, [str(k) for k in above or ()])
-    if isinstance(err, OmegaConfBaseException):
-        return str(err).splitlines()[0]
-    if isinstance(err, OSError):
-        named = f": {err.filename}" if err.filename else ""
-        return f"{err.strerror or err}{named}"
-    told = isinstance(err, ValueError | launch.MemberError)
-    if told or type(err).__module__.startswith("hydra"):
-        return str(err)
-    return f"{type(err).__name__}: {err}"
+    if isinstance(err, launch.MemberError):  # told where it happened
+        return secrets.redact(str(err))
+    return errors.told(err, command_line.given())
 
 
 if __name__ == "__main__":

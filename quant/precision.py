@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 
 
 def check_bits(named: Mapping[str, int]) -> None:
@@ -10,6 +11,26 @@ def check_bits(named: Mapping[str, int]) -> None:
     for name, bits in named.items():
         if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
             raise ValueError(f"{name}={bits} must be a whole number from 1 to 16")
+
+
+def check_layers(setting: str, named: Iterable[str], layers: Sequence[str]) -> None:
+    """Raise a ValueError for the first name that is not a layer; it suggests the nearest ones.
+
+    Args:
+        setting: where the names were given.
+        named: names to check.
+        layers: the network's layers, in their order of use.
+    """
+    for name in named:
+        if name in layers:
+            continue
+        inside = [layer for layer in layers if layer.startswith(f"{name}.")]  # of a module's name
+        near = dict.fromkeys([*inside, *get_close_matches(name, layers, n=3, cutoff=0.4)])
+        hint = f"did you mean {' or '.join(list(near)[:3])}?" if near else ""
+        raise ValueError(
+            f"{setting} names {name!r}, which is no layer of this network (it has {len(layers)}): "
+            f"{hint or ', '.join([*layers[:5], '...'])}"
+        )
 
 
 def assign_bits(

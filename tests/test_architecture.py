@@ -26,8 +26,9 @@ FLOORS = (
     ("evaluating",),
     ("ptq",),
     ("run",),
+    ("__main__",),
 )
-FLAT = {"__init__", "chain", "evaluating", "preflight", "ptq", "quantizing", "run"}
+FLAT = {"__init__", "__main__", "chain", "evaluating", "preflight", "ptq", "quantizing", "run"}
 
 
 def files(*folders):

@@ -46,7 +46,7 @@ def swept(given: Sequence[str], words: Sequence[str], choices: Mapping[str, Any]
     """
     said = NAMED | (set() if choices.get("experiment") else {"model", "data"})
     several = {key for key, value in map(_parts, given) if SWEEPS.search(_outside_brackets(value))}
-    return [word for word in words if _parts(word)[0] in several - said]
+    return [word.removeprefix("++") for word in words if _parts(word)[0] in several - said]
 
 
 def _parts(word: str) -> tuple[str, str]:

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from pipelines.cli import quoting, strays
+
 CONF = Path(__file__).parents[2] / "conf"
+SEVERAL = re.compile(r"Ambiguous value for argument '(.*)'\n|Sweep parameters '(.*)' requires")
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # of launchers
 
 
-def check(words: Sequence[str]) -> None:
-    """Every word must be an option or `name=value`; `group=name` must name a file of that group.
+def check(words: Sequence[str], more: bool = False) -> None:
+    """Every word must be `name=value`; `group=name` must name a file of that group.
 
-    With an option that brings in other settings (--config-dir and the like) nothing is checked.
+    Args:
+        words: without options.
+        more: an option brings in other settings (--config-dir and the like), so that names and
+            files which are not known here may be known there.
 
     Raises:
         ValueError: a word is something else; the nearest names are given.
     """
-    if any(word.startswith(("--config", "-cn", "-cd", "-cp", "--package", "-p")) for word in words):
-        return
-    for word in words:
-        if not word.startswith(("-", "~")):
+    for before, word in zip([None, *words], words, strict=False):
+        if word.startswith("~"):
+            continue
+        if "=" not in word:
+            raise ValueError(strays.told(word, before, CONF, _top_level()))
+        if not more:
             _check_word(word)
 
 
 def _check_word(word: str) -> None:
-    key, equals, value = word.lstrip("+").partition("=")
-    if not equals:
-        if word in ("run", "multirun", "all", "defaults", "config", "plugins", "job", "hydra"):
-            return  # what an option of Hydra's own is followed by
-        raise ValueError(f"{word!r} is no setting: give name=value, for example bits=3")
+    key, _, value = word.lstrip("+").partition("=")
     group = key.split("@")[0]
     own = "." not in group and not group.startswith("hydra/")  # plugins bring files of theirs
     if not own or not (CONF / group).is_dir():
@@ -43,6 +48,27 @@ def _check_word(word: str) -> None:
                 )
             if name and not (CONF / group / f"{name}.yaml").is_file():
                 raise ValueError(_unknown(group, name))
+
+
+def known(key: str) -> bool:
+    """Whether there is a setting or a group of this name, or of what is before its first dot."""
+    return key.split(".")[0].split("/")[0] in _top_level()
+
+
+def several(text: str) -> str | None:
+    """What to type, where Hydra says in `text` that one run got several values of a setting."""
+    found = re.match(
+        r"Ambiguous value for argument '(.*)'\n|Sweep parameters '(.*)' requires", text
+    )
+    if found is None:
+        return None
+    word = found[1] or found[2]
+    name, _, value = word.partition("=")
+    one_list = f"for one list {quoting.typed(f'{name}=[{value}]')}, " if found[1] else ""
+    return (
+        f"{word} gives several values: for a run of each of them add -m, {one_list}"
+        f"for one text {quoting.typed(f'{name}={quoting.text(value)}')}"
+    )
 
 
 def missing_extra(text: str) -> str | None:
@@ -74,11 +100,10 @@ def unknown_setting(key: str, known: Sequence[str]) -> str:
 
 
 def _check_key(key: str) -> None:
-    known = _top_level()
-    top = key.split(".")[0].split("/")[0]
-    if top not in known:
+    top, names = key.split(".")[0].split("/")[0], _top_level()
+    if not known(key):
         raise ValueError(
-            f"unknown setting {top!r}{_nearest(top, known)} Settings: {', '.join(sorted(known))}"
+            f"unknown setting {top!r}{_nearest(top, names)} Settings: {', '.join(names)}"
         )
 
 

@@ -12,6 +12,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines.cli.quoting import text, typed
+
 WORDS = {
     int: "a whole number",
     float: "a number",
@@ -34,7 +36,9 @@ def check(settings: Mapping[str, Any]) -> None:
             given = (w for w, v in settings.items() if w.endswith(key) and v == value)
             name = next(given, path)  # bits, not precision.bits; act_bits, not activations.bits
             wanted = " or ".join(WORDS[kind] for kind in kinds)
-            raise ValueError(f"{name}={value!r} must be {wanted}")
+            plain = isinstance(value, int | float) and str in kinds  # read as a number, or as true
+            quotes = f". For text, type {typed(f'{name}={text(str(value))}')}" if plain else ""
+            raise ValueError(f"{name}={value!r} must be {wanted}{quotes}")
 
 
 def complete(settings: Mapping[str, Any], stages: type) -> None:

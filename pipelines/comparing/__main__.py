@@ -11,9 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.cli import pipes
 from pipelines.comparing import discovery, files, page
 
 
+@pipes.forgiving()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 1 with the reason on stderr where nothing could be written."""
     parser = argparse.ArgumentParser(prog="obliq-report", description=__doc__)

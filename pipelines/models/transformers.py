@@ -23,12 +23,12 @@ class TransformersModel:
 
     Attributes:
         name: name in messages and reports; without a checkpoint, also a folder or a model id on the
-            Hub.
+            Hub; null: named after the checkpoint.
         checkpoint: folder with config.json, *.safetensors and the tokenizer's files; null: `name`.
         max_length: maximum number of tokens; longer sentences are truncated.
     """
 
-    name: str
+    name: str | None
     checkpoint: str | None
     max_length: int
 
@@ -40,9 +40,14 @@ class TransformersModel:
             )
 
     def check(self) -> None:
-        """Raise if the folder or files in it are missing."""
+        """Raise if no model is named, or the folder or files in it are missing."""
         if self.checkpoint is not None:
             complete_folder(self.checkpoint)
+        elif self.name is None:
+            raise ValueError(
+                "which text model? Give model.name=NAME of the hub, such as "
+                "textattack/bert-base-uncased-SST-2, or a folder: model.checkpoint=FOLDER"
+            )
 
     def load(self, store: object) -> Network:
         """The network in float32; `store` is unused.
@@ -51,8 +56,10 @@ class TransformersModel:
             ConnectionError: the Hub has no such model, or cannot be reached.
             ValueError: the model is not a trained classifier, or its tokenizer cannot pad.
         """
-        local = self.checkpoint is not None or Path(self.name).expanduser().is_dir()
-        source = str(complete_folder(self.checkpoint or self.name)) if local else self.name
+        self.check()
+        given, name = self.checkpoint, str(self.name)
+        local = given is not None or Path(name).expanduser().is_dir()
+        source = str(complete_folder(given or name)) if local else name
         with _quiet():
             model, tokenizer = _loaded(source, local)
         pad = tokenizer.pad_token_id
@@ -68,7 +75,7 @@ class TransformersModel:
             "max_length": self.max_length,
             "pad": pad,
         }
-        return Network.of(module, Path(self.name).name, config)
+        return Network.of(module, Path(self.name or source).name, config)
 
     def _try(self, module: ByLength, source: str) -> None:
         """Check that the network accepts max_length tokens."""

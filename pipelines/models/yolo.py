@@ -68,12 +68,12 @@ class YoloModel:
 
     Attributes:
         name: name in messages and reports; if `checkpoint` is null, ultralytics finds or downloads
-            it.
+            it; null: named after the checkpoint.
         checkpoint: local file; null: `name`.
         size: height and width of the input, a multiple of 32.
     """
 
-    name: str
+    name: str | None
     checkpoint: str | None
     size: int
 
@@ -82,9 +82,14 @@ class YoloModel:
             raise ValueError(f"model.size={self.size} must be a multiple of 32")
 
     def check(self) -> None:
-        """Raise if the file is missing."""
+        """Raise if no model is named or the file is missing."""
         if self.checkpoint is not None:
             existing(self.checkpoint)
+        elif self.name is None:
+            raise ValueError(
+                "which detector? Give model.name=yolov8n.pt or another that ultralytics has, or a "
+                "file: model.checkpoint=FILE"
+            )
 
     def load(self, store: object) -> Network:
         """The network in float32; `store` is unused.
@@ -92,7 +97,8 @@ class YoloModel:
         Raises:
             ValueError: ultralytics cannot load it, or it is not a detector.
         """
-        source = str(existing(self.checkpoint)) if self.checkpoint is not None else self.name
+        self.check()
+        source = str(existing(self.checkpoint)) if self.checkpoint is not None else str(self.name)
         model = _loaded(source)
         task = getattr(model, "task", None)
         head = getattr(model.model, "model", [None])[-1]
@@ -116,7 +122,8 @@ class YoloModel:
             "crop_pct": 1.0,
             "crop_mode": "letterbox",
         }
-        return Network.of(RawDetector(model.model.float()), Path(self.name).stem, config)
+        name = Path(self.name or source).stem
+        return Network.of(RawDetector(model.model.float()), name, config)
 
 
 def _loaded(source: str) -> Any:

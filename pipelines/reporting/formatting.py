@@ -201,3 +201,14 @@ def solve_seconds(results: Results) -> float | None:
         return float(sum(layer["seconds"] for layer in layers) + training)
     stage = get(results, "seconds", "quantize")
     return None if stage is None else float(stage)
+
+
+def out_of_reach(found: Mapping[str, Any]) -> str:
+    """What to tell where no bits that may be chosen keep enough; of a record of the precision."""
+    kept, wanted = found["value"], found["target"] * found["float"]
+    return (
+        f"precision.target={found['target']} is out of reach: on the calibration images "
+        f"{found['measure']} {wanted:.2f} % is asked for, and the best of the "
+        f"{found['evaluations']} configurations tried has {kept:.2f} %. That one was taken. Lower "
+        f"the target, or allow more bits than precision.choices={found['widths']}"
+    )

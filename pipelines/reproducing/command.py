@@ -26,6 +26,7 @@ from pipelines.reproducing.record import Record
 
 FAILED, UNUSABLE, DIFFERENT = 1, 2, 4  # exit statuses
 DETAILS = ("layers", "details", "precision", "rounding")  # shown where they differ ...
+COUNTS = ("calibrate.images", "method.held_out")  # settings that a run fills in
 MOST = 20  # ... but so many at most
 
 Check = Callable[[dict[str, Any]], None]
@@ -116,9 +117,9 @@ def _words(record: Record, options: argparse.Namespace) -> list[str]:
     folder = str(options.out.absolute()).replace("'", r"\'")
     quiet = [] if any(word.startswith("tracking=") for word in given) else ["tracking=none"]
     more = ["--config-dir", record.config_dir] if record.config_dir else []
-    threads = _threads(record, given)
+    found = [*_threads(record, given), *_counts(record, given)]
     alone = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]  # one job of what sweep= names
-    return [*more, *record.words, *quiet, *threads, *given, *alone]
+    return [*more, *record.words, *quiet, *found, *given, *alone]
 
 
 def _threads(record: Record, given: Sequence[str]) -> list[str]:
@@ -126,6 +127,14 @@ def _threads(record: Record, given: Sequence[str]) -> list[str]:
     count = (record.results.get("machine") or {}).get("threads")
     named = any(word.startswith("machine.threads=") for word in (*record.words, *given))
     return [f"machine.threads={count}"] if isinstance(count, int) and not named else []
+
+
+def _counts(record: Record, given: Sequence[str]) -> list[str]:
+    """As many calibration images as then, where the words leave it to what there is."""
+    found = {name: record.setting(name) for name in COUNTS}
+    words = (*record.words, *given)
+    named = {name for name in found if any(word.startswith(f"{name}=") for word in words)}
+    return [f"{n}={v}" for n, v in found.items() if isinstance(v, int) and n not in named]
 
 
 def _changed(changed: Sequence[str], file: Path, then: Mapping[str, Any]) -> str:

@@ -62,6 +62,10 @@ class Record:
         words = tuple(word for word in command if _group(word) not in ("tracking", "hydra"))
         return cls(results, words, config_dir, settings)
 
+    def setting(self, name: str) -> Any:
+        """The value of a setting by its path; None where there is none."""
+        return _flat(self.settings).get(name)
+
     def changed(self, now: Mapping[str, Any]) -> list[str]:
         """Settings that count and have another value now: "bits: 4, now 3".
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -17,7 +17,7 @@ from pipelines.store.artifacts import Artifact, Keyed
 from quant.activations import Place, observing, with_quantizers
 from quant.layers import Layer
 from quant.placement import PLACEMENTS, Plan
-from quant.precision import assign_bits, check_bits
+from quant.precision import assign_bits, check_bits, check_layers
 from quant.ranges import SEARCHES, TensorGrid, fit
 
 
@@ -62,6 +62,10 @@ class QuantizeActivations:
             raise ValueError(f"activations.percentile={self.percentile} must lie in (50, 100]")
         if self.images < 1:
             raise ValueError(f"activations.images={self.images} must be at least 1")
+
+    def check(self, layers: Sequence[str]) -> None:
+        """Raise a ValueError where an override names no layer."""
+        check_layers("activations.overrides", self.overrides, layers)
 
     def run(
         self,
@@ -117,8 +121,8 @@ class QuantizeActivations:
         unknown = [name for name in self.overrides if name not in names]
         if unknown:
             raise ValueError(
-                f"activations.overrides names {unknown[0]!r}, whose input cannot be quantized or "
-                f"which is no layer of this network. Its layers: {', '.join(names[:5])}, ..."
+                f"activations.overrides names {unknown[0]!r}, whose input cannot be quantized. "
+                f"Layers whose input can: {', '.join(names[:5])}, ..."
             )
         return assign_bits(names, self.bits, self.first_last_bits, self.overrides)
 

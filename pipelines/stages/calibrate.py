@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,7 +31,9 @@ class Calibrate:
     """Hessians of all layers on the inputs of the float network.
 
     Attributes:
-        images: calibration images, chosen without replacement.
+        images: calibration images, chosen without replacement; None: all there are, up to
+            `max_images` (see evaluation/split.py).
+        max_images: limit on those.
         batch_size: images per batch.
         positions_per_image: random output positions of each image that a layer's Hessian is summed
             over; null: all of them. Matters where feature maps are large.
@@ -42,14 +44,15 @@ class Calibrate:
 
     TOGETHER: ClassVar[bool] = True
 
-    images: int
+    images: int | None
+    max_images: int
     batch_size: int
     positions_per_image: int | None
     seed: int
     augmented_copies: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "positions_per_image"):
+        for name in ("images", "max_images", "batch_size", "positions_per_image"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"calibrate.{name}={value} must be at least 1")
@@ -57,6 +60,10 @@ class Calibrate:
             raise ValueError(
                 f"calibrate.augmented_copies={self.augmented_copies} must be at least 0"
             )
+
+    def fitted(self, images: int) -> Calibrate:
+        """The same, on so many images: whether they were given or found makes no difference."""
+        return replace(self, images=images, max_images=images)
 
     def run(
         self,

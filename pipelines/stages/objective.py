@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
 from evaluation.images import ImageData
+from evaluation.split import spared
 from pipelines.machine.disk import replacing
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
@@ -40,9 +41,12 @@ class Quantized:
 class Objective(Protocol):
     """What a search minimises."""
 
-    @property
-    def images(self) -> int:
-        """Calibration images that nothing may be fitted to."""
+    def held_out_of(self, images: int) -> int:
+        """How many of so many calibration images nothing may be fitted to."""
+        ...
+
+    def fitted(self, images: int) -> Objective:
+        """The same, where there are so many calibration images."""
         ...
 
     def measure(self, given: Quantized) -> dict[str, Any]:
@@ -55,16 +59,31 @@ class Divergence:
     """Mean KL divergence from the float network on calibration images that are held out.
 
     Attributes:
-        images: the first so many, the same ones however many there are; the rest calibrates.
+        images: the first so many, the same ones however many there are; the rest calibrates. None:
+            `max_images`, but at most half of the calibration images.
+        max_images: of those.
     """
 
     TOGETHER: ClassVar[bool] = True
 
-    images: int
+    images: int | None
+    max_images: int
 
     def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ValueError(f"objective.images={self.images} must be at least 1")
+        for name in ("images", "max_images"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"objective.{name}={value} must be at least 1")
+
+    def held_out_of(self, images: int) -> int:
+        """At least one."""
+        found = max(1, spared(images, self.max_images))
+        return found if self.images is None else self.images
+
+    def fitted(self, images: int) -> Divergence:
+        """The same, with the number of those that are held out of so many images."""
+        held_out = self.held_out_of(images)
+        return replace(self, images=held_out, max_images=held_out)
 
     def measure(self, given: Quantized) -> dict[str, Any]:
         """KL in nats; agreement (percent) and sqnr_db beside it."""
@@ -92,7 +111,13 @@ class LayerLoss:
     No network runs. H is the one that weights are fitted to, so it cannot compare calibrations.
     """
 
-    images: int = 0
+    def held_out_of(self, images: int) -> int:
+        """None."""
+        return 0
+
+    def fitted(self, images: int) -> LayerLoss:
+        """The same."""
+        return self
 
     def measure(self, given: Quantized) -> dict[str, Any]:
         """Layers without a loss to lose (both are 0) count as 1."""

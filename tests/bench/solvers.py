@@ -72,8 +72,14 @@ def configured(overrides: Iterable[str]) -> tuple[Setting, dict[str, LayerInput]
     store = Store(Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")))
     network = network_of.load(store)
     data.prepare(
-        network.data_config, calibrate.images, 0, calibrate.batch_size, calibrate.augmented_copies
+        network.data_config,
+        calibrate.images,
+        0,
+        calibrate.batch_size,
+        calibrate.augmented_copies,
+        calibrate.max_images,
     )
+    calibrate = calibrate.fitted(len(data.calibration))
     calibration = store.run(calibrate, network, Keyed(data, data.calibration_key), machine)
     return setting, float_inputs(network, calibration, cfg.quantize.inputs)
 

@@ -257,7 +257,7 @@ def test_what_processes_cannot_share_is_refused(digits, words, said):
     from hydra.utils import instantiate
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        rounding = instantiate(compose("run", [*words]).rounding)
+        rounding = instantiate(compose("run", ["experiment=digits", *words]).rounding)
     rounding.check(500, 1)
     with pytest.raises(ValueError, match=said):
         rounding.check(500, 2)

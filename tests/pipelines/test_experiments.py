@@ -27,6 +27,9 @@ WANTED = {
 
 
 def built(*words):
+    groups = {word.split("=")[0] for word in words}
+    if "experiment" not in groups:
+        words = (*(f"{group}=digits" for group in ("model", "data") if group not in groups), *words)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         cfg = compose("run", overrides=list(words), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)

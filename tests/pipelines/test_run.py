@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def refused(obliq, monkeypatch, own_store):
     return check
 
 
+QUICK = ("calibrate.images=96", "baseline.budget=0", "report.heatmaps=0")
 WORDS = {
     "model=cifar10_resnet2": "did you mean cifar10_resnet20",
     "method=gtpq": "did you mean gptq",
@@ -49,7 +51,10 @@ WORDS = {
     "data.rot=/x": "'data.rot': did you mean root? Settings of data: batch_size",
     "grid.serch=mse": "did you mean search",
     "grid=row": "row",
-    "cifar10": "give name=value",
+    "cifar10": "did you mean data=cifar10?",
+    "foo": "neither a command (store, reproduce, table) nor name=value",
+    "Store": "did you mean obliq store?",
+    "--bits=3": "Settings have no dashes: bits=3",
     "bits=2,3": "-m",
     "bits=0": "bits=0 must be a whole number from 1 to 16",
     "bits=17": "bits=17 must be a whole number from 1 to 16",
@@ -93,23 +98,39 @@ WORDS = {
     "report=null": "report=null: a run cannot do without it. Null may be rounding and",
     "machine=null": "machine=null: leave machine= out. Valid: cpu, ddp, local",
     "experiment=digits,null": "experiment=null: leave experiment= out",
-    "data=cifar10": "data.root",
+    "data=cifar10": "data.root is not set",
+    "data.root=/photos": "no data= is. Choose data= from cifar10, coco, imagenet, sst2, voc",
+    "data=imagenet": "which model? data=imagenet is given, but no model=",
+    "data=coco": "take model=yolov5n, model=yolov5s, model=yolov8n",
+    "data=sst2": "take model=sst2_bert",
+    "model=timm": "which data set? model=timm is given, but no data=",
+    "model=transformers": "which data set?",
+    "tags=[a": 'Type "tags=[a]"',
+    "precision.overrides.stem=4": "precision.overrides names 'stem'",
+    "precision.overrides.stem.1=4": "did you mean stem.0",
+    "activations.overrides.clasifier=4": "did you mean classifier",
+    "tracking.notes=1.5": "must be text or null. For text, type \"tracking.notes='1.5'\"",
 }
 
 
 @pytest.mark.parametrize(("word", "expected"), WORDS.items(), ids=WORDS.keys())
 def test_a_wrong_word_gets_a_message_that_says_what_to_do(refused, word, expected):
     more = ["tracking=offline"] if word.startswith("tracking.") else []
-    more += ["data.root=null"] if word == "data=cifar10" else []
+    more += ["model=digits", "data.root=null"] if word == "data=cifar10" else []
     assert expected in refused(word, *more)
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["model=timm"], "model=timm model.name=resnet50"),
-        (["model=timm", "model.name=resnet51"], "Nearest: resnet51q"),
-        (["model=timm", "model.name=resnet18", "model.pretrained=false"], "10 classes"),
+        (["model=timm", "data=digits"], "model=timm model.name=resnet50"),
+        (["model=timm", "data=digits", "model.name=resnet51"], "Nearest: resnet51q"),
+        (["model=yolo", "data=coco"], "which detector? Give model.name=yolov8n.pt"),
+        (["model=transformers", "data=sst2"], "which text model? Give model.name=NAME"),
+        (["experiment=digits", "data=coco", "data.root=/nowhere"], "needs a detector"),
+        (["experiment=digits", "data=voc", "data.root=/nowhere"], "needs logits [1, 21, 8, 8]"),
+        (["experiment=digits", "data=sst2", "data.root=/nowhere"], "holds sentences"),
+        (["experiment=digits", "data=imagenet", "data.root=/nowhere"], "has 1000 classes"),
         (["experiment=imagenet_resnet18", "data.root=null", "model.pretrained=false"], "data.root"),
     ],
 )
@@ -281,6 +302,84 @@ def test_a_message_goes_with_a_file_of_details(obliq, tmp_path):
     found = obliq("bits=99", folder=tmp_path / "out")
     assert f"details: {tmp_path / 'out' / 'error.log'}" in found.text
     assert "Traceback" in (tmp_path / "out" / "error.log").read_text()
+
+
+def test_a_network_of_another_task_is_refused_before_data_are_read(refused, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(
+        "nc: 2\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\nhead:\n  - [[0], 1, Detect, [nc]]\n"
+    )
+    detector = ["model=yolo", f"model.name={tmp_path / 'tiny.yaml'}", "model.size=64"]
+    for data in ("imagenet", "cifar10"):
+        text = refused(*detector, f"data={data}", f"data.root={tmp_path / 'nowhere'}")
+        assert "model tiny is no classifier: it gives a list" in text
+
+
+def test_an_option_may_stand_behind_the_settings(obliq):
+    found = obliq("method=rtn,gptq", "bits=3", "-m", *QUICK)
+    assert found.status == 0, found.text
+    jobs = [json.loads(path.read_text()) for path in found.folder.glob("*/results.json")]
+    assert {job["method"] for job in jobs} == {"rtn", "gptq"}
+    assert found.text.count("No model= and data= are given: this is the embedded example") == 1
+
+
+def test_bare_it_says_what_it_is_going_to_do(monkeypatch, capfd, shared_store, tmp_path):
+    from pipelines import run
+
+    def stop(*args, **kwargs):
+        raise ValueError("it would begin here")
+
+    monkeypatch.setattr(run, "chain", stop)
+    monkeypatch.setattr(sys, "argv", ["obliq"])
+    monkeypatch.setenv("OBLIQ_CACHE", str(shared_store))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        run.main()
+    text = " ".join("".join(capfd.readouterr()).split())
+    assert text.index("embedded example") < text.index("it would begin here")
+    for said in (
+        "4 bits by row_parallel",
+        "about a minute",
+        "outputs/runs/",
+        "model=timm",
+        "--help",
+    ):
+        assert said in text
+
+
+def test_values_with_brackets_and_spaces_reach_the_run(obliq, tmp_path):
+    found = obliq("method=rtn", "tags=[why (2),b c]", *QUICK, folder=tmp_path / "a (b) c")
+    assert found.status == 0, found.text
+    assert found.results["settings"]["tags"] == ["why (2)", "b c"]
+
+
+def test_bits_of_single_layers_in_a_run_a_sweep_and_its_reproduction(obliq, tmp_path):
+    words = ("method=rtn", "activations.overrides.last.0=5", "act_bits=6", *QUICK)
+    found = obliq("-m", "precision.overrides.stem.0=2,3", "precision.overrides.down.0=8", *words)
+    assert found.status == 0, found.text
+    assert "precision.overrides.stem.0=2" in found.text and "++" not in found.text
+    for job, bits in (("0", 2), ("1", 3)):
+        record = json.loads((found.folder / job / "results.json").read_text())
+        layers = {layer["name"]: layer["bits"] for layer in record["layers"]}
+        assert layers == {**dict.fromkeys(layers, 4), "stem.0": bits, "down.0": 8}
+        assert record["settings"]["precision"]["overrides"] == {"stem.0": bits, "down.0": 8}
+        assert record["settings"]["activations"]["overrides"] == {"last.0": 5}
+    out = tmp_path / "again"
+    again = obliq("reproduce", str(found.folder / "1"), "--out", str(out), "--store")
+    assert again.status == 0 and "REPRODUCED" in again.text, again.text
+
+
+def test_a_sweep_of_a_file_may_name_single_layers(obliq, tmp_path):
+    (tmp_path / "mine" / "sweep").mkdir(parents=True)
+    (tmp_path / "mine" / "sweep" / "stem.yaml").write_text(
+        "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
+        "      experiment: digits\n      precision.overrides.stem.0: 2,3\n"
+    )
+    words = ("--config-dir", str(tmp_path / "mine"), "sweep=stem", "method=rtn", *QUICK)
+    found = obliq(*words, f"hydra.sweep.dir={tmp_path / 'out'}")
+    assert found.status == 0, found.text
+    jobs = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/results.json")]
+    found = {job["settings"]["precision"]["overrides"]["stem.0"] for job in jobs}
+    assert found == {2, 3}
 
 
 def test_a_typo_is_answered_without_loading_torch():

@@ -17,7 +17,7 @@ def real_network(data_root, monkeypatch, tmp_path):
 
     def load(name):
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("run", [f"model={name}"])
+            cfg = compose("run", [f"model={name}", "data=digits"])
         return instantiate(cfg.model, _convert_="all").load(Store(tmp_path))
 
     return load

@@ -171,7 +171,7 @@ def real_layers(data_root):
 @pytest.mark.parametrize("bits", [4, 3])
 def test_with_its_defaults_it_loses_less_than_obq_on_real_layers(real_layers, bits, request):
     with initialize_config_dir(str(request.config.rootpath / "conf"), version_base="1.3"):
-        method = compose("run", ["method=row_parallel"]).method
+        method = compose("run", ["experiment=digits", "method=row_parallel"]).method
     options = {k: v for k, v in OmegaConf.to_container(method, resolve=True).items() if k[0] != "_"}
     ratios = []
     for name, layer in real_layers.items():

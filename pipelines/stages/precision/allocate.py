@@ -14,7 +14,7 @@ from pipelines.stages.solving.quantize import QuantizeLayers
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import Store
 from quant.layers import Layer
-from quant.precision import assign_bits, check_bits
+from quant.precision import assign_bits, check_bits, check_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,11 @@ class Precision(Protocol):
         """Whether it decides about the layers' inputs too."""
         ...
 
+    @property
+    def at_most(self) -> dict[str, int]:
+        """Calibration images that it looks at, at most, by setting."""
+        ...
+
     def check(self, layers: Sequence[str]) -> None:
         """Raise a ValueError where a setting does not fit the layers of the network."""
 
@@ -98,22 +103,17 @@ class Uniform:
         """Those of weights alone."""
         return False
 
+    @property
+    def at_most(self) -> dict[str, int]:
+        """It looks at none."""
+        return {}
+
     def check(self, layers: Sequence[str]) -> None:
         """Raise a ValueError where an override names no layer."""
-        check_names(self.overrides, layers)
+        check_layers("precision.overrides", self.overrides, layers)
 
     def allocate(self, given: AllocationContext) -> Allocation:
         """Nothing to search."""
         return Allocation(
             assign_bits(list(given.layers), self.bits, self.first_last_bits, self.overrides)
-        )
-
-
-def check_names(overrides: Mapping[str, int], layers: Sequence[str]) -> None:
-    """Raise a ValueError for the first of the overrides that is none of the layers."""
-    unknown = [name for name in overrides if name not in layers]
-    if unknown:
-        raise ValueError(
-            f"precision.overrides names {unknown[0]!r}, which is no layer of this network. "
-            f"Its layers: {', '.join(list(layers)[:5])}, ... ({len(layers)} in all)"
         )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.stages.precision.allocate import Allocation, AllocationContext, check_names
+from pipelines.stages.precision.allocate import Allocation, AllocationContext
 from pipelines.stages.precision.candidates import Candidates
 from pipelines.stages.precision.correlation import correlations
 from pipelines.stages.precision.perturbations import MeasurePerturbations
@@ -21,7 +21,7 @@ from quant.layers import Layer
 from quant.mixed.search import SEARCHES
 from quant.mixed.sensitivity import METRICS, LayerMeasurements
 from quant.mixed.space import FULL, Config, Space
-from quant.precision import check_bits, fixed_bits
+from quant.precision import check_bits, check_layers, fixed_bits
 
 MEASURES = ("metric", "agreement")
 
@@ -108,9 +108,19 @@ class Mixed:
         """Whether a layer's input gets its weights' bits."""
         return self.activations
 
+    @property
+    def at_most(self) -> dict[str, int]:
+        """Calibration images that layers are measured on, at most, by setting."""
+        found = {"precision.perturbations.images": self.perturbations.images}
+        if self.images is not None:
+            found["precision.images"] = self.images
+        if self._needs_traces:
+            found["precision.traces.images"] = self.traces.images
+        return found
+
     def check(self, layers: Sequence[str]) -> None:
         """Raise a ValueError where an override names no layer."""
-        check_names(self.overrides, layers)
+        check_layers("precision.overrides", self.overrides, layers)
 
     def fixed(self, names: Sequence[str]) -> dict[str, int]:
         """Bits of the layers, in their order of use, that the search leaves alone."""
@@ -184,8 +194,12 @@ class Mixed:
             )
         )
 
+    @property
+    def _needs_traces(self) -> bool:
+        return self.metric == "hessian_trace" or self.check_predictions > 0
+
     def _traces(self, given: AllocationContext, candidates: Candidates) -> Tensor | None:
-        if self.metric != "hessian_trace" and not self.check_predictions:
+        if not self._needs_traces:
             return None
         layers = Keyed(given.layers, given.calibration.key)
         found = given.store.run(self.traces, given.network, layers, given.images, given.machine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from evaluation.images import ImageData
+from evaluation.split import spared
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.rounding.label_free import output_of
@@ -49,7 +50,9 @@ class TrainRounding:
         feature_weight: of the layers' outputs in the loss, beside the divergence of the network's
             own outputs; None: the published loss, without that divergence. Scopes "block" and
             "layer", which never reach the outputs, have the published loss.
-        held_out: calibration images that are not trained on; they decide whether it helped.
+        held_out: calibration images that are not trained on; they decide whether it helped. None:
+            `max_held_out`, but at most half of the calibration images.
+        max_held_out: limit on those.
         schedule: steps and rates.
         seed: of the order of the images.
     """
@@ -63,7 +66,8 @@ class TrainRounding:
     kind: str
     confidence: float
     feature_weight: float | None
-    held_out: int
+    held_out: int | None
+    max_held_out: int
     schedule: Schedule
     seed: int
 
@@ -85,15 +89,28 @@ class TrainRounding:
             )
         if not 0 <= self.confidence < 1:
             raise ValueError(f"method.confidence={self.confidence} must lie in [0, 1)")
-        if self.held_out < 1:
-            raise ValueError(f"method.held_out={self.held_out} must be at least 1")
+        for name in ("held_out", "max_held_out"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"method.{name}={value} must be at least 1")
+
+    def fitted(self, images: int) -> TrainRounding:
+        """The same, with the number of those that are held out of so many images."""
+        held_out = self.held_out_of(images)
+        return replace(self, held_out=held_out, max_held_out=held_out)
+
+    def held_out_of(self, images: int) -> int:
+        """How many of so many calibration images are not trained on."""
+        found = max(1, spared(images, self.max_held_out))
+        return found if self.held_out is None else self.held_out
 
     def check(self, images: int, processes: int = 1) -> None:
         """Raise a ValueError where so many calibration images leave none to train on.
 
         So too where several processes cannot share the training.
         """
-        step = min(self.schedule.batch_size, images - self.held_out)
+        held_out = self.held_out_of(images)
+        step = min(self.schedule.batch_size, images - held_out)
         if processes > 1 and 0 < step < processes:
             raise ValueError(
                 f"a step trains on {step} images, which {processes} processes cannot share: set "
@@ -104,9 +121,9 @@ class TrainRounding:
                 "method.activations=qdrop draws for a whole batch at once, which several processes "
                 "would do otherwise than one: take method.activations=gradual, or machine.devices=1"
             )
-        if images <= self.held_out:
+        if images <= held_out:
             raise ValueError(
-                f"method.held_out={self.held_out} leaves none of {images} calibration images to "
+                f"method.held_out={held_out} leaves none of {images} calibration images to "
                 "train on: set calibrate.images higher or method.held_out lower"
             )
 
@@ -133,12 +150,13 @@ class TrainRounding:
             scratch: for checkpoints.
         """
         images = len(data.value.calibration)
-        training = min(len(hessian.tensors["attention"]), images - self.held_out)
+        held_out = self.held_out_of(images)
+        training = min(len(hessian.tensors["attention"]), images - held_out)
         quantized = out_of_place(start.value)
         layers = {name: given.layer for name, given in weights.inputs.items()}
         roundings = soften(quantized, network.module, weights, self.kind, self.confidence)
         activations = make_learnable(quantized)
-        task = self._task(network, quantized, layers, hessian, data.value, training)
+        task = self._task(network, quantized, layers, hessian, data.value, training, held_out)
         module = RoundingTraining(task, self.schedule)
         machine.fit("train the rounding", module, module.epochs, self.schedule.steps, scratch)
         module.go_back_to_best()
@@ -190,6 +208,7 @@ class TrainRounding:
         hessian: Artifact,
         data: ImageData,
         training: int,
+        held_out: int,
     ) -> Task:
         """Which outputs are compared, how they count, and where gradients stop."""
         outputs = [output_of(layer) for layer in layers.values()]
@@ -225,7 +244,7 @@ class TrainRounding:
             activations=self.activations,
             feature_weight=features,
             images=training,
-            held_out=self.held_out,
+            held_out=held_out,
             seed=self.seed,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -24,7 +24,7 @@ class LabelFreeHessian:
     """Estimates on the float network; memory does not grow with the number of images.
 
     Attributes:
-        images: calibration images, the first ones chosen.
+        images: calibration images, the first ones chosen; None: all.
         draws: random sign vectors an image at most; exact for networks with no more outputs.
         tolerance: stop drawing where the mean changes by a smaller fraction.
         seed: of the signs.
@@ -32,17 +32,21 @@ class LabelFreeHessian:
 
     TOGETHER: ClassVar[bool] = True
 
-    images: int
+    images: int | None
     draws: int
     tolerance: float
     seed: int
 
     def __post_init__(self) -> None:
-        if self.images < 1 or self.draws < 1:
+        if (self.images is not None and self.images < 1) or self.draws < 1:
             raise ValueError(
                 f"label_free.images={self.images} and label_free.draws={self.draws} must be at "
                 "least 1"
             )
+
+    def fitted(self, images: int) -> LabelFreeHessian:
+        """The same, where there are so many calibration images."""
+        return replace(self, images=images if self.images is None else self.images)
 
     def run(
         self,

@@ -12,8 +12,8 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
     "line",
     [
         "bits=3",
-        "experiment=digits method=rtn,gptq bits=2,3 -m",
-        "'method=choice(rtn,gptq)' --multirun",
+        "experiment=digits method=rtn,gptq bits=2,3",
+        "'method=choice(rtn,gptq)'",
         "method@baseline.solve.method=gptq",
         "data.root=/a=b/c",
         "+data.new=1",
@@ -21,10 +21,6 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
         "hydra.run.dir=/x",
         "hydra/launcher=joblib",
         "experiment=",
-        "--cfg job",
-        "--info plugins",
-        "--help",
-        "--config-dir mine method=my_own",
         "precision.overrides.conv1=8",
     ],
 )
@@ -57,9 +53,28 @@ def test_all_valid_names_are_listed():
         check(["experiment=nothing_like_it"])
 
 
-def test_a_word_without_a_value_says_how_it_is_meant():
-    with pytest.raises(ValueError, match=r"'cifar10' is no setting: give name=value"):
-        check(["cifar10"])
+def test_names_that_other_settings_bring_in_are_left_to_them():
+    check(["method=my_own", "+mine=yes"], more=True)
+    with pytest.raises(ValueError, match="unknown method 'my_own'"):
+        check(["method=my_own"])
+    with pytest.raises(ValueError, match="'nothing_like_it' is neither"):
+        check(["nothing_like_it"], more=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ambiguous value for argument 'bits=2,3'\n1. To use", 'for one list "bits=[2,3]"'),
+        ("Ambiguous value for argument 'tags=a,b'\n1. To use", "for one text \"tags='a,b'\""),
+        ("Sweep parameters 'bits=range(2,4)' requires --multirun", "of them add -m, for one text"),
+    ],
+)
+def test_several_values_of_one_run_are_told_with_what_to_type(text, expected):
+    assert expected in overrides.several(text)
+
+
+def test_other_errors_are_not_about_several_values():
+    assert overrides.several("Could not find 'method/x'") is None
 
 
 def test_a_missing_value_is_explained_by_the_file_that_wants_it():

@@ -202,6 +202,7 @@ def test_the_threads_of_parallel_jobs_are_set_before_they_start(monkeypatch, tmp
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("MKL_NUM_THREADS", "7")
     words = ["launcher=joblib", "hydra.launcher.n_jobs=3", f"hydra.sweep.dir={tmp_path}"]
+    words.append("experiment=digits")
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         composed = compose("run", overrides=words, return_hydra_config=True)
     SweepStarts().on_multirun_start(composed)

@@ -19,8 +19,9 @@ MAKEFILE = (CONF.parent / "Makefile").read_text()
 
 
 def composed(*words):
+    chosen = [] if any(word.startswith("experiment=") for word in words) else ["experiment=digits"]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return compose("run", overrides=list(words), return_hydra_config=True)
+        return compose("run", overrides=[*chosen, *words], return_hydra_config=True)
 
 
 def jobs_of(name):
@@ -65,6 +66,15 @@ def test_the_jobs_of_a_sweep_compose_and_have_folders_that_say_what_they_are(nam
     assert len(folders) == 2
 
 
+def test_a_search_begins_with_the_defaults_also_where_they_are_left_open():
+    from hydra_plugins.obliq_optuna_sweeper import _default
+
+    open_one = composed("hparams=images", "experiment=cifar10_resnet20")
+    assert open_one.calibrate.images is None and _default(open_one, "calibrate.images") == 1024
+    assert _default(composed("hparams=images"), "calibrate.images") == 512  # experiment=digits
+    assert _default(open_one, "act_bits") is None
+
+
 def test_make_bench_real_runs_files_that_exist():
     listed = next(line for line in MAKEFILE.splitlines() if line.startswith("SWEEPS := "))
     assert set(listed.split()[2:]) <= set(SWEEPS) and len(listed.split()) > 8
@@ -78,4 +88,5 @@ def test_a_search_judges_by_calibration_images_and_over_settings_that_exist(name
     assert cfg.objective._target_ == "pipelines.stages.objective.Divergence"
     assert cfg.hydra.sweeper._target_.endswith("OptunaSweeper") and cfg.hydra.sweeper.params
     for key in cfg.hydra.sweeper.params:
-        assert OmegaConf.select(cfg, key) is not None, key
+        parent, _, last = key.rpartition(".")
+        assert last in (OmegaConf.select(cfg, parent) if parent else cfg), key

@@ -203,7 +203,7 @@ def test_no_runs_are_refused():
 
 def composed(*words):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("run", list(words))
+        cfg = compose("run", ["model=digits", "data=digits", *words])
     typecheck.check({"cost": cfg.cost})
     return instantiate(cfg.cost, _convert_="all")
 

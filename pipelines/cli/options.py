@@ -1,0 +1,70 @@
+"""Options such as -m may stand anywhere among the settings: Hydra takes them in front only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+FLAGS = {
+    "--help": "-h", "--help-all": "", "--hydra-help": "", "--version": "", "--multirun": "-m",
+    "--run": "-r", "--resolve": "", "--shell-completion": "-sc",
+}  # fmt: skip
+VALUED = {
+    "--config-dir": "-cd", "--config-name": "-cn", "--config-path": "-cp", "--cfg": "-c",
+    "--package": "-p", "--info": "-i", "--experimental-rerun": "",
+}  # fmt: skip
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # of --info
+CONFIG = ("--config-dir", "--config-name", "--config-path")  # bring in settings of their own
+
+
+def apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(options under their long names, settings), each in the order in which they were typed.
+
+    >>> apart(["bits=2,3", "-m", "-cd", "mine", "~tags"])
+    (['--multirun', '--config-dir=mine'], ['bits=2,3', '~tags'])
+
+    Raises:
+        ValueError: an option does not exist, or lacks its value.
+    """
+    options: list[str] = []
+    settings: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            settings.append(word)
+            continue
+        given, equals, value = word.partition("=")
+        name = _long(given, word)
+        if name in FLAGS:
+            options.append(name)
+        elif equals:
+            options.append(f"{name}={value}")
+        elif rest and (name != "--info" or rest[0] in INFO):
+            options.append(f"{name}={rest.pop(0)}")
+        elif name == "--info":
+            options.append("--info=all")
+        else:
+            raise ValueError(f"{word} needs a value behind it")
+    return options, settings
+
+
+def named(options: Sequence[str], *names: str) -> bool:
+    """Whether one of the options, as `apart` gives them, has one of the names."""
+    return any(option.partition("=")[0] in names for option in options)
+
+
+def _long(given: str, word: str) -> str:
+    """The long name of an option: itself, what its letter stands for, or what it begins."""
+    every = {**FLAGS, **VALUED}
+    if given in every:
+        return given
+    found = [name for name, short in every.items() if short == given]
+    found = found or [name for name in every if len(given) > 3 and name.startswith(given)]
+    if len(found) == 1:
+        return found[0]
+    if "=" in word:
+        raise ValueError(f"unknown option {given}. Settings have no dashes: {word.lstrip('-')}")
+    near = get_close_matches(given, every, n=2, cutoff=0.7)
+    hint = f": did you mean {' or '.join(near)}?" if near else f". Options: {', '.join(every)}"
+    raise ValueError(f"unknown option {given}{hint}")
