@@ -1,4 +1,4 @@
-"""The chain, in order: prepare; quantize, in quantizing.py; judge, in judging.py."""
+"""The chain, in order: prepare; quantize (quantizing.py); evaluate (evaluating.py)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from lightning import seed_everything
 
 from pipelines import evaluating, preflight, quantizing
-from pipelines.chain import Chain, Log, Run, RunContext
+from pipelines.chain import Chain, Log, RunContext, RunInfo
 from pipelines.machine.interruption import interruptible
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
-from pipelines.stages.solving.solve import wants_importance
+from pipelines.stages.solving.solve import needs_importance
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
@@ -21,30 +21,30 @@ from pipelines.tracking import Tracker
 
 
 def run(
-    chain: Chain, store: Store, machine: Machine, tracker: Tracker, about: Run
+    chain: Chain, store: Store, machine: Machine, tracker: Tracker, info: RunInfo
 ) -> dict[str, Any]:
     """Run the chain; returns the content of results.json, or of objective.json.
 
     Raises:
-        ValueError, OSError: bad input; found before calibration starts where that is possible.
+        ValueError, OSError: bad input; raised before calibration where possible.
     """
-    fingerprint.closure(fingerprint.modules(chain))  # read now: the source may change meanwhile
-    machine.use()
-    seed_everything(about.seed, verbose=False)
-    network = prepare(chain, store, machine, about)
-    known = {key: about.about.get(key) for key in ("source", "versions", "command")}
+    fingerprint.closure(fingerprint.modules(chain))  # now: the source may change during the run
+    machine.setup()
+    seed_everything(info.seed, verbose=False)
+    network = prepare(chain, store, machine, info)
+    provenance = {key: info.about.get(key) for key in ("source", "versions", "command")}
     tracker.start(
-        about.config,
-        about.name,
-        about.folder,
-        about.group,
-        about.tags,
-        about.job_type,
-        {**known, "machine": machine.describe()},
+        info.config,
+        info.name,
+        info.folder,
+        info.group,
+        info.tags,
+        info.job_type,
+        {**provenance, "machine": machine.describe()},
     )
     try:
         results = _stages(
-            RunContext(chain, store, machine, tracker, about, network, Log(machine, tracker))
+            RunContext(chain, store, machine, tracker, info, network, Log(machine, tracker))
         )
     except BaseException as err:
         with suppress(Exception):
@@ -61,18 +61,18 @@ def run(
 
 
 @interruptible()
-def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network:
-    """Load the network, choose the images, and check all that can be checked by now."""
-    preflight.writable(about.folder, "the output folder", "set hydra.run.dir to another one")
-    preflight.writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
-    preflight.settings_work(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
+def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> Network:
+    """Load the network, choose the images, and check everything that can be checked early."""
+    preflight.check_writable(info.folder, "the output folder", "set hydra.run.dir to another one")
+    preflight.check_writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
+    preflight.check_settings(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
     if chain.rounding is not None:
         held_out = chain.objective.images if chain.objective is not None else 0
         chain.rounding.check(chain.calibrate.images - held_out, machine.ranks.world)
     if chain.precision.inputs and chain.activations.placement != "inputs":
         raise ValueError(
-            "precision.activations=true gives inputs of layers the bits of their weights: leave "
-            f"activations.placement={chain.activations.placement} out"
+            "precision.activations=true gives a layer's input the bits of its weights, which needs "
+            f"activations.placement=inputs, not {chain.activations.placement}"
         )
     chain.model.check()
     data, calibrate = chain.data, chain.calibrate
@@ -82,7 +82,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
         data.prepare(
             network.data_config,
             calibrate.images,
-            about.seed,
+            info.seed,
             calibrate.batch_size,
             calibrate.augmented_copies,
         )
@@ -90,19 +90,19 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")
     checked = store.run(check, images, machine)
     if checked.record["skipped"] and not data.skipped:
-        data.check()  # leaves out the images that were found before, or by another process
-    hessians = preflight.network_fits(network, data, chain.precision)
-    if chain.rounding is not None or wants_importance(chain.quantize.solve.fit_grid):
-        preflight.layers_run_once(network, data)
+        data.check()  # skips the bad images that an earlier run or another process recorded
+    hessians = preflight.check_network(network, data, chain.precision)
+    if chain.rounding is not None or needs_importance(chain.quantize.solve.fit_grid):
+        preflight.check_layers_run_once(network, data)
     if not store.has(calibrate, network, Keyed(data, data.calibration_key), machine):
-        preflight.enough_space(store.root, hessians)
+        preflight.check_free_space(store.root, hessians)
     return network
 
 
 @interruptible()
-def _stages(running: RunContext) -> dict[str, Any]:
-    objective = running.chain.objective
+def _stages(context: RunContext) -> dict[str, Any]:
+    objective = context.chain.objective
     if objective is None:
-        return evaluating.evaluate(running, quantizing.quantize(running))
-    held_out = running.chain.data.hold_out(objective.images)  # nothing is fitted to these
-    return evaluating.measure(running, objective, held_out, quantizing.quantize(running))
+        return evaluating.evaluate(context, quantizing.quantize(context))
+    held_out = context.chain.data.hold_out(objective.images)  # removed from calibration
+    return evaluating.measure(context, objective, held_out, quantizing.quantize(context))

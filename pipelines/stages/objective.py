@@ -1,7 +1,6 @@
-"""Stage: one number that says how good settings are, from calibration images alone.
+"""Stage: the objective of a search over settings, from calibration images alone.
 
-A search over settings minimises it, and never looks at the evaluation images: those tell afterwards
-how good what it found is.
+The search minimises it and never uses the evaluation images, which stay a fair test of its result.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from pipelines.store.store import Store
 
 
 @dataclass(frozen=True, eq=False)
-class Quantized:
-    """What there is to judge: a network, and how it came about."""
+class ObjectiveContext:
+    """What an objective may use: the quantized network, its weights, held-out images."""
 
     store: Store
     network: Network
@@ -38,27 +37,28 @@ class Quantized:
 
 
 class Objective(Protocol):
-    """What a search minimises."""
+    """A function for a search to minimise."""
 
     @property
     def images(self) -> int:
-        """Calibration images that nothing may be fitted to."""
+        """Number of calibration images to hold out: no stage fits anything to them."""
         ...
 
-    def measure(self, given: Quantized) -> dict[str, Any]:
-        """`value`, and more figures for the record."""
+    def measure(self, context: ObjectiveContext) -> dict[str, Any]:
+        """`name`, `value`, and further metrics for the record."""
         ...
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Mean KL divergence from the float network on calibration images that are held out.
+    """Mean KL divergence from the float network on held-out calibration images.
 
     Attributes:
-        images: the first so many, the same ones however many there are; the rest calibrates.
+        images: number of held-out images: the first ones, whatever the number of calibration
+            images.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     images: int
 
@@ -66,9 +66,11 @@ class Divergence:
         if self.images < 1:
             raise ValueError(f"objective.images={self.images} must be at least 1")
 
-    def measure(self, given: Quantized) -> dict[str, Any]:
-        """KL in nats; agreement (percent) and sqnr_db beside it."""
-        found = given.store.run(self, given.network, given.module, given.held_out, given.machine)
+    def measure(self, context: ObjectiveContext) -> dict[str, Any]:
+        """KL in nats; also agreement in percent, and sqnr_db."""
+        found = context.store.run(
+            self, context.network, context.module, context.held_out, context.machine
+        )
         return {"name": "kl", "value": found.record["kl"], **found.record}
 
     def run(
@@ -89,16 +91,17 @@ class Divergence:
 class LayerLoss:
     """Geometric mean over layers of tr(D H D^T) relative to rounding to nearest on the same grids.
 
-    No network runs. H is the one that weights are fitted to, so it cannot compare calibrations.
+    No network runs. H is the Hessian that weights are fitted to, so this objective cannot compare
+    calibration settings.
     """
 
     images: int = 0
 
-    def measure(self, given: Quantized) -> dict[str, Any]:
-        """Layers without a loss to lose (both are 0) count as 1."""
+    def measure(self, context: ObjectiveContext) -> dict[str, Any]:
+        """A layer whose loss or rounding-to-nearest loss is 0 counts as 1."""
         ratios = {
             name: (float(s.tensors["loss"].sum()), float(s.tensors["loss_rtn"].sum()))
-            for name, s in given.weights.solutions.items()
+            for name, s in context.weights.solutions.items()
         }
         logs = [math.log(loss / rtn) if loss > 0 < rtn else 0.0 for loss, rtn in ratios.values()]
         return {"name": "loss", "value": math.exp(sum(logs) / len(logs))}
