@@ -1,4 +1,4 @@
-"""What a run consists of: its stages, its names, and where they run."""
+"""The parts of a run: its stages, its name and folder, and the context that they share."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from pipelines.stages.rounding.label_free import LabelFreeHessian
 from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solving.baseline import Baseline
 from pipelines.stages.solving.quantize import QuantizeLayers
-from pipelines.stages.solving.solve import wants_importance
+from pipelines.stages.solving.solve import needs_importance
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import Store
 from pipelines.tracking import Tracker
 
 
 class Model(Protocol):
-    """Where a network comes from."""
+    """Source of the float network."""
 
     def check(self) -> None:
-        """Find what is wrong without reading data."""
+        """Raise a ValueError or OSError for a bad setting; reads no data."""
 
     def load(self, store: Store) -> Network:
         """The float network."""
@@ -47,7 +47,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Chain:
-    """All stages of a run, built before the first one starts."""
+    """All stages of a run, instantiated before the first one starts."""
 
     model: Model
     data: ImageData
@@ -113,19 +113,19 @@ class Chain:
     @property
     def weighing(self) -> bool:
         """Whether anything needs the label-free Hessian."""
-        return self.rounding is not None or wants_importance(self.quantize.solve.fit_grid)
+        return self.rounding is not None or needs_importance(self.quantize.solve.fit_grid)
 
 
 @dataclass(frozen=True)
-class Run:
-    """What one run is called, where it writes, and what its record starts with.
+class RunInfo:
+    """Name, output folder, seed and metadata of one run.
 
     Attributes:
-        folder: output folder of this run.
+        folder: output folder.
         about: first entries of results.json: experiment, method, bits, versions, ...
-        config: the resolved settings, for the tracker.
+        config: resolved settings, for the tracker.
         name, group, tags, job_type: for the tracker; a sweep is a group.
-        seed: of the choice of calibration images and of everything else that is random.
+        seed: seed for the choice of calibration images and all other randomness.
     """
 
     folder: Path
@@ -137,7 +137,7 @@ class Run:
     job_type: str
     seed: int
 
-    def with_counts(self, counts: Mapping[str, int | None]) -> Run:
+    def with_counts(self, counts: Mapping[str, int | None]) -> RunInfo:
         """The same, with numbers of images in the settings that leave them open."""
         kept = filled(self.about.get("settings", {}), counts)
         about = {**self.about, **({"settings": kept} if "settings" in self.about else {})}
@@ -150,7 +150,7 @@ class Run:
 
 @dataclass(eq=False)
 class Log:
-    """Seconds of every stage, told to the screen and the tracker as they come."""
+    """Duration of every stage, reported to the screen and the tracker as the stage ends."""
 
     machine: Machine
     tracker: Tracker
@@ -158,69 +158,73 @@ class Log:
     cached: dict[str, bool] = field(default_factory=dict)
 
     def stage(self, name: str, seconds: float, cached: bool, detail: str = "") -> None:
-        """Stage `name` is over, and its memory is free; `seconds` is what computing it took.
+        """Log the end of stage `name` and return its freed memory to the system.
 
-        Now, or when it was stored.
+        Args:
+            name: stage name, a key of `seconds` in results.json.
+            seconds: compute time, in this run or in the run that stored the result.
+            cached: whether the result came from the store.
+            detail: text after the name and the time.
         """
         self.seconds[name], self.cached[name] = seconds, cached
         self.machine.screen.stage(name, seconds, cached, detail)
         self.tracker.stage(name, seconds, cached)
-        memory.give_back()
+        memory.trim()
 
-    def artifact(self, name: str, found: Artifact, detail: str = "") -> None:
-        """Stage `name` has given this."""
-        self.artifacts(name, [found], detail)
+    def artifact(self, name: str, artifact: Artifact, detail: str = "") -> None:
+        """Log stage `name`, which produced one artifact."""
+        self.artifacts(name, [artifact], detail)
 
-    def artifacts(self, name: str, found: Collection[Artifact], detail: str = "") -> None:
-        """Stage `name` has given all of these."""
-        seconds, cached = sum(a.seconds for a in found), all(a.cached for a in found)
+    def artifacts(self, name: str, artifacts: Collection[Artifact], detail: str = "") -> None:
+        """Log stage `name`, which produced several artifacts."""
+        seconds, cached = sum(a.seconds for a in artifacts), all(a.cached for a in artifacts)
         self.stage(name, seconds, cached, detail)
 
 
 @dataclass(frozen=True, eq=False)
 class RunContext:
-    """A run under way.
+    """What the steps of a run share.
 
     Attributes:
-        chain: its stages.
-        network: the float one.
-        log: of the stages that are over.
-        begin: when it began, by `clock.seconds`.
+        chain: all stages.
+        network: the float network.
+        log: log of the finished stages.
+        begin: start of the run, by `clock.seconds`.
     """
 
     chain: Chain
     store: Store
     machine: Machine
     tracker: Tracker
-    about: Run
+    info: RunInfo
     network: Network
     log: Log
     begin: float = field(default_factory=lambda: clock.seconds())
 
     @property
     def images(self) -> Keyed[ImageData]:
-        """Those to calibrate on."""
+        """Calibration images."""
         return Keyed(self.chain.data, self.chain.data.calibration_key)
 
     @property
     def evaluation(self) -> Keyed[ImageData]:
-        """Those to evaluate on."""
+        """Evaluation images."""
         return Keyed(self.chain.data, self.chain.data.evaluation_key)
 
     @property
     def reference(self) -> Keyed[nn.Module | None]:
-        """The float network, for others to be held against."""
+        """The float network, to compare quantized ones with."""
         return Keyed(self.network.module, self.network.key)
 
-    def evaluated(self, module: Keyed[nn.Module], reference: Keyed[nn.Module | None]) -> Artifact:
-        """What the evaluation images give."""
+    def evaluate(self, module: Keyed[nn.Module], reference: Keyed[nn.Module | None]) -> Artifact:
+        """Outputs of `module` on the evaluation images."""
         return self.store.run(self.chain.evaluate, module, reference, self.evaluation, self.machine)
 
     def float_outputs(self) -> Artifact:
-        """What they give in the float network."""
-        return self.evaluated(Keyed(self.network.module, self.network.key), Keyed(None, ""))
+        """Outputs of the float network on the evaluation images."""
+        return self.evaluate(Keyed(self.network.module, self.network.key), Keyed(None, ""))
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Of every stage so far, and of all."""
+        """Seconds of every finished stage, and "total" since the start of the run."""
         return {**self.log.seconds, "total": clock.seconds() - self.begin}

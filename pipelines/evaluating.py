@@ -1,4 +1,4 @@
-"""How good the quantized network is: baseline, evaluation, report; or a search's objective."""
+"""Evaluation of the quantized network: baseline, metrics, report; or the objective of a search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipelines.chain import Chain, RunContext
 from pipelines.quantizing import QuantizedModel
 from pipelines.reproducing import provenance
 from pipelines.stages import counts
-from pipelines.stages.objective import Objective, Quantized, write
+from pipelines.stages.objective import Objective, ObjectiveContext, write
 from pipelines.stages.precision.allocate import Allocation
 from pipelines.stages.report import Findings
 from pipelines.store.artifacts import Keyed
@@ -20,98 +20,105 @@ from quant.layers import Layer
 
 
 def measure(
-    running: RunContext, objective: Objective, held_out: ImageData, made: QuantizedModel
+    context: RunContext, objective: Objective, held_out: ImageData, model: QuantizedModel
 ) -> dict[str, Any]:
-    """For a search over settings, which never sees the evaluation images: objective.json."""
-    chain, machine, about = running.chain, running.machine, running.about
-    judged = Keyed(held_out, held_out.calibration_key)
-    found = objective.measure(
-        Quantized(running.store, running.network, made.best, made.weights, judged, machine)
+    """Compute a search's objective on held-out calibration images; write objective.json."""
+    chain, machine, info = context.chain, context.machine, context.info
+    figures = objective.measure(
+        ObjectiveContext(
+            store=context.store,
+            network=context.network,
+            module=model.best,
+            weights=model.weights,
+            held_out=Keyed(held_out, held_out.calibration_key),
+            machine=machine,
+        )
     )
     record = {
-        **about.about,
-        "seed": about.seed,
+        **info.about,
+        "seed": info.seed,
         "inputs": chain.quantize.inputs,
-        "model": running.network.name,
+        "model": context.network.name,
         "calibrated_on": len(chain.data.calibration),
         "images_taken": _taken(chain),
         "held_out": len(held_out.calibration),
-        "objective": found,
-        "seconds": running.seconds,
-        "cached": running.log.cached,
-        "output_dir": str(about.folder),
+        "objective": figures,
+        "seconds": context.seconds,
+        "cached": context.log.cached,
+        "output_dir": str(info.folder),
     }
     if machine.ranks.rank:  # one process writes
         return record
-    write(record, about.folder)
-    running.tracker.summary(record)
-    machine.screen.line(f"  {found['name']} {found['value']:.6g}")
+    write(record, info.folder)
+    context.tracker.summary(record)
+    machine.screen.line(f"  {figures['name']} {figures['value']:.6g}")
     return record
 
 
-def evaluate(running: RunContext, made: QuantizedModel) -> dict[str, Any]:
-    """The baseline, the evaluation images, the report: results.json."""
-    chain, store, machine, log = running.chain, running.store, running.machine, running.log
-    network, tracker, about = running.network, running.tracker, running.about
+def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
+    """Run the baseline, the evaluation and the report; returns the content of results.json."""
+    chain, store, machine, log = context.chain, context.store, context.machine, context.log
+    network, tracker, info = context.network, context.tracker, context.info
 
-    baseline = chain.baseline.run(store, made.weights, made.allocation.bits, machine)
-    took = sum(layer.seconds for layer in baseline.values())
-    guessed = any(layer.estimated for layer in baseline.values())
+    baseline = chain.baseline.run(store, model.weights, model.allocation.bits, machine)
+    estimated = any(layer.estimated for layer in baseline.values())
     log.stage(
         "baseline",
-        took,
+        sum(layer.seconds for layer in baseline.values()),
         all(layer.cached for layer in baseline.values()),
-        "OBQ, an estimate from some rows" if guessed else "OBQ, all rows",
+        "OBQ, estimated from some rows" if estimated else "OBQ, all rows",
     )
 
-    reference, float_outputs = running.reference, running.float_outputs()
+    reference, float_outputs = context.reference, context.float_outputs()
     uncorrected, outputs = (
-        running.evaluated(module, reference) for module in (made.uncorrected, made.best)
+        context.evaluate(module, reference) for module in (model.uncorrected, model.best)
     )
-    evaluated = {found.key: found for found in (float_outputs, uncorrected, outputs)}
-    log.artifacts("evaluate", evaluated.values())
+    distinct = {artifact.key: artifact for artifact in (float_outputs, uncorrected, outputs)}
+    log.artifacts("evaluate", distinct.values())
 
-    pictures = store.run(chain.pictures, reference, made.best, running.evaluation, machine)
+    pictures = store.run(chain.pictures, reference, model.best, context.evaluation, machine)
 
-    assert made.sensitivity is not None and made.predicted is not None  # there is no objective
-    found = Findings(
+    assert (
+        model.sensitivity is not None and model.predicted is not None
+    )  # None only with an objective
+    findings = Findings(
         network=network,
         data=chain.data,
-        calibration=made.calibration,
-        sensitivity=made.sensitivity,
-        predicted=made.predicted,
-        weights=made.weights,
+        calibration=model.calibration,
+        sensitivity=model.sensitivity,
+        predicted=model.predicted,
+        weights=model.weights,
         baseline=baseline,
-        statistics=made.statistics,
+        statistics=model.statistics,
         float_outputs=float_outputs,
         uncorrected_outputs=uncorrected,
         outputs=outputs,
         pictures=pictures,
-        activations=made.activations,
-        rounding=made.trained,
-        precision=made.allocation.record,
+        activations=model.activations,
+        rounding=model.trained,
+        precision=model.allocation.record,
     )
     if machine.ranks.rank:  # one process writes the results
         return {}
-    inputs = made.activations.record["bits"] if made.activations is not None else {}
+    inputs = model.activations.record["bits"] if model.activations is not None else {}
     begin = {
-        **about.about,
-        **_average(made.allocation, made.layers),
-        **chain.costs.run(network, chain.data, made.layers, made.allocation.bits, inputs),
-        "seed": about.seed,
+        **info.about,
+        **_average(model.allocation, model.layers),
+        **chain.costs.run(network, chain.data, model.layers, model.allocation.bits, inputs),
+        "seed": info.seed,
         "inputs": chain.quantize.inputs,
         "model": network.name,
         "machine": machine.describe(),
         "fingerprints": provenance.fingerprints(chain.model, network, chain.data),
-        "seconds": running.seconds,
+        "seconds": context.seconds,
         "cached": log.cached,
         "images_taken": _taken(chain),
         "skipped_images": chain.data.skipped,
     }
-    results, images = chain.report.run(found, begin, about.folder)
+    results, images = chain.report.run(findings, begin, info.folder)
     tracker.layers(results["layers"])
     tracker.plots(images)
-    lineage.tell(tracker, about.name, made.calibration, results)
+    lineage.tell(tracker, info.name, model.calibration, results)
     tracker.summary({key: value for key, value in results.items() if key != "settings"})
     return results
 
@@ -123,12 +130,12 @@ def _taken(chain: Chain) -> dict[str, int]:
 
 
 def _average(allocation: Allocation, layers: Mapping[str, Layer]) -> dict[str, float]:
-    """Bits of a weight, and of a layer's input, where the allocation has searched for them."""
+    """Mean bits of a weight, and of a layer's input, where the allocation searched for them."""
     if allocation.record is None:
         return {}
     weights = {name: math.prod(layers[name].shape) for name in layers}
     total = sum(allocation.bits[name] * count for name, count in weights.items())
-    found = {"weight_bits": round(total / sum(weights.values()), 3)}
+    average = {"weight_bits": round(total / sum(weights.values()), 3)}
     if allocation.inputs:
-        found["act_bits"] = round(sum(allocation.inputs.values()) / len(allocation.inputs), 3)
-    return found
+        average["act_bits"] = round(sum(allocation.inputs.values()) / len(allocation.inputs), 3)
+    return average

@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before hours of work are spent."""
+"""Checks before the expensive stages start."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.precision.allocate import Precision
-from pipelines.stages.solving.solve import SolveLayer, wants_importance
+from pipelines.stages.solving.solve import SolveLayer, needs_importance
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call, Calls
 from quant.layers import find
 from quant.problem import LayerProblem
 
-SPARE = 2**28  # bytes that must stay free beside the Hessians
-SOME = 8  # images that show whether a layer runs more than once
+SPARE = 2**28  # bytes that must stay free in addition to the Hessians
+SAMPLE = 8  # images on which to check that every layer runs once
 
 
 @dataclass(frozen=True)
 class CheckImages:
-    """Decode every image once; what was found good is not decoded again."""
+    """Decode every image once; the store remembers the result."""
 
     skip_bad: bool
 
     def run(self, data: Keyed[ImageData], machine: Machine) -> Artifact:
-        """Record: the unreadable images that were left out, with reasons."""
+        """Record: unreadable images that were skipped, with reasons."""
         images = data.value
         total = len(images.calibration) + len(images.evaluation)
         with machine.screen.bar("check images", total) as advance:
@@ -43,11 +43,11 @@ class CheckImages:
         return Artifact({}, {"skipped": images.skipped})
 
 
-def writable(folder: Path, purpose: str, remedy: str) -> None:
+def check_writable(folder: Path, purpose: str, remedy: str) -> None:
     """Write and remove a small file.
 
     Raises:
-        OSError: the folder cannot be made or written, or its disk is full.
+        OSError: the folder cannot be created or written, or its disk is full.
     """
     probe = folder / f".probe{os.getpid()}"
     try:
@@ -61,30 +61,30 @@ def writable(folder: Path, purpose: str, remedy: str) -> None:
         raise type(err)(err.errno, f"{purpose} {folder} {what}: {remedy}") from err
 
 
-def settings_work(*solves: SolveLayer, bits: int) -> None:
+def check_settings(*solves: SolveLayer, bits: int) -> None:
     """Solve a layer of three rows and four columns.
 
     Raises:
-        ValueError: a setting of the method or of the grid is not one that it knows.
+        ValueError: a setting of the method or of the grid is invalid.
     """
     W = torch.linspace(-1, 1, 12).reshape(1, 3, 4)
     problem = LayerProblem(W, torch.eye(4)[None])
     for solve in solves:
-        h = {"importance": W.square()} if wants_importance(solve.fit_grid) else {}
+        h = {"importance": W.square()} if needs_importance(solve.fit_grid) else {}
         solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits, **h))
 
 
-def network_fits(
+def check_network(
     network: Network, data: ImageData, precision: Precision, activations: QuantizeActivations
 ) -> int:
-    """Run one image; check what the network gives and the layers that settings name.
+    """Run one image; check the network's outputs and the layers that settings name.
 
     Returns:
-        bytes of the Hessians to come.
+        size of all Hessians, in bytes.
 
     Raises:
-        ValueError: the network fails on the images, does not give what the task needs, or
-            lacks a layer that gets its own bits.
+        ValueError: the network fails on the images, returns outputs that do not suit the task,
+            or lacks a layer that is named in `precision`.
     """
     example, _ = next(iter(data.calibration_loader()))
     _runs(network, data, example[:1])
@@ -113,17 +113,17 @@ def _runs(network: Network, data: ImageData, example: Tensor) -> None:
             data.check_network(network.module, network.name, example)
     except RuntimeError as err:
         raise ValueError(
-            f"model {network.name} does not take images of {list(example.shape[1:])}: {err}"
+            f"model {network.name} does not accept images of shape {list(example.shape[1:])}: {err}"
         ) from err
 
 
-def layers_run_once(network: Network, data: ImageData) -> None:
-    """What trains the rounding and weighs step sizes looks at one output of every layer.
+def check_layers_run_once(network: Network, data: ImageData) -> None:
+    """Check that every layer runs once in a forward pass, as EPTQ and HMSE grids require.
 
     Raises:
         ValueError: a layer runs more than once on a batch.
     """
-    count = min(SOME, len(data.calibration))
+    count = min(SAMPLE, len(data.calibration))
     example, _ = next(iter(data.calibration_batches([range(count)])))
     layers, _ = find(network.module, example)
     weights = {name: network.module.get_parameter(x.weight) for name, x in layers.items()}
@@ -138,21 +138,22 @@ def layers_run_once(network: Network, data: ImageData) -> None:
     if most > 1:
         raise ValueError(
             f"layer {name} of model {network.name} runs {most} times on {count} {data.kind} (once "
-            "for each of their lengths, or because layers share it), but method=eptq and "
-            "grid.search=hmse need one output of a layer for the whole batch. Take "
+            "per sentence length, or because its weight is shared), but method=eptq and "
+            "grid.search=hmse need one output of a layer for the whole batch. Use "
             "method=row_parallel, gptq, obq or rtn with grid.search=mse"
         )
 
 
-def enough_space(store: Path, hessians: int) -> None:
-    """The store's disk takes the Hessians.
+def check_free_space(store: Path, hessians: int) -> None:
+    """Check that the Hessians fit on the store's disk.
 
     Raises:
-        OSError: it does not.
+        OSError: they do not.
     """
     free = shutil.disk_usage(store).free
     if free < hessians + SPARE:
         raise OSError(
             f"the store {store} has {free / 1e9:.2f} GB free but the Hessians of this network need "
-            f"{(hessians + SPARE) / 1e9:.2f} GB: free some, or set OBLIQ_CACHE to another folder"
+            f"{(hessians + SPARE) / 1e9:.2f} GB: free some space, or set OBLIQ_CACHE to a folder "
+            "on another disk"
         )

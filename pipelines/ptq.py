@@ -1,4 +1,4 @@
-"""The chain, in order: prepare; quantize, in quantizing.py; judge, in judging.py."""
+"""The chain, in order: prepare; quantize (quantizing.py); evaluate (evaluating.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from lightning import seed_everything
 
 from pipelines import evaluating, preflight, quantizing
-from pipelines.chain import Chain, Log, Run, RunContext
+from pipelines.chain import Chain, Log, RunContext, RunInfo
 from pipelines.machine.interruption import interruptible
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
@@ -21,31 +21,31 @@ from pipelines.tracking import Tracker
 
 
 def run(
-    chain: Chain, store: Store, machine: Machine, tracker: Tracker, about: Run
+    chain: Chain, store: Store, machine: Machine, tracker: Tracker, info: RunInfo
 ) -> dict[str, Any]:
     """Run the chain; returns the content of results.json, or of objective.json.
 
     Raises:
-        ValueError, OSError: bad input; found before calibration starts where that is possible.
+        ValueError, OSError: bad input; raised before calibration where possible.
     """
-    fingerprint.closure(fingerprint.modules(chain))  # read now: the source may change meanwhile
-    machine.use()
-    seed_everything(about.seed, verbose=False)
-    network, chain = prepare(chain, store, machine, about)
-    about = about.with_counts(chain.counts)
-    known = {key: about.about.get(key) for key in ("source", "versions", "command")}
+    fingerprint.closure(fingerprint.modules(chain))  # now: the source may change during the run
+    machine.setup()
+    seed_everything(info.seed, verbose=False)
+    network, chain = prepare(chain, store, machine, info)
+    info = info.with_counts(chain.counts)
+    provenance = {key: info.about.get(key) for key in ("source", "versions", "command")}
     tracker.start(
-        about.config,
-        about.name,
-        about.folder,
-        about.group,
-        about.tags,
-        about.job_type,
-        {**known, "machine": machine.describe()},
+        info.config,
+        info.name,
+        info.folder,
+        info.group,
+        info.tags,
+        info.job_type,
+        {**provenance, "machine": machine.describe()},
     )
     try:
         results = _stages(
-            RunContext(chain, store, machine, tracker, about, network, Log(machine, tracker))
+            RunContext(chain, store, machine, tracker, info, network, Log(machine, tracker))
         )
     except BaseException as err:
         with suppress(Exception):
@@ -62,19 +62,19 @@ def run(
 
 
 @interruptible()
-def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> tuple[Network, Chain]:
-    """Load the network, choose the images, and check all that can be checked by now.
+def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tuple[Network, Chain]:
+    """Load the network, choose the images, and check everything that can be checked early.
 
     Returns:
-        the network, and the chain with the numbers of images that there are.
+        The network, and the chain with its numbers of images fitted to those that there are.
     """
-    preflight.writable(about.folder, "the output folder", "set hydra.run.dir to another one")
-    preflight.writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
-    preflight.settings_work(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
+    preflight.check_writable(info.folder, "the output folder", "set hydra.run.dir to another one")
+    preflight.check_writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
+    preflight.check_settings(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
     if chain.precision.inputs and chain.activations.placement != "inputs":
         raise ValueError(
-            "precision.activations=true gives inputs of layers the bits of their weights: leave "
-            f"activations.placement={chain.activations.placement} out"
+            "precision.activations=true gives a layer's input the bits of its weights, which needs "
+            f"activations.placement=inputs, not {chain.activations.placement}"
         )
     chain.model.check()
     data, calibrate = chain.data, chain.calibrate
@@ -85,7 +85,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> tuple[N
         data.prepare(
             network.data_config,
             calibrate.images,
-            about.seed,
+            info.seed,
             calibrate.batch_size,
             calibrate.augmented_copies,
             calibrate.max_images,
@@ -96,18 +96,21 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> tuple[N
     images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")
     checked = store.run(check, images, machine)
     if checked.record["skipped"] and not data.skipped:
-        data.check()  # leaves out the images that were found before, or by another process
+        data.check()  # skips the bad images that an earlier run or another process recorded
     chain = _fitted(chain, chosen, machine)
-    hessians = preflight.network_fits(network, data, chain.precision, chain.activations)
+    hessians = preflight.check_network(network, data, chain.precision, chain.activations)
     if chain.weighing:
-        preflight.layers_run_once(network, data)
+        preflight.check_layers_run_once(network, data)
     if not store.has(chain.calibrate, network, Keyed(data, data.calibration_key), machine):
-        preflight.enough_space(store.root, hessians)
+        preflight.check_free_space(store.root, hessians)
     return network, chain
 
 
 def _fitted(chain: Chain, chosen: int, machine: Machine) -> Chain:
-    """The chain with the numbers of images that there are; what has too few is refused or told."""
+    """The chain with its numbers of images fitted to those that there are.
+
+    Refuses what needs more images, and reports what takes fewer than its setting says.
+    """
     there = len(chain.data.calibration)
     chain = chain.fitted(chosen, there)
     fitting = there - chain.held_out(there)
@@ -119,10 +122,10 @@ def _fitted(chain: Chain, chosen: int, machine: Machine) -> Chain:
 
 
 @interruptible()
-def _stages(running: RunContext) -> dict[str, Any]:
-    chain = running.chain
+def _stages(context: RunContext) -> dict[str, Any]:
+    chain = context.chain
     if chain.objective is None:
-        return evaluating.evaluate(running, quantizing.quantize(running))
+        return evaluating.evaluate(context, quantizing.quantize(context))
     count = chain.held_out(len(chain.data.calibration))
-    held_out = chain.data.hold_out(count)  # nothing is fitted to these
-    return evaluating.measure(running, chain.objective, held_out, quantizing.quantize(running))
+    held_out = chain.data.hold_out(count)  # removed from calibration
+    return evaluating.measure(context, chain.objective, held_out, quantizing.quantize(context))

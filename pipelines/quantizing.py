@@ -1,8 +1,8 @@
-"""From the float network to the quantized one: calibrate, allocate, analyse, quantize, correct
-statistics, activations, train the rounding.
+"""The stages from the float network to the quantized one.
 
-The model never travels between stages, differences from it do: every stage starts from the float
-network plus artifacts.
+Calibrate, allocate bits, analyse sensitivity, quantize weights, correct statistics, quantize
+activations, train the rounding. Stages do not pass a model on, only artifacts: each one starts from
+the float network and applies them to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipelines.stages.rounding.result import (
     trained_weights,
 )
 from pipelines.stages.solving.quantize import QuantizedWeights
-from pipelines.stages.solving.solve import wants_importance
+from pipelines.stages.solving.solve import needs_importance
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import LockedError
 from quant.layers import Layer
@@ -32,15 +32,15 @@ from quant.layers import Layer
 
 @dataclass(frozen=True, eq=False)
 class QuantizedModel:
-    """What the stages gave.
+    """Results of all stages up to the quantized network.
 
     Attributes:
-        sensitivity, predicted: None in a search over settings: they are only for the report.
-        statistics: corrected ones; with trained biases, if any.
-        activations: grids of the layers' inputs; None: they stay in floating point.
-        trained: of the rounding; None: it was not.
-        best: the network with all of it.
-        uncorrected: the network with its float statistics, and without training.
+        sensitivity, predicted: for the report only; None in a search over settings.
+        statistics: corrected statistics, with trained biases if there are any.
+        activations: grids of the layers' inputs; None: these stay in floating point.
+        trained: result of the rounding training; None without one.
+        best: the final network.
+        uncorrected: the network with its float statistics and without training.
     """
 
     calibration: Artifact
@@ -56,22 +56,22 @@ class QuantizedModel:
     uncorrected: Keyed[nn.Module]
 
 
-def quantize(running: RunContext) -> QuantizedModel:
-    """Run these stages."""
-    chain, store, machine, log = running.chain, running.store, running.machine, running.log
-    network, images = running.network, running.images
+def quantize(context: RunContext) -> QuantizedModel:
+    """Run all stages up to the quantized network."""
+    chain, store, machine, log = context.chain, context.store, context.machine, context.log
+    network, images = context.network, context.images
 
-    calibration = _calibrated(running)
+    calibration = _calibrated(context)
     layers = layers_of(calibration)
     log.artifact("calibrate", calibration, f"{len(layers)} layers")
 
-    known_layers = Keyed(layers, calibration.key)
-    weighing = wants_importance(chain.quantize.solve.fit_grid)
+    keyed_layers = Keyed(layers, calibration.key)
+    weighted = needs_importance(chain.quantize.solve.fit_grid)
     hessian = None
     if chain.weighing:
-        hessian = store.run(chain.label_free, network, known_layers, images, machine)
+        hessian = store.run(chain.label_free, network, keyed_layers, images, machine)
         log.artifact("label-free", hessian, "Hessian of the outputs")
-    importance = hessian if weighing else None
+    importance = hessian if weighted else None
 
     allocation = chain.precision.allocate(
         AllocationContext(
@@ -88,17 +88,18 @@ def quantize(running: RunContext) -> QuantizedModel:
     )
     bits = allocation.bits
     quantize_inputs = chain.activations.with_bits(allocation.inputs)
-    width = Keyed(bits, str(sorted(bits.items())))
-    more = [importance] if importance else []
-    given: tuple[Any, ...] = (network, calibration, width, machine, *more)
+    keyed_bits = Keyed(bits, str(sorted(bits.items())))
+    optional = [importance] if importance else []
+    inputs: tuple[Any, ...] = (network, calibration, keyed_bits, machine, *optional)
     searched = allocation.record is not None
-    known = allocation.cached if searched else store.has(chain.sensitivity, *given)
-    log.stage("allocate", allocation.seconds, known, _range(bits))
+    cached = allocation.cached if searched else store.has(chain.sensitivity, *inputs)
+    log.stage("allocate", allocation.seconds, cached, _range(bits))
 
     sensitivity = predicted = None
-    if chain.objective is None:  # they are only for the report
-        predicted = store.run(chain.sensitivity.prediction, network, calibration, machine, *more)
-        sensitivity = store.run(chain.sensitivity, *given)
+    if chain.objective is None:  # for the report only
+        prediction = chain.sensitivity.prediction
+        predicted = store.run(prediction, network, calibration, machine, *optional)
+        sensitivity = store.run(chain.sensitivity, *inputs)
         log.artifacts("sensitivity", [predicted, sensitivity])
 
     weights = chain.quantize.run(store, network, images, calibration, bits, machine, importance)
@@ -107,12 +108,14 @@ def quantize(running: RunContext) -> QuantizedModel:
     quantized = Keyed(
         weights.applied_to(network.module), f"{network.key} {weights.key} {sorted(weights.means)}"
     )
-    floats = [store.run(stage, network, images, machine) for stage in chain.batchnorm.prepared_by()]
+    floats = [
+        store.run(stage, network, images, machine) for stage in chain.batchnorm.prerequisites()
+    ]
     statistics = store.run(chain.batchnorm, network, quantized, images, machine, *floats)
     kept = "kept" if statistics.record["kept"] else "not kept"
     log.stage(
         "batchnorm",
-        statistics.seconds + sum(found.seconds for found in floats),
+        statistics.seconds + sum(artifact.seconds for artifact in floats),
         statistics.cached,
         f"{chain.batchnorm.mode}, {kept}",
     )
@@ -122,7 +125,7 @@ def quantize(running: RunContext) -> QuantizedModel:
 
     activations = None
     if quantize_inputs.bits is not None:
-        activations = store.run(quantize_inputs, best, known_layers, images, machine)
+        activations = store.run(quantize_inputs, best, keyed_layers, images, machine)
         log.artifact("activations", activations, _range(activations.record["bits"]))
         best, quantized = (
             Keyed(
@@ -137,7 +140,7 @@ def quantize(running: RunContext) -> QuantizedModel:
         assert hessian is not None  # see above
         trained = store.run(chain.rounding, network, best, weights, hessian, images, machine)
         log.artifact("rounding", trained, f"{trained.record['flipped']:.1%} of the codes changed")
-        weights = replace(weights, training=trained.record["seconds"])  # spent, kept or not
+        weights = replace(weights, training=trained.record["seconds"])  # spent even if discarded
         if trained.record["kept"]:
             weights = trained_weights(weights, trained)
             statistics = trained_statistics(statistics, trained)
@@ -162,19 +165,19 @@ def quantize(running: RunContext) -> QuantizedModel:
     )
 
 
-def _calibrated(running: RunContext) -> Artifact:
-    """The calibration. While another run is at it, this one does what needs none."""
-    chain, store = running.chain, running.store
-    given = running.network, running.images, running.machine
-    if not running.machine.ranks.several:
+def _calibrated(context: RunContext) -> Artifact:
+    """Calibrate; while another run computes it, do the work that needs no calibration."""
+    chain, store = context.chain, context.store
+    inputs = context.network, context.images, context.machine
+    if not context.machine.ranks.distributed:
         try:
-            return store.without_waiting.run(chain.calibrate, *given)
+            return store.without_waiting.run(chain.calibrate, *inputs)
         except LockedError:
-            for stage in chain.batchnorm.prepared_by():
-                store.run(stage, *given)
+            for stage in chain.batchnorm.prerequisites():
+                store.run(stage, *inputs)
             if chain.objective is None:
-                running.float_outputs()
-    return store.run(chain.calibrate, *given)
+                context.float_outputs()
+    return store.run(chain.calibrate, *inputs)
 
 
 def _range(bits: Mapping[str, int]) -> str:

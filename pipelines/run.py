@@ -174,7 +174,7 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
     processes = settings["machine"].get("devices")
     if not isinstance(processes, int) or processes < 2:
         return chain(launch.ProcessRank(), settings, about, screen)
-    launch.together(processes, member, settings, about)
+    launch.spawn(processes, member, settings, about)
     written = folder / ("results.json" if settings["objective"] is None else "objective.json")
     results: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
     return results
@@ -203,14 +203,14 @@ def chain(
     cfg = OmegaConf.create(dict(settings))
     with screen.busy("starting"), memory.importing():
         from pipelines import ptq
-        from pipelines.chain import Chain, Run
+        from pipelines.chain import Chain, RunInfo
         from pipelines.cli import typecheck
         from pipelines.machine import ranks
         from pipelines.store import users as store_users
         from pipelines.store.store import Store
         from pipelines.tracking import NullTracker
 
-        memory.settle()
+        memory.freeze_gc()
         typecheck.complete(settings, Chain)
         typecheck.check(settings)
         stages = Chain.__dataclass_fields__
@@ -218,10 +218,10 @@ def chain(
         machine = instantiate(cfg.machine, _convert_="all")
         tracker = NullTracker() if place.rank else instantiate(cfg.tracking, _convert_="all")
     root = _store()
-    with store_users.using(root), ranks.joined(place, machine.accelerator) as among:
+    with store_users.using(root), ranks.process_group(place, machine.accelerator) as among:
         machine = replace(machine, screen=screen, ranks=among)
         store = Store(root, screen.line, among)
-        results = ptq.run(built, store, machine, tracker, Run(**about))
+        results = ptq.run(built, store, machine, tracker, RunInfo(**about))
         if not place.rank:
             store_limit.enforce(root, screen.line)
         return results

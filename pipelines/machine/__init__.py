@@ -1,4 +1,4 @@
-"""Where a run happens: devices, processes, threads, memory, disk and screen.
+"""The machine of a run: devices, processes, threads, memory, disk and screen.
 
-Nothing here knows what is computed.
+Nothing here depends on what is computed.
 """

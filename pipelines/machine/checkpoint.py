@@ -1,6 +1,6 @@
-"""Where an unfinished stage left off: one file whose name carries its checksum.
+"""Checkpoint of an unfinished stage: a file whose name contains its checksum.
 
-A file that was cut off or damaged counts as absent, so that its stage starts anew.
+A truncated or damaged file counts as absent, so that its stage starts from scratch.
 """
 
 from __future__ import annotations
@@ -16,80 +16,80 @@ from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipelines.machine.disk import checksum, storing, write_through
+from pipelines.machine.disk import checksum, fsync, storing
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The last saved state in `folder`, which exists and holds nothing else of this name.
+    """The last saved state, in an existing folder without other files of this name.
 
     Attributes:
         folder: the scratch folder of the stage.
-        name: tells the checkpoints of one folder apart.
-        ending: of the file.
+        name: distinguishes the checkpoints of a folder.
+        suffix: suffix of the file, without the dot.
     """
 
     folder: Path
     name: str
-    ending: str = "safetensors"
+    suffix: str = "safetensors"
 
     @property
     def draft(self) -> Path:
-        """What is written before it counts."""
+        """The file to write before `commit`."""
         return self.folder / f"{self.name}.new"
 
     def save(self, tensors: Mapping[str, Tensor]) -> None:
-        """Replace what was saved before, all or nothing.
+        """Replace the saved state atomically.
 
         Raises:
-            OSError: the disk is full or cannot be written; what was saved before stays.
+            OSError: the disk is full or cannot be written; the previous state stays.
         """
         with storing(self.folder):
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, self.draft)
-            self.keep()
+            self.commit()
 
-    def keep(self) -> None:
-        """Let the draft count from now on; what it replaces goes when it is on the disk."""
+    def commit(self) -> None:
+        """Make the draft the saved state; the old one is deleted once the draft is on disk."""
         old = self._files()
-        new = self.folder / f"{self.name}-{checksum(self.draft)}.{self.ending}"
-        write_through(self.draft)
+        new = self.folder / f"{self.name}-{checksum(self.draft)}.{self.suffix}"
+        fsync(self.draft)
         os.replace(self.draft, new)
-        write_through(self.folder)
+        fsync(self.folder)
         for file in old:
             if file != new:
                 file.unlink(missing_ok=True)
 
     def newest(self) -> Path | None:
-        """The last one that is whole, or None."""
+        """The newest intact file, or None."""
         for file in self._files():
             if checksum(file) == file.stem.rpartition("-")[2]:
                 return file
         return None
 
     def load(self) -> dict[str, Tensor] | None:
-        """The newest state that is whole, or None."""
+        """The newest intact state, or None."""
         file = self.newest()
         return None if file is None else load_file(file)
 
     def _files(self) -> list[Path]:
-        """Newest first; more than one only if a save was cut off after its rename."""
-        found = self.folder.glob(f"{self.name}-*.{self.ending}")
-        return sorted(found, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        """Newest first; more than one only if a save was interrupted after its rename."""
+        files = self.folder.glob(f"{self.name}-*.{self.suffix}")
+        return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 
 class KeepEpochs(CheckpointCallback):
-    """Saves a training after every epoch.
+    """Saves a checkpoint after every epoch.
 
-    Lightning's own callback overwrites one file and finds no flipped bit in it.
+    Lightning's own callback overwrites one file and does not detect corruption.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
 
     def on_train_epoch_end(self, trainer: Trainer, *args: Any) -> None:
-        """All processes save, the first one renames."""
+        """Save on all processes, as Lightning requires; rank 0 renames."""
         with storing(self.checkpoint.folder):
             trainer.save_checkpoint(self.checkpoint.draft)
             if trainer.is_global_zero:
-                self.checkpoint.keep()
+                self.checkpoint.commit()
         trainer.strategy.barrier()

@@ -1,4 +1,4 @@
-"""What a disk may do to a file: get full, refuse, lose what was not written through."""
+"""Safe file writes: atomic replacement, fsync, and errors that explain a full disk."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-DRAFT = ".new-"  # begins the name of a file that is not whole yet
+DRAFT = ".new-"  # prefix of files that are still being written
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A draft of `path`, which takes its place when the block has ended well: all or nothing."""
+    """A draft of `path` that replaces it atomically when the block ends without an error."""
     draft = path.with_name(f"{DRAFT}{path.name}")
     try:
         yield draft
-        write_through(draft)
+        fsync(draft)
         os.replace(draft, path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
 
 
-def write_through(path: Path) -> None:
-    """Return when a file or the names in a folder are on the disk, whatever becomes of the power.
+def fsync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to disk.
 
-    A rename may reach the disk before the content of the file that was renamed.
+    Without it, a rename may reach the disk before the content of the renamed file.
     """
     file = os.open(path, os.O_RDONLY)
     try:
@@ -47,35 +47,40 @@ def checksum(path: Path) -> str:
 
 @contextmanager
 def storing(folder: Path) -> Iterator[None]:
-    """Turn what the store's disk may answer into what a person can do about it."""
+    """`explained` for the store's disk."""
     with explained(folder, "the store", "point OBLIQ_CACHE at"):
         yield
 
 
 @contextmanager
 def explained(folder: Path, who: str, remedy: str) -> Iterator[None]:
-    """Say what could not be written, and the remedy: another disk or folder.
+    """Turn errors of the disk into messages that name the folder and the remedy.
+
+    Args:
+        folder: folder that is written.
+        who: its name in the message.
+        remedy: setting that selects another folder, as in "point OBLIQ_CACHE at".
 
     Raises:
-        OSError: for what the disk has answered.
+        OSError: the disk is full or cannot be written.
     """
     try:
         yield
     except (OSError, SafetensorError) as err:
         number = errno.ENOSPC if is_full(err) else getattr(err, "errno", None) or errno.EIO
         what = (
-            f"no space left for {folder}: free some, or {remedy} another disk"
+            f"no space left for {folder}: free some space, or {remedy} another disk"
             if is_full(err)
             else f"{who} cannot write {folder} ({getattr(err, 'strerror', None) or err}): "
-            f"{remedy} a folder that can be written"
+            f"{remedy} a writable folder"
         )
         raise OSError(
             number,
-            f"{what}. What was stored before stays valid, and the same command goes on from there",
+            f"{what}. Results stored so far stay valid, and the same command resumes from there",
         ) from err
 
 
 def is_full(err: BaseException) -> bool:
-    """Whether an error says that the disk is full (safetensors has its own way to say so)."""
+    """Whether an error means that the disk is full; safetensors reports it in its own way."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(err, "errno", None) in full or "No space left" in str(err)

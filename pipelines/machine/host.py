@@ -1,4 +1,4 @@
-"""What a time that was measured here depends on besides what was run."""
+"""The CPU and runtime that a measured time depends on."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pipelines.machine.machine import Machine
 
 @dataclass(frozen=True)
 class Host:
-    """A processor, and how onnxruntime uses it.
+    """A CPU, and how onnxruntime uses it.
 
     Attributes:
-        cpu: the processor's name.
-        instructions: what it can do, as the system lists it; empty where it does not.
-        cores, threads: of the processor, and of onnxruntime.
-        onnxruntime: its version.
+        cpu: name of the CPU.
+        instructions: its instruction-set flags; empty if the system does not list them.
+        cores: cores of the CPU.
+        threads: threads of onnxruntime.
+        onnxruntime: version of onnxruntime.
     """
 
     cpu: str
@@ -32,10 +33,9 @@ class Host:
 
     @classmethod
     def of(cls, machine: Machine) -> Host:
-        """This one, with so many threads as the machine's settings give to torch."""
-        about = machine.describe()
+        """This host; onnxruntime gets as many threads as torch."""
         return cls(
-            cpu=about["cpu"],
+            cpu=machine.describe()["cpu"],
             instructions=_instructions(),
             cores=os.cpu_count() or 1,
             threads=torch.get_num_threads(),
@@ -44,12 +44,12 @@ class Host:
 
     @property
     def key(self) -> str:
-        """All of it."""
+        """Store key: all fields as JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
 def _instructions() -> str:
-    """The processor's flags: a name like "AMD EPYC" says little of how fast int8 is."""
+    """The CPU's flags: a name like "AMD EPYC" says little about the speed of int8."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at once, in spite of Lightning; what is finished is stored."""
+"""Make Ctrl-C and SIGTERM end a run at once, despite Lightning's signal handlers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM, of `kill` or of a batch system, ends a run as Ctrl-C does.
+    """Make SIGTERM, from `kill` or a batch system, end a run like Ctrl-C.
 
-    Lightning hears it while it trains only, and takes it where nobody else does.
+    Lightning handles it during training only, and only without another handler.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -21,10 +21,10 @@ def terminable() -> Iterator[None]:
     ):
         yield
         return
-    mine = os.getpid()
+    own = os.getpid()
 
     def end(number: int, frame: object) -> None:
-        if os.getpid() != mine:  # one that was forked, to load images
+        if os.getpid() != own:  # a forked data-loader worker
             os._exit(128 + number)
         raise KeyboardInterrupt
 
@@ -37,7 +37,7 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C through: Lightning turns it into a SystemExit and is deaf to further ones."""
+    """Let Ctrl-C through: Lightning turns it into a SystemExit and ignores further ones."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield

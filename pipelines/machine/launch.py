@@ -1,7 +1,7 @@
-"""Several processes of one run: started together, watched, and ended together.
+"""Start, watch and end the processes of a run.
 
-The process that a person started only watches. Where one of the others fails, the rest are ended,
-whatever they wait for, and the first error is told. Nothing here needs torch.
+The process that the user started only watches. If another one fails, the rest are ended, whatever
+they wait for, and the first error is raised. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from typing import Any
 from pipelines.machine import clock
 
 GRACE = 5.0  # seconds that a process has to end by itself
-LATER = 1.0  # seconds in which the others may turn out to have failed first
-INTERRUPTED = 130  # exit status, as shells have it
-TOLD = 2000  # characters, at most, of what a process printed before it died
+SETTLE = 1.0  # seconds to wait for other failures, one of which may be the cause
+INTERRUPTED = 130  # exit status after SIGINT, as in shells
+OUTPUT_CHARS = 2000  # how much of a dead process's output to show
 
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """Which one of the processes of a run.
+    """One of the processes of a run.
 
     Attributes:
-        rank: 0 ... world - 1; 0 is the one that writes.
-        world: how many there are.
-        folder: of their own, for as long as they run; "" for a single one.
+        rank: 0 ... world - 1; rank 0 writes the results.
+        world: number of processes.
+        folder: temporary folder that the processes share; "" for a single process.
     """
 
     rank: int = 0
@@ -43,10 +43,10 @@ class ProcessRank:
 
 
 class MemberError(Exception):
-    """What one of the processes failed of.
+    """The failure of one of the processes.
 
     Attributes:
-        trace: its traceback.
+        trace: the traceback of that process.
     """
 
     def __init__(self, text: str, trace: str = "") -> None:
@@ -54,12 +54,12 @@ class MemberError(Exception):
         self.trace = trace
 
 
-def together(processes: int, work: Callable[..., None], *args: Any) -> None:
-    """Run work(place, *args) in so many new processes at once; all must be picklable.
+def spawn(processes: int, work: Callable[..., None], *args: Any) -> None:
+    """Run work(process, *args) in new processes; `work` and `args` must be picklable.
 
     Raises:
-        MemberError: the first error of any of them; `work` may raise one itself, with its own text.
-        KeyboardInterrupt: this process, or one of them, was interrupted.
+        MemberError: the first error of any process; `work` may raise one with a text of its own.
+        KeyboardInterrupt: this process or one of the new ones was interrupted.
     """
     context = get_context("spawn")
     with TemporaryDirectory(prefix="obliq-") as folder:
@@ -68,7 +68,7 @@ def together(processes: int, work: Callable[..., None], *args: Any) -> None:
             for rank in range(processes)
         ]
         try:
-            with _deaf():  # they listen as soon as they can end without a word
+            with _sigint_ignored():  # the members handle it once they can end without a traceback
                 for member in members:
                     member.start()
             _watch(members, Path(folder))
@@ -85,7 +85,7 @@ def _watch(members: Sequence[Any], folder: Path) -> None:
         for sentinel in ended:
             running.pop(sentinel).join()
         if until is None and any(member.exitcode for member in members):
-            until = clock.seconds() + LATER
+            until = clock.seconds() + SETTLE
         elif until is not None and not ended:
             break
     if until is not None:
@@ -93,14 +93,15 @@ def _watch(members: Sequence[Any], folder: Path) -> None:
 
 
 def _cause(members: Sequence[Any], folder: Path) -> BaseException:
-    """What went wrong first: others may have failed because of it."""
+    """The first failure, which may have caused the others."""
     count = len(members)
     for rank, member in enumerate(members):
         if member.exitcode is not None and member.exitcode < 0:
             name = signal.Signals(-member.exitcode).name
             return MemberError(
-                f"process {rank + 1} of {count} was ended by {name} (for want of memory, perhaps): "
-                "take fewer processes, machine.devices=N, or smaller batches" + _said(folder, rank)
+                f"process {rank + 1} of {count} was killed by {name}, possibly for lack of memory: "
+                "use fewer processes (machine.devices=N) or smaller batches"
+                + _last_output(folder, rank)
             )
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.failed")]
     if reports:
@@ -110,15 +111,15 @@ def _cause(members: Sequence[Any], folder: Path) -> BaseException:
     if any(member.exitcode == INTERRUPTED for member in members):
         return KeyboardInterrupt()
     rank, status = next((i, m.exitcode) for i, m in enumerate(members) if m.exitcode)
-    said = _said(folder, rank)
-    return MemberError(f"process {rank + 1} of {count} ended with status {status}{said}")
+    output = _last_output(folder, rank)
+    return MemberError(f"process {rank + 1} of {count} ended with status {status}{output}")
 
 
-def _said(folder: Path, rank: int) -> str:
-    """The end of what a process printed that has no screen."""
+def _last_output(folder: Path, rank: int) -> str:
+    """The end of a process's redirected output."""
     with suppress(OSError):
         text = (folder / f"{rank}.output").read_text(encoding="utf-8", errors="replace").strip()
-        return f". It said: {text[-TOLD:]}" if text else ""
+        return f". Its output: {text[-OUTPUT_CHARS:]}" if text else ""
     return ""
 
 
@@ -136,43 +137,43 @@ def _end(members: Sequence[Any]) -> None:
             member.join()
 
 
-def _member(place: ProcessRank, work: Callable[..., None], args: Sequence[Any]) -> None:
-    """One of the processes, from its start to its end."""
+def _member(process: ProcessRank, work: Callable[..., None], args: Sequence[Any]) -> None:
+    """The main function of a process."""
     signal.signal(signal.SIGINT, _interrupt_once)
     _follow_parent()
-    if place.rank:
-        _silence(Path(place.folder) / f"{place.rank}.output")
+    if process.rank:
+        _redirect_output(Path(process.folder) / f"{process.rank}.output")
     status = 0
     try:
-        work(place, *args)
+        work(process, *args)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BaseException as err:
-        _report(place, err)
+        _report(process, err)
         status = 1
     if status:
-        os._exit(status)  # at once: what is left to tidy up may wait for other processes
+        os._exit(status)  # at once: cleanup may wait for other processes
 
 
-def _report(place: ProcessRank, err: BaseException) -> None:
+def _report(process: ProcessRank, err: BaseException) -> None:
     trace = err.trace if isinstance(err, MemberError) else ""
     trace = trace or "".join(traceback.format_exception(err))
     text = str(err) if isinstance(err, MemberError) else f"{type(err).__name__}: {err}"
-    report = {"rank": place.rank, "time": clock.now(), "text": text, "trace": trace}
-    path = Path(place.folder) / f"{place.rank}.failed"
-    with suppress(OSError):  # then the exit status must do
+    report = {"rank": process.rank, "time": clock.now(), "text": text, "trace": trace}
+    path = Path(process.folder) / f"{process.rank}.failed"
+    with suppress(OSError):  # the exit status remains
         path.with_suffix(".new").write_text(json.dumps(report), encoding="utf-8")
         path.with_suffix(".new").replace(path)
 
 
 def _interrupt_once(number: int, frame: object) -> None:
-    """A terminal sends its Ctrl-C to all processes, and the watching one sends another."""
+    """Handle only the first SIGINT: the terminal sends one, the watching process another."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _follow_parent() -> None:
-    """End soon after the watching process, however that ends."""
+    """End when the watching process ends, however it does."""
     parent = parent_process()
 
     def wait() -> None:
@@ -185,16 +186,16 @@ def _follow_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _silence(path: Path) -> None:
-    """Send what this process prints to a file: warnings, say, that the first one prints too."""
+def _redirect_output(path: Path) -> None:
+    """Redirect this process's output to a file, such as warnings that rank 0 prints too."""
     with path.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C does nothing meanwhile, nor in a process started meanwhile until it asks for it."""
+def _sigint_ignored() -> Iterator[None]:
+    """Ignore SIGINT within this context; processes started in it inherit that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

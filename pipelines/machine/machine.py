@@ -1,7 +1,7 @@
-"""On what a run runs: devices, precision, threads; and the Lightning trainer for its loops.
+"""Devices, precision and threads of a run, and the Lightning trainer for its loops.
 
-Devices and threads change a result by rounding only, so they stay outside the store's keys. Half
-precision changes more, and is in them.
+Devices and threads change results by rounding errors only, so they are not part of the store's
+keys. Half precision changes more, and is.
 """
 
 from __future__ import annotations
@@ -38,28 +38,29 @@ class _Advance(Callback):
         self.advance = advance
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One calibration batch is through."""
+        """Advance after a prediction batch."""
         self.advance(1)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One step of a training is done."""
+        """Advance after a training step."""
         self.advance(1)
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One evaluation batch is through."""
+        """Advance after a test batch."""
         self.advance(1)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices as Lightning names them.
+    """Devices, in Lightning's terms.
 
     Attributes:
         accelerator: "auto", "cpu", "cuda", ...
-        devices: how many; a process for each.
-        precision: of the networks' loops, one of `PRECISIONS`; Hessians are summed and layers are
-            solved in float32 or better.
-        threads: CPU threads of a process; None for its share of all cores.
+        devices: number of devices; every device has a process.
+        precision: precision of forward and backward passes, one of `PRECISIONS`; Hessians are
+            summed and layers are solved in float32 or better.
+        threads: CPU threads per process; None for an equal share of all cores.
+        screen: progress bars and messages.
         ranks: this process among those of the run.
     """
 
@@ -81,19 +82,19 @@ class Machine:
 
     @property
     def key(self) -> str:
-        """What results depend on; empty for full precision."""
+        """Store key of what results depend on: the precision, empty for full precision."""
         return "" if self.precision == FULL else self.precision
 
-    def use(self) -> None:
-        """Set the number of threads, keep Lightning's hints off the screen, try the devices.
+    def setup(self) -> None:
+        """Set the number of threads, silence Lightning's hints, check the devices.
 
         Raises:
-            ValueError: Lightning does not know the accelerator or precision, or it is not there.
+            ValueError: the accelerator or precision is unknown or not available.
         """
         memory.keep_freed()
         if self.threads:
             torch.set_num_threads(self.threads)
-        elif self.ranks.several:
+        elif self.ranks.distributed:
             torch.set_num_threads(max(1, torch.get_num_threads() // self.ranks.world))
         for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -104,42 +105,42 @@ class Machine:
         except Exception as err:  # MisconfigurationException, ValueError, RuntimeError, ...
             raise ValueError(
                 f"machine.accelerator={self.accelerator} devices={self.devices} "
-                f"precision={self.precision} cannot be used here: {err}. machine=cpu always can"
+                f"precision={self.precision} is not available here: {err}. machine=cpu always is"
             ) from err
 
     def predict(
-        self, name: str, module: LightningModule, loader: DataLoader[Any], share: bool = True
+        self, name: str, module: LightningModule, loader: DataLoader[Any], shard: bool = True
     ) -> None:
-        """Send `loader` through `module.predict_step` under a progress bar.
+        """Run `module.predict_step` on the batches of `loader`, with a progress bar.
 
-        With several processes each one sends its share of the batches, all of them without
-        `share`; `predict_step` is told a batch's number among those of all processes.
+        With several processes, each one gets its share of the batches, or all of them with
+        `shard=False`; `batch_idx` counts the batches of all processes.
         """
-        loader = self.ranks.share(loader) if share else loader
+        loader = self.ranks.shard(loader) if shard else loader
         module.allow_zero_length_dataloader_with_multiple_devices = True
         with self.screen.bar(name, len(loader)) as advance:
             self._trainer(advance).predict(module, loader, return_predictions=False)
 
     def test(self, name: str, module: CollectOutputs, loader: DataLoader[Any]) -> None:
-        """Send `loader`, shared likewise, through `module`; the outputs are those of all."""
-        loader = self.ranks.share(loader)
+        """Run `module.test_step` on `loader`; `module` gets the outputs of all processes."""
+        loader = self.ranks.shard(loader)
         module.allow_zero_length_dataloader_with_multiple_devices = True
         with self.screen.bar(name, len(loader)) as advance:
             self._trainer(advance).test(module, loader, verbose=False)
-        if self.ranks.several:
+        if self.ranks.distributed:
             module.join(self.ranks.in_order(module.parts))
 
     def fit(
         self, name: str, module: LightningModule, epochs: int, steps: int, folder: Path
     ) -> None:
-        """Train for so many epochs, with a checkpoint after each; go on from the last one.
+        """Train with a checkpoint after each epoch; resume from the last one.
 
         Args:
-            name: of the progress bar.
-            module: gives its own loader, anew for every epoch.
-            epochs: in all, those before an interruption included.
-            steps: of all epochs together.
-            folder: of the checkpoint.
+            name: label of the progress bar.
+            module: module with its own train dataloader, which is reloaded for every epoch.
+            epochs: total number of epochs, including those before an interruption.
+            steps: total number of steps.
+            folder: folder of the checkpoint.
         """
         checkpoint = Checkpoint(folder, "training", "ckpt")
         memory.keep_freed(memory.TRAINING)
@@ -162,7 +163,7 @@ class Machine:
             **self.ranks.trainer_settings(),
             **more,
         }
-        if self.precision == HALF:  # by its name alone Lightning would take bfloat16 on a processor
+        if self.precision == HALF:  # by name alone, Lightning would use bfloat16 on a CPU
             plugin = MixedPrecision("16-mixed", "cuda" if on_gpu(self.accelerator) else "cpu")
             settings["plugins"] = [*settings.get("plugins", ()), plugin]
         else:
@@ -178,7 +179,7 @@ class Machine:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Processor, accelerator, cores and threads, for the record."""
+        """CPU, GPU, cores, threads and memory, for the record."""
         return {
             "cpu": _cpu(),
             **_gpu(),
@@ -192,7 +193,7 @@ class Machine:
 
 
 def _gpu() -> dict[str, Any]:
-    """The GPU, how many there are, CUDA's version in torch and the driver's; None without one."""
+    """Name and number of GPUs, versions of CUDA and the driver; {"gpu": None} without a GPU."""
     if not torch.cuda.is_available():
         return {"gpu": None}
     return {
@@ -204,17 +205,17 @@ def _gpu() -> dict[str, Any]:
 
 
 def _driver() -> str | None:
-    """The version of NVIDIA's driver where its tool tells it."""
+    """Version of the NVIDIA driver, or None."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.splitlines()[0].strip() if told.stdout else None
+    return done.stdout.splitlines()[0].strip() if done.stdout else None
 
 
 def _cpu() -> str:
-    """The processor's name where the system tells it."""
+    """Name of the CPU, or at least its architecture."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]

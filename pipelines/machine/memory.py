@@ -1,8 +1,8 @@
-"""Memory of the C library: kept while it is used again and again, given back between stages.
+"""Memory of the C library: reused within stages, returned to the system between them.
 
-Activations are large blocks that live for one operation. glibc hands such blocks back to the system
-at once, and getting them again costs a page fault for every 4 kB: more than half the time of a
-MobileNet on a processor. See mallopt(3), malloc_trim(3).
+Activations are large blocks that live for one operation. By default glibc returns such blocks to
+the system at once, and a new one costs a page fault per 4 kB: more than half the time of a
+MobileNet on a CPU. See mallopt(3), malloc_trim(3).
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # as <malloc.h> numbers them
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # constants of <malloc.h>
 NEVER = 2**31 - 1
-INFERENCE, TRAINING = 2**30, 2**25  # largest block to keep, in bytes
+INFERENCE, TRAINING = 2**30, 2**25  # largest block to reuse, in bytes
 
 
 def keep_freed(largest: int = INFERENCE) -> None:
-    """Let freed blocks be used again instead of returning them at once.
+    """Reuse freed blocks instead of returning them to the system at once.
 
     Args:
-        largest: in bytes. A training has most of its blocks in use at the same time, and their
-            holes fit few others: with large ones its memory grows by a third.
+        largest: largest block to reuse, in bytes. A training uses most of its blocks at the same
+            time and can reuse few large ones: with a high limit its memory grows by a third.
     """
     libc = _libc("mallopt")
     if libc is not None:
-        libc.mallopt(ARENA_MAX, 1)  # heaps of other threads have 64 MB, and go when they are empty
+        libc.mallopt(ARENA_MAX, 1)  # other threads' heaps hold 64 MB and are freed when empty
         libc.mallopt(TRIM_THRESHOLD, NEVER)
-        if not libc.mallopt(MMAP_THRESHOLD, largest):  # older versions of glibc take no more than
+        if not libc.mallopt(MMAP_THRESHOLD, largest):  # older versions of glibc limit it to 32 MB
             libc.mallopt(MMAP_THRESHOLD, TRAINING)
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Collect no garbage meanwhile: modules make little, and looking for it takes a second."""
+    """Pause garbage collection during imports, where it costs a second and frees little."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -48,25 +48,25 @@ def importing() -> Iterator[None]:
 
 
 @cache
-def settle() -> None:
-    """Leave what is there now, most of it imported modules, out of all garbage collections.
+def freeze_gc() -> None:
+    """Exclude all current objects, most of them of imported modules, from garbage collection.
 
-    They are a million objects, and looking through them again and again takes seconds of a sweep.
-    Only the first call does it: later ones would keep garbage.
+    They are a million objects, and scanning them again and again costs a sweep seconds. Only the
+    first call has an effect: later ones would freeze garbage too.
     """
     gc.freeze()
-    atexit.register(gc.unfreeze)  # or libraries complain of what they think has leaked
+    atexit.register(gc.unfreeze)  # else libraries report frozen objects as leaks
 
 
-def give_back() -> None:
-    """Return what is free now to the system, for whoever else needs it."""
+def trim() -> None:
+    """Return free memory to the system."""
     libc = _libc("malloc_trim")
     if libc is not None:
         libc.malloc_trim(0)
 
 
 def _libc(function: str) -> Any:
-    """glibc, or None where another C library has no such function."""
+    """glibc, or None if the C library lacks the function."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         getattr(libc, function)

@@ -1,9 +1,9 @@
-"""What the processes of one run tell each other. All of them run the same chain on the same inputs.
+"""Communication between the processes of a run, which all run the same chain on the same inputs.
 
-Batches are what is shared: of those that a single process would see, rank r of N takes number r,
-r + N, ... None is seen twice, and what is computed batch by batch is the same for every N. Sums
-over batches are added up once, at the end; no collective operation waits inside a loop, so that one
-batch more or less does no harm.
+Work is divided by batches: rank r of N gets batches r, r + N, ... of those that a single process
+would see. No batch is seen twice, and results per batch do not depend on N. Sums over batches are
+reduced once, at the end; there are no collective operations inside loops, so ranks may have
+different numbers of batches.
 """
 
 from __future__ import annotations
@@ -26,73 +26,73 @@ from pipelines.machine.launch import ProcessRank
 
 T = TypeVar("T")
 Name = TypeVar("Name")
-PATIENCE = timedelta(days=30)  # for rank 0 alone may work for hours; a dead process is found anyway
+TIMEOUT = timedelta(days=30)  # rank 0 may work alone for hours; launch.py detects dead processes
 
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """This process among those of its run. With one process nothing is sent anywhere.
+    """This process among those of its run. A single process does not communicate.
 
     Attributes:
-        rank: 0 ... world - 1; 0 writes to the store, the output folder and the screen.
-        world: how many processes there are.
-        device: of tensors on their way.
-        words: process group for what is no large tensor.
+        rank: 0 ... world - 1; rank 0 writes to the store, the output folder and the screen.
+        world: number of processes.
+        device: device of tensors in collective operations.
+        objects: process group for Python objects.
     """
 
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")  # noqa: RUF009
-    words: Any = None
+    objects: Any = None
 
     @property
-    def several(self) -> bool:
-        """There are others."""
+    def distributed(self) -> bool:
+        """Whether there is more than one process."""
         return self.world > 1
 
     def gather(self, value: T) -> list[T]:
-        """What every process has, by rank, on all of them, with its tensors on the CPU."""
-        if not self.several:
+        """The values of all processes, by rank, with tensors on the CPU (all-gather)."""
+        if not self.distributed:
             return [value]
         packed = io.BytesIO()
         torch.save(value, packed)
-        found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, packed.getvalue(), group=self.words)
-        return [torch.load(io.BytesIO(f), map_location="cpu", weights_only=False) for f in found]
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, packed.getvalue(), group=self.objects)
+        return [torch.load(io.BytesIO(p), map_location="cpu", weights_only=False) for p in parts]
 
     def union(self, mine: Mapping[Name, T]) -> dict[Name, T]:
-        """All of what each process has some of, by name, on all of them."""
+        """The union of the processes' mappings, on all of them."""
         return {name: value for part in self.gather(mine) for name, value in part.items()}
 
     def broadcast(self, value: T) -> T:
-        """What rank 0 has, on all of them."""
-        if not self.several:
+        """The value of rank 0, on all processes."""
+        if not self.distributed:
             return value
         box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0, group=self.words)
-        agreed: T = box[0]
-        return agreed
+        dist.broadcast_object_list(box, src=0, group=self.objects)
+        received: T = box[0]
+        return received
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over processes of tensors of one shape and kind, on all of them, where it was."""
-        if not self.several:
+        """The sum over processes of tensors of the same shape and dtype, on the original device."""
+        if not self.distributed:
             return tensor
         moved = tensor.detach().to(self.device, copy=True).contiguous()
         dist.all_reduce(moved)
         return moved.to(tensor.device)
 
     def in_order(self, mine: Sequence[T]) -> list[T]:
-        """What each process has of each of its batches, in the order of all batches."""
+        """The processes' values per batch, merged into the order of all batches."""
         parts = self.gather(list(mine))
         total = sum(map(len, parts))
         return [parts[i % self.world][i // self.world] for i in range(total)]
 
-    def share(self, loader: DataLoader[T]) -> DataLoader[T]:
-        """This process's batches of a loader that goes through its data set in order."""
-        if not self.several:
+    def shard(self, loader: DataLoader[T]) -> DataLoader[T]:
+        """This process's batches of a loader that reads its data set in order."""
+        if not self.distributed:
             return loader
         total, size = len(loader.dataset), loader.batch_size  # type: ignore[arg-type]
-        assert size is not None  # batches of a size, see ImageData
+        assert size is not None  # see ImageData
         firsts = range(self.rank * size, total, self.world * size)
         mine = [i for first in firsts for i in range(first, min(first + size, total))]
         return DataLoader(
@@ -102,27 +102,30 @@ class Ranks:
             pin_memory=loader.pin_memory,
         )
 
-    def mine(self, costs: Sequence[float]) -> list[int]:
-        """Which of several tasks are this process's, in their order.
+    def assigned(self, costs: Sequence[float]) -> list[int]:
+        """Indices of the tasks of this process, in order.
 
-        The dearest first, each to whoever has least to do: no share costs more than 4/3 of the
-        best possible (Graham, Bounds on Multiprocessing Timing Anomalies, 1969).
+        Longest processing time first: the costliest task goes to the least loaded rank. No share
+        costs more than 4/3 of the optimum (Graham, Bounds on Multiprocessing Timing Anomalies,
+        1969).
         """
         loads = [0.0] * self.world
-        found = []
+        own = []
         for task in sorted(range(len(costs)), key=lambda i: -costs[i]):
             rank = loads.index(min(loads))
             loads[rank] += costs[task]
             if rank == self.rank:
-                found.append(task)
-        return sorted(found)
+                own.append(task)
+        return sorted(own)
 
-    def led(self, lead: Callable[[Callable[[Any], Any]], T], ask: Callable[[Any], Any]) -> T:
-        """lead(ask), where rank 0 alone leads and all of them take part in every ask(question).
+    def driven_by_rank_0(
+        self, lead: Callable[[Callable[[Any], Any]], T], ask: Callable[[Any], Any]
+    ) -> T:
+        """lead(ask), run by rank 0; all processes take part in every ask(question).
 
-        For what would not be the same everywhere: a search that looks at the clock, say.
+        For decisions that could differ between processes, such as a search with a time limit.
         """
-        if not self.several:
+        if not self.distributed:
             return lead(ask)
         if self.rank == 0:
 
@@ -132,25 +135,25 @@ class Ranks:
 
             return self.broadcast((False, lead(ask_all)))[1]
         while True:
-            more, value = self.broadcast((False, None))
-            if not more:
-                found: T = value  # type: ignore[assignment]
-                return found
+            is_question, value = self.broadcast((False, None))
+            if not is_question:
+                result: T = value  # type: ignore[assignment]
+                return result
             ask(value)
 
     def trainer_settings(self) -> dict[str, Any]:
-        """What a Lightning trainer must know."""
-        if not self.several:
+        """Settings of a Lightning trainer."""
+        if not self.distributed:
             return {}
         return {
-            "strategy": _Sharing(),
-            "plugins": [_Started(self.rank)],
+            "strategy": _ShardedStrategy(),
+            "plugins": [_StartedExternally(self.rank)],
             "use_distributed_sampler": False,
         }
 
 
-class _Started(LightningEnvironment):
-    """The processes are there already."""
+class _StartedExternally(LightningEnvironment):
+    """Tells Lightning that the processes are already running."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -164,51 +167,50 @@ class _Started(LightningEnvironment):
         return self.rank
 
 
-class _Sharing(DDPStrategy):
-    """Lightning's, where each process has its own batches and a training adds its gradients up."""
+class _ShardedStrategy(DDPStrategy):
+    """DDP with sharded loaders; a training sums its gradients itself."""
 
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """A batch has the number that it has among those of all processes."""
-        batch, number = args
-        return super().predict_step(batch, number * self.world_size + self.global_rank)
+        """Number the batches over all processes."""
+        batch, index = args
+        return super().predict_step(batch, index * self.world_size + self.global_rank)
 
     def configure_ddp(self) -> None:
-        """No wrapper: it would average after each of several backward passes of a step."""
+        """No DDP wrapper: it would average after each of several backward passes of a step."""
 
 
 def on_gpu(accelerator: str) -> bool:
-    """Whether Lightning takes a GPU of NVIDIA's for this name, here."""
+    """Whether Lightning uses an NVIDIA GPU for this accelerator name, here."""
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 @contextmanager
-def joined(place: ProcessRank, accelerator: str) -> Iterator[Ranks]:
-    """Meet the other processes: gloo between processors, nccl between GPUs.
+def process_group(process: ProcessRank, accelerator: str) -> Iterator[Ranks]:
+    """Join the process group of the run: gloo on CPUs, nccl on GPUs.
 
     Raises:
         ValueError: there are fewer GPUs than processes.
     """
-    if place.world == 1:
+    if process.world == 1:
         yield Ranks()
         return
     device = torch.device("cpu")
     if on_gpu(accelerator):
-        if torch.cuda.device_count() < place.world:
+        if torch.cuda.device_count() < process.world:
             raise ValueError(
-                f"machine.devices={place.world} asks for more GPUs than the "
-                f"{torch.cuda.device_count()} that are here. Processes on the processor need "
-                "machine.accelerator=cpu"
+                f"machine.devices={process.world} exceeds the {torch.cuda.device_count()} GPUs of "
+                "this machine: set it lower, or run on the CPU with machine.accelerator=cpu"
             )
-        device = torch.device("cuda", place.rank)
+        device = torch.device("cuda", process.rank)
         torch.cuda.set_device(device)
     dist.init_process_group(
         "gloo" if device.type == "cpu" else "nccl",
-        init_method=f"file://{place.folder}/meeting",
-        rank=place.rank,
-        world_size=place.world,
-        timeout=PATIENCE,
+        init_method=f"file://{process.folder}/meeting",
+        rank=process.rank,
+        world_size=process.world,
+        timeout=TIMEOUT,
     )
-    words: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
-    yield Ranks(place.rank, place.world, device, words)
-    dist.barrier(words)  # not after an error: nobody may come
+    objects: Any = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    yield Ranks(process.rank, process.world, device, objects)
+    dist.barrier(objects)  # not after an error: others may be gone
     dist.destroy_process_group()

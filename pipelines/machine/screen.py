@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: progress bars, one line per finished stage."""
+"""Terminal output of a run: progress bars, and a line per finished stage."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def _bars(console: Console) -> Progress:
 
 @dataclass(eq=False)
 class Screen:
-    """The terminal. Bars disappear when they are done and never show where nobody watches.
+    """The terminal. Bars disappear when done and are not shown without a terminal.
 
     Attributes:
-        console: where lines go.
-        brief: other jobs write there too: what takes many lines is left out.
+        console: rich console for all output.
+        brief: omit long output, such as tables, because other jobs write to the terminal too.
     """
 
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
@@ -48,18 +48,18 @@ class Screen:
 
     @classmethod
     def nowhere(cls) -> Screen:
-        """Nobody watches."""
+        """A screen that shows nothing."""
         return cls(Console(quiet=True, force_terminal=False))
 
     def busy(self, name: str) -> AbstractContextManager[object]:
-        """Show that something without steps goes on, where somebody watches; no bar goes inside."""
+        """Show a spinner during a task without steps; bars must not be opened inside."""
         if not self.console.is_terminal:
             return nullcontext()
         return self.console.status(f"{escape(name)} ...", spinner_style="dim")
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A progress bar of `total` steps; gives a function that advances it by n steps."""
+        """A progress bar of `total` steps; yields a function that advances it by n steps."""
         if not self.console.is_terminal:
             yield lambda n: None
             return
@@ -75,12 +75,18 @@ class Screen:
                 self._progress.stop()
 
     def line(self, text: str, mark: str = "", style: str = "") -> None:
-        """One line of text, above the bars, printed as it is; `mark` is rich's markup before it."""
+        """Print a line of plain text above the bars.
+
+        Args:
+            text: the line; printed literally, without rich markup.
+            mark: rich markup to print before it.
+            style: rich style of the text.
+        """
         body = f"[{style}]{escape(text)}[/]" if style else escape(text)
         self.console.print(f"{mark}{body}", soft_wrap=True)
 
     def stage(self, name: str, seconds: float, cached: bool, detail: str = "") -> None:
-        """Say that a stage is over."""
+        """Print the line of a finished stage."""
         took = "from the store" if cached else f"{seconds:.1f} s"
         text = f"  [green]✓[/] {name:<12} [dim]{took:>15}[/]  {escape(detail)}"
         self.console.print(text, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""How many threads a computation is worth: waking them costs more than they do on small tensors."""
+"""Number of threads per computation: on small tensors, waking threads costs more than it saves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 from quant.layers import Layer
 
-WEIGHTS = 2**20  # of a layer that another thread is worth in its solve
+WEIGHTS = 2**20  # weights of a layer per thread of its solve
 
 
 @contextmanager
 def at_most(count: int) -> Iterator[None]:
-    """While active, this thread and those it starts compute with so many threads at most."""
+    """Limit torch to `count` threads within this context, in this thread and those it starts."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, min(before, count)))
     try:
@@ -25,5 +25,5 @@ def at_most(count: int) -> Iterator[None]:
 
 
 def solving(layer: Layer) -> AbstractContextManager[None]:
-    """As many threads as the solve of this layer is worth; the same for every method."""
+    """Limit the threads to what the solve of this layer can use; the same for every method."""
     return at_most(math.prod(layer.shape) // WEIGHTS)

@@ -1,1 +1,1 @@
-"""One stage a file: a frozen dataclass of settings with a `run` method."""
+"""Stages, one per file: a frozen dataclass of settings with a `run` method."""

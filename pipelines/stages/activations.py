@@ -1,4 +1,4 @@
-"""Stage: grids for activations, from the values that they take on calibration images."""
+"""Stage: fit grids for activations to their values on calibration images."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from quant.ranges import SEARCHES, TensorGrid, fit
 
 @dataclass(frozen=True)
 class QuantizeActivations:
-    """One grid a tensor, fitted after the weights are quantized and statistics corrected.
+    """One grid per tensor, fitted after weights are quantized and statistics corrected.
 
     Attributes:
-        placement: "inputs": tensors that enter layers, at their doors; "outputs": those that enter
-            or leave layers, where they are made, so that residual sums take quantized numbers too.
-        bits: of the inputs of all layers; None leaves activations in floating point.
-        first_last_bits: of the inputs of the first and the last layer, in their order of use.
-        overrides: bits of single layers' inputs by name; a tensor that several layers take has the
-            most that one of them asks for.
-        symmetric: 0 in the middle of the codes.
+        placement: "inputs": tensors that enter layers, quantized at each layer's input; "outputs":
+            tensors that enter or leave layers, quantized where they are computed, so that residual
+            additions take quantized values too.
+        bits: bits of all layers' inputs; None leaves activations in floating point.
+        first_last_bits: bits of the inputs of the first and the last layer, in order of use.
+        overrides: bits of single layers' inputs by name; a tensor that enters several layers gets
+            the maximum.
+        symmetric: put 0 in the middle of the codes.
         search: "minmax", "percentile" or "mse".
-        percentile: of the values that "percentile" keeps on either side.
-        images: calibration images to look at, at most.
+        percentile: percentile at which "percentile" clips, on either side.
+        images: maximum number of calibration images.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     placement: str
     bits: int | None
@@ -74,13 +75,20 @@ class QuantizeActivations:
         data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
-        """Tensors: scale and zero by place. Record: bits by layer, places, what was left out."""
-        module, named = quantized.value, layers.value
+        """Tensors: scale and zero by place. Record: bits by layer, places, what is not quantized.
+
+        Args:
+            quantized: network with quantized weights.
+            layers: its quantized layers, by name.
+            data: calibration images.
+            machine: runs the network.
+        """
+        module = quantized.value
         loader = data.value.calibration_loader(first=self.images)
         example, _ = next(iter(loader))
-        plan = PLACEMENTS[self.placement](module, named, example[:2])
-        wanted = self.bits_of([name for name in named if name in plan.feeds])
-        bits = self.bits_at(plan, wanted)
+        plan = PLACEMENTS[self.placement](module, layers.value, example[:2])
+        layer_bits = self.bits_of([name for name in layers.value if name in plan.feeds])
+        bits = self.bits_at(plan, layer_bits)
         with observing(module, plan.places) as seen:
             machine.predict("activation ranges", Forward(module), loader)
         tensors: dict[str, Tensor] = {}
@@ -96,7 +104,7 @@ class QuantizeActivations:
         return Artifact(
             tensors,
             {
-                "bits": {n: max(bits[place] for place in plan.feeds[n]) for n in wanted},
+                "bits": {n: max(bits[place] for place in plan.feeds[n]) for n in layer_bits},
                 "places": {
                     name: {"module": place.module, "behind": place.behind, "bits": bits[name]}
                     for name, place in plan.places.items()
@@ -106,18 +114,18 @@ class QuantizeActivations:
         )
 
     def with_bits(self, inputs: Mapping[str, int] | None) -> QuantizeActivations:
-        """The same, with these bits for the layers' inputs if they are given."""
+        """This stage with these bits for the layers' inputs, by name; unchanged for None."""
         if not inputs:
             return self
         return replace(self, bits=max(inputs.values()), overrides={**inputs, **self.overrides})
 
     def bits_of(self, names: list[str]) -> dict[str, int]:
-        """Bits of each of the layers, which are in their order of use.
+        """Bits of each layer's input; `names` in order of use.
 
         Raises:
-            ValueError: an override names none of them.
+            ValueError: an override names no such layer.
         """
-        assert self.bits is not None  # the chain does not run this stage without
+        assert self.bits is not None  # else the chain skips this stage
         unknown = [name for name in self.overrides if name not in names]
         if unknown:
             raise ValueError(
@@ -126,19 +134,19 @@ class QuantizeActivations:
             )
         return assign_bits(names, self.bits, self.first_last_bits, self.overrides)
 
-    def bits_at(self, plan: Plan, wanted: Mapping[str, int]) -> dict[str, int]:
-        """Bits of each place: the most that a layer wants which it feeds; `bits` if it feeds none.
+    def bits_at(self, plan: Plan, layer_bits: Mapping[str, int]) -> dict[str, int]:
+        """Bits of each place: the maximum over the layers that it feeds; `bits` if it feeds none.
 
         Args:
-            plan: the places.
-            wanted: bits of every layer's input.
+            plan: places of the quantizers, and the places that feed each layer.
+            layer_bits: bits of every layer's input, by name.
         """
-        assert self.bits is not None  # as above
-        asked: dict[str, list[int]] = {place: [] for place in plan.places}
-        for name, b in wanted.items():
+        assert self.bits is not None  # else the chain skips this stage
+        fed: dict[str, list[int]] = {place: [] for place in plan.places}
+        for name, b in layer_bits.items():
             for place in plan.feeds[name]:
-                asked[place].append(b)
-        return {place: max(found, default=self.bits) for place, found in asked.items()}
+                fed[place].append(b)
+        return {place: max(found, default=self.bits) for place, found in fed.items()}
 
 
 def with_activations(module: nn.Module, activations: Artifact) -> nn.Module:
@@ -147,15 +155,15 @@ def with_activations(module: nn.Module, activations: Artifact) -> nn.Module:
 
 
 def places_of(activations: Artifact) -> dict[str, Place]:
-    """Where the quantizers are, by the names of their grids."""
+    """Places of the quantizers, by name of the grid."""
     recorded = activations.record["places"]
     return {name: Place(place["module"], place["behind"]) for name, place in recorded.items()}
 
 
 def grids_of(activations: Artifact) -> dict[str, TensorGrid]:
     """The grids by place; with placement "inputs", by layer."""
-    found = activations.tensors
+    tensors = activations.tensors
     return {
-        name: TensorGrid(found[f"{name}.act_scale"], found[f"{name}.act_zero"], place["bits"])
+        name: TensorGrid(tensors[f"{name}.act_scale"], tensors[f"{name}.act_zero"], place["bits"])
         for name, place in activations.record["places"].items()
     }

@@ -1,7 +1,7 @@
 """Stage: correct the normalisation statistics of the quantized network, if that helps.
 
-Whether it helps is decided on the calibration images: KL divergence to the float network before and
-after. Evaluation images are never looked at.
+The correction is kept if it lowers the KL divergence from the float network on calibration images.
+Evaluation images are never used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evaluation.images import ImageData
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.float_logits import FloatLogits, last, logits_of
-from pipelines.stages.float_moments import FloatMoments, known_of
+from pipelines.stages.float_moments import FloatMoments, moments_of
 from pipelines.stages.forward import Forward
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.reestimation import reestimating, running_statistics
@@ -34,14 +34,15 @@ MODES = ("match", "reestimate", "none")
 
 @dataclass(frozen=True)
 class CorrectStatistics:
-    """Adjust statistics to the quantized weights.
+    """Adjust normalisation statistics to the quantized weights.
 
     Attributes:
         mode: "match" (quant/statistics.py), "reestimate" (quant/reestimation.py) or "none".
-        compare_images: the rule looks at the last so many calibration images.
+        compare_images: number of calibration images, the last ones, on which KL decides whether
+            the correction is kept.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     mode: str
     compare_images: int
@@ -52,12 +53,12 @@ class CorrectStatistics:
         if self.compare_images < 1:
             raise ValueError(f"batchnorm.compare_images={self.compare_images} must be at least 1")
 
-    def prepared_by(self) -> list[FloatLogits | FloatMoments]:
-        """The stages whose results `run` takes last: what it needs of the float network."""
+    def prerequisites(self) -> list[FloatLogits | FloatMoments]:
+        """The stages on the float network whose results `run` takes as `logits`, `moments`."""
         if self.mode == "none":
             return []
-        judged = FloatLogits(self.compare_images)
-        return [judged, FloatMoments()] if self.mode == "match" else [judged]
+        logits = FloatLogits(self.compare_images)
+        return [logits, FloatMoments()] if self.mode == "match" else [logits]
 
     def run(
         self,
@@ -68,20 +69,20 @@ class CorrectStatistics:
         logits: Artifact | None = None,
         moments: Artifact | None = None,
     ) -> Artifact:
-        """Tensors: what to overwrite in the state dict. Record: the rule's figures.
+        """Tensors: changed entries of the state dict. Record: KL before and after, kept or not.
 
         Args:
-            network: the float one.
-            quantized: with what is to be corrected.
+            network: the float network.
+            quantized: the network to correct.
             data: calibration images.
-            machine: runs both.
-            logits, moments: of `prepared_by` on the same images; None: the float network runs.
+            machine: runs both networks.
+            logits, moments: results of `prerequisites` on the same images; None: recomputed.
         """
         if self.mode == "none":
             return Artifact({}, {"mode": "none", "kept": False})
         corrected, loader = deepcopy(quantized.value), data.value.fitting_loader()
         if self.mode == "match":
-            changed = _match(network.module, corrected, known_of(moments), loader, machine)
+            changed = _match(network.module, corrected, moments_of(moments), loader, machine)
         else:
             with reestimating(corrected) as seen:
                 machine.predict("re-estimate statistics", Forward(corrected), loader)
@@ -110,13 +111,13 @@ def _match(
     loader: Batches,
     machine: Machine,
 ) -> dict[str, Tensor]:
-    """Match `quantized`, in place; returns what changed."""
+    """Match the statistics of `quantized`, in place; returns the changed entries."""
     matcher = Matcher(reference, quantized)
     machine.predict("match statistics", _Match(matcher, known), loader)
     shifts = reduce(add, machine.ranks.gather(matcher.shifts))
-    if machine.ranks.several and shifts.repeated:  # what a batch gives depends on those before it
+    if machine.ranks.distributed and shifts.repeated:  # a batch depends on those before it
         matcher = Matcher(reference, quantized)
-        machine.predict("match statistics", _Match(matcher, known), loader, share=False)
+        machine.predict("match statistics", _Match(matcher, known), loader, shard=False)
     else:
         matcher.shifts = shifts
     return matcher.finish()
@@ -133,9 +134,9 @@ class _Match(LightningModule):
 
 
 class Compare(LightningModule):
-    """Distances from the float network to some quantized ones, added up in `totals`.
+    """Sums the distances of quantized networks from the float one, in `totals`.
 
-    Where `known` has the float network's outputs, by batch, it need not run.
+    Batches whose float outputs are in `known` skip the float network.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class Compare(LightningModule):
         self.known = known
 
     def of_all(self, machine: Machine) -> list[Distance]:
-        """The totals of all processes of the run, by network."""
+        """The totals over all processes, one per network."""
         totals = zip(*machine.ranks.gather(self.totals), strict=True)
         return [sum(parts, Distance()) for parts in totals]
 

@@ -1,4 +1,4 @@
-"""Stage: run the float network on the calibration images and sum up every layer's Hessian."""
+"""Stage: run the float network on calibration images and accumulate every layer's Hessian."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from quant.calls import Call, Calls
 from quant.hessian import HessianSum
 from quant.layers import Layer, find
 
-SAVE_EVERY = 120.0  # seconds between two saves of the unfinished sums
+SAVE_EVERY = 120.0  # seconds between checkpoints of the unfinished sums
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class Calibrate:
     """Hessians of all layers on the inputs of the float network.
 
     Attributes:
-        images: calibration images, chosen without replacement; None: all there are, up to
-            `max_images` (see evaluation/split.py).
+        images: number of calibration images, drawn without replacement; None: all there are, up
+            to `max_images` (see evaluation/split.py).
         max_images: limit on those.
         batch_size: images per batch.
-        positions_per_image: random output positions of each image that a layer's Hessian is summed
-            over; null: all of them. Matters where feature maps are large.
-        seed: of those positions.
+        positions_per_image: random output positions per image that enter a layer's Hessian; null:
+            all. Saves time where feature maps are large.
+        seed: seed for the choice of positions.
         augmented_copies: shifted or mirrored copies of every image (evaluation/augmentation.py),
-            which Hessians and statistics are fitted to as well.
+            used for Hessians and statistics too.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     images: int | None
     max_images: int
@@ -78,16 +78,16 @@ class Calibrate:
         Record: ids, layers, skipped parameters, positions, dead inputs.
 
         Raises:
-            ValueError: no layer to quantize, or a Hessian that is not finite.
+            ValueError: there is no layer to quantize, or a Hessian is not finite.
         """
         images = data.value
         example, _ = next(iter(images.calibration_loader()))
         layers, skipped = find(network.module, example[:2])
         if not layers:
             raise ValueError(f"model {network.name} has no Linear or Conv2d weight to quantize")
-        several = machine.ranks.several  # whose unfinished sums would be parts of the sums
-        unfinished = None if several else Checkpoint(scratch, "sums")
-        collect = CollectHessians(network.module, layers, self, unfinished)
+        # no checkpoints with several processes: each one holds only a part of the sums
+        checkpoint = None if machine.ranks.distributed else Checkpoint(scratch, "sums")
+        collect = CollectHessians(network.module, layers, self, checkpoint)
         collect.resume()
         loader = images.fitting_loader(start=collect.images)
         if len(loader):
@@ -97,8 +97,8 @@ class Calibrate:
         for name, H in hessians.items():
             if not H.isfinite().all():
                 raise ValueError(
-                    f"layer {name}: the Hessian holds NaN or infinite values: an activation "
-                    "overflowed. Check the images and the checkpoint, or use "
+                    f"layer {name}: the Hessian contains NaN or infinite values: an activation "
+                    "overflowed. Check the images and the model checkpoint, or set "
                     "machine.precision=32-true"
                 )
         dead = {n: int((H.diagonal(dim1=1, dim2=2) == 0).sum()) for n, H in hessians.items()}
@@ -114,8 +114,8 @@ class Calibrate:
 
 
 def summed(part: HessianSum, layer: Layer, ranks: Ranks) -> HessianSum:
-    """The sum over the batches of all processes, one of which may have had none."""
-    if not ranks.several:
+    """The sum over the batches of all processes; a process may have had none."""
+    if not ranks.distributed:
         return part
     g, c = layer.groups, layer.columns
     total = torch.zeros(g, c, c, dtype=torch.float64) if part.total is None else part.total
@@ -124,30 +124,30 @@ def summed(part: HessianSum, layer: Layer, ranks: Ranks) -> HessianSum:
 
 
 def layers_of(calibration: Artifact) -> dict[str, Layer]:
-    """The layers that were calibrated, in their order of use."""
+    """The calibrated layers, in order of use."""
     rows = ({**row, "shape": tuple(row["shape"])} for row in calibration.record["layers"])
     return {row["name"]: Layer(**row) for row in rows}
 
 
 class CollectHessians(LightningModule):
-    """Sums X X^T of every layer; saves the unfinished sums now and then."""
+    """Sums X X^T of every layer; saves the unfinished sums periodically."""
 
     def __init__(
         self,
         network: nn.Module,
         layers: dict[str, Layer],
         settings: Calibrate,
-        unfinished: Checkpoint | None,
+        checkpoint: Checkpoint | None,
     ) -> None:
         super().__init__()
         self.network = network
         self.layers = layers
         self.settings = settings
-        self.unfinished = unfinished
+        self.checkpoint = checkpoint
         self.sums = {name: HessianSum() for name in layers}
-        self.images = 0  # the number of the next one
+        self.images = 0  # index of the next image
         self.start = 0
-        self.rows: Counter[str] = Counter()  # that each layer has seen of this batch
+        self.rows: Counter[str] = Counter()  # rows of this batch that each layer has received
         self.saved = clock.seconds()
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -158,7 +158,7 @@ class CollectHessians(LightningModule):
         with Calls(weights, lambda name, _, call: self._receive(name, call, len(batch[0]))):
             self.network(batch[0])
         self.images += len(batch[0])
-        if self.unfinished is not None and clock.seconds() - self.saved > SAVE_EVERY:
+        if self.checkpoint is not None and clock.seconds() - self.saved > SAVE_EVERY:
             self.save()
 
     def _receive(self, name: str, call: Call | None, batch: int) -> None:
@@ -168,25 +168,25 @@ class CollectHessians(LightningModule):
             self.settings.positions_per_image,
             self.settings.seed + zlib.crc32(name.encode()),
         )
-        first += self.images + self.rows[name] % batch  # a call may have part of the batch's rows
+        first += self.images + self.rows[name] % batch  # a call may get a part of the batch only
         self.rows[name] += len(call.x)
         seeds = range(first, first + len(call.x))
         for X in call.pieces() if count is None else call.sampled(count, seeds):
             self.sums[name].add(X.float())
 
     def save(self) -> None:
-        """Write sums and counts, all or nothing."""
+        """Save sums and counts atomically."""
         state = {"/images": torch.tensor(self.images)}
         for name, s in self.sums.items():
             if s.total is not None and s.inputs is not None:
                 state |= {name: s.total, f"{name}/x": s.inputs, f"{name}/n": torch.tensor(s.n)}
-        assert self.unfinished is not None
-        self.unfinished.save(state)
+        assert self.checkpoint is not None
+        self.checkpoint.save(state)
         self.saved = clock.seconds()
 
     def resume(self) -> None:
-        """Go on from sums that an earlier, interrupted run saved."""
-        state = self.unfinished.load() if self.unfinished is not None else None
+        """Resume from the sums that an interrupted run saved."""
+        state = self.checkpoint.load() if self.checkpoint is not None else None
         if state is not None:
             self.images = self.start = int(state["/images"])
             self.sums = {

@@ -1,6 +1,6 @@
-"""Stage: what a task keeps of a network's outputs on the evaluation images.
+"""Stage: run a network on the evaluation images and store what the task needs of its outputs.
 
-Every figure of the result is computed from that.
+All reported metrics are computed from these tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipelines.store.artifacts import Artifact, Keyed
 class Evaluate:
     """Run a network over the evaluation set."""
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     def run(
         self,
@@ -29,7 +29,7 @@ class Evaluate:
         data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
-        """Tensors: those of the task, [n, ...]. `reference`: the float network to compare with."""
+        """Tensors: the task's, [n, ...]. `reference`: float network to compare with, or None."""
         collect = CollectOutputs(data.value, module.value, reference.value)
         machine.test("evaluate", collect, data.value.test_dataloader())
         return Artifact(collect.outputs, {})

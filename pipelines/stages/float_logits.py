@@ -1,7 +1,7 @@
-"""Stage: what the float network answers to the calibration images that corrections are judged on.
+"""Stage: the float network's logits on the images that decide whether a correction is kept.
 
-The same for every method and bit width, so the jobs of a sweep run the float network for it once.
-Only logits are kept: maps of boxes or masks are larger than all else that a run stores.
+They do not depend on method or bit width, so a sweep computes them once. Only logits are stored:
+box or mask outputs would be larger than everything else that a run stores.
 """
 
 from __future__ import annotations
@@ -21,41 +21,45 @@ from pipelines.store.artifacts import Artifact, Keyed
 
 @dataclass(frozen=True)
 class FloatLogits:
-    """Logits of the last so many calibration images."""
+    """Logits on the last calibration images.
 
-    TOGETHER: ClassVar[bool] = True
+    Attributes:
+        images: number of images.
+    """
+
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     images: int
 
     def run(self, network: Network, data: Keyed[ImageData], machine: Machine) -> Artifact:
-        """Tensors: of each batch of `last`, by number, logits [b, classes], or nothing."""
-        module = _Keep(network.module)
+        """Tensors: logits [b, classes] of each batch, by index; none for other outputs."""
+        module = _CollectLogits(network.module)
         machine.predict("float outputs", module, last(data.value, self.images))
-        batches = machine.ranks.union(module.found)
-        return Artifact({str(number): batches[number] for number in sorted(batches)}, {})
+        batches = machine.ranks.union(module.logits)
+        return Artifact({str(index): batches[index] for index in sorted(batches)}, {})
 
 
 def last(data: ImageData, images: int) -> Batches:
-    """The last so many calibration images."""
+    """The last `images` calibration images."""
     return data.calibration_loader(start=max(0, len(data.calibration) - images))
 
 
-def logits_of(found: Artifact | None) -> dict[int, Tensor]:
-    """What `FloatLogits` has stored, by batch; nothing of None."""
-    return {int(number): logits for number, logits in found.tensors.items()} if found else {}
+def logits_of(artifact: Artifact | None) -> dict[int, Tensor]:
+    """Logits that `FloatLogits` stored, by batch index; empty for None."""
+    return {int(index): logits for index, logits in artifact.tensors.items()} if artifact else {}
 
 
-class _Keep(LightningModule):
+class _CollectLogits(LightningModule):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.found: dict[int, Tensor] = {}
-        self.wanted = True
+        self.logits: dict[int, Tensor] = {}
+        self.active = True
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        if not self.wanted:
+        if not self.active:
             return
         outputs = self.network(batch[0])
-        self.wanted = isinstance(outputs, Tensor) and outputs.ndim == 2
-        if self.wanted:
-            self.found[batch_idx] = outputs.cpu()
+        self.active = isinstance(outputs, Tensor) and outputs.ndim == 2
+        if self.active:
+            self.logits[batch_idx] = outputs.cpu()

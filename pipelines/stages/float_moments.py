@@ -1,6 +1,6 @@
-"""Stage: what the normalisations of the float network get of every calibration batch.
+"""Stage: input moments of the float network's normalisations, for every calibration batch.
 
-The same for every method and bit width, so the jobs of a sweep run the float network for it once.
+They do not depend on method or bit width, so a sweep computes them once.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from quant.statistics import NormMoments, norm_moments
 
 @dataclass(frozen=True)
 class FloatMoments:
-    """Mean and variance of every channel, batch by batch and run by run."""
+    """Mean and variance of every channel, for each batch and each run of a norm in it."""
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     def run(self, network: Network, data: Keyed[ImageData], machine: Machine) -> Artifact:
-        """Tensors, for each norm: moments [runs, mean and variance, channels], at [runs, 2].
+        """Tensors per norm: "moments" [runs, mean and variance, channels]; "at" [runs, 2].
 
-        `at` has a run's batch, and over how many positions its moments are.
+        A row of "at" is the run's batch index and the number of positions in its moments.
         """
-        module = _Record(network.module)
+        module = _CollectMoments(network.module)
         machine.predict("float statistics", module, data.value.fitting_loader())
-        batches = machine.ranks.union(module.found)
+        batches = machine.ranks.union(module.moments)
         moments: defaultdict[str, list[Tensor]] = defaultdict(list)
         at: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         for batch in sorted(batches):
@@ -48,10 +48,10 @@ class FloatMoments:
         )
 
 
-def known_of(found: Artifact | None) -> dict[int, NormMoments]:
-    """What `FloatMoments` has stored, by batch; nothing of None."""
+def moments_of(artifact: Artifact | None) -> dict[int, NormMoments]:
+    """Moments that `FloatMoments` stored, by batch index; empty for None."""
     known: defaultdict[int, dict[str, list[Moments]]] = defaultdict(dict)
-    tensors = found.tensors if found is not None else {}
+    tensors = artifact.tensors if artifact is not None else {}
     for key in tensors:
         name, _, kind = key.rpartition("/")
         if kind == "moments":
@@ -61,11 +61,11 @@ def known_of(found: Artifact | None) -> dict[int, NormMoments]:
     return dict(known)
 
 
-class _Record(LightningModule):
+class _CollectMoments(LightningModule):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.found: dict[int, NormMoments] = {}
+        self.moments: dict[int, NormMoments] = {}
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.found[batch_idx] = norm_moments(self.network, batch[0])
+        self.moments[batch_idx] = norm_moments(self.network, batch[0])

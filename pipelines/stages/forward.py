@@ -1,4 +1,4 @@
-"""Running a network for what happens inside it: hooks, statistics."""
+"""Forward passes for their side effects: hooks, statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Forward(LightningModule):
-    """Runs the network in the modes that its modules already have."""
+    """Runs the network and leaves every module in the mode (train or eval) that it has."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -17,10 +17,10 @@ class Forward(LightningModule):
         self.modes = {m: m.training for m in network.modules()}
 
     def on_predict_start(self) -> None:
-        """Lightning has put everything into eval mode."""
+        """Restore the modes: Lightning has switched everything to eval mode."""
         for module, training in self.modes.items():
             module.training = training
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
-        """One batch; Trainer.predict keeps no gradients."""
+        """Run one batch."""
         return self.network(batch[0])

@@ -1,4 +1,4 @@
-"""Stage: the loss of every layer under plain rounding, at all widths. The same for every width."""
+"""Stage: the loss of every layer under rounding to nearest, at a range of bit widths."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from quant.methods import rtn
 
 @dataclass(frozen=True)
 class PredictLosses:
-    """What a layer would lose if it were rounded to nearest.
+    """Loss of every layer, rounded to nearest; does not depend on the run's own bits.
 
     Attributes:
         fit_grid: (W [g, r, c], bits) -> Grid.
         damping: fraction of the mean Hessian diagonal added to that diagonal.
-        bits: each of these widths.
-        inputs: those that the layers will be solved on, see `QuantizeLayers`.
+        bits: bit widths to evaluate.
+        inputs: inputs of the layers, see `QuantizeLayers`.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     fit_grid: FitGrid
     damping: float
@@ -43,10 +43,10 @@ class PredictLosses:
         layers = float_inputs(network, calibration, self.inputs, importance)
         return Artifact({}, for_each_layer(layers, self._losses, machine))
 
-    def _losses(self, given: LayerInput) -> dict[str, float]:
-        raw = given.problem()
+    def _losses(self, layer_input: LayerInput) -> dict[str, float]:
+        raw = layer_input.problem()
         problem = raw.prepared(self.damping)
-        grids = {b: given.grid(self.fit_grid, problem.W, b) for b in self.bits}
+        grids = {b: layer_input.grid(self.fit_grid, problem.W, b) for b in self.bits}
         return {
             str(b): float(raw.loss(rtn.quantize(problem, grid)).sum()) for b, grid in grids.items()
         }

@@ -1,7 +1,6 @@
-"""Stage: one number that says how good settings are, from calibration images alone.
+"""Stage: the objective of a search over settings, from calibration images alone.
 
-A search over settings minimises it, and never looks at the evaluation images: those tell afterwards
-how good what it found is.
+The search minimises it and never uses the evaluation images, which stay a fair test of its result.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from pipelines.store.store import Store
 
 
 @dataclass(frozen=True, eq=False)
-class Quantized:
-    """What there is to judge: a network, and how it came about."""
+class ObjectiveContext:
+    """What an objective may use: the quantized network, its weights, held-out images."""
 
     store: Store
     network: Network
@@ -39,32 +38,32 @@ class Quantized:
 
 
 class Objective(Protocol):
-    """What a search minimises."""
+    """A function for a search to minimise."""
 
     def held_out_of(self, images: int) -> int:
-        """How many of so many calibration images nothing may be fitted to."""
+        """Number of calibration images to hold out of `images`: no stage fits anything to them."""
         ...
 
     def fitted(self, images: int) -> Objective:
-        """The same, where there are so many calibration images."""
+        """The same for a set of `images` calibration images."""
         ...
 
-    def measure(self, given: Quantized) -> dict[str, Any]:
-        """`value`, and more figures for the record."""
+    def measure(self, context: ObjectiveContext) -> dict[str, Any]:
+        """`name`, `value`, and further metrics for the record."""
         ...
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Mean KL divergence from the float network on calibration images that are held out.
+    """Mean KL divergence from the float network on held-out calibration images.
 
     Attributes:
-        images: the first so many, the same ones however many there are; the rest calibrates. None:
-            `max_images`, but at most half of the calibration images.
-        max_images: of those.
+        images: number of held-out images: the first ones, whatever the number of calibration
+            images. None: `max_images`, but at most half of the calibration images.
+        max_images: limit on those.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     images: int | None
     max_images: int
@@ -85,9 +84,11 @@ class Divergence:
         held_out = self.held_out_of(images)
         return replace(self, images=held_out, max_images=held_out)
 
-    def measure(self, given: Quantized) -> dict[str, Any]:
-        """KL in nats; agreement (percent) and sqnr_db beside it."""
-        found = given.store.run(self, given.network, given.module, given.held_out, given.machine)
+    def measure(self, context: ObjectiveContext) -> dict[str, Any]:
+        """KL in nats; also agreement in percent, and sqnr_db."""
+        found = context.store.run(
+            self, context.network, context.module, context.held_out, context.machine
+        )
         return {"name": "kl", "value": found.record["kl"], **found.record}
 
     def run(
@@ -108,7 +109,8 @@ class Divergence:
 class LayerLoss:
     """Geometric mean over layers of tr(D H D^T) relative to rounding to nearest on the same grids.
 
-    No network runs. H is the one that weights are fitted to, so it cannot compare calibrations.
+    No network runs. H is the Hessian that weights are fitted to, so this objective cannot compare
+    calibration settings.
     """
 
     def held_out_of(self, images: int) -> int:
@@ -119,11 +121,11 @@ class LayerLoss:
         """The same."""
         return self
 
-    def measure(self, given: Quantized) -> dict[str, Any]:
-        """Layers without a loss to lose (both are 0) count as 1."""
+    def measure(self, context: ObjectiveContext) -> dict[str, Any]:
+        """A layer whose loss or rounding-to-nearest loss is 0 counts as 1."""
         ratios = {
             name: (float(s.tensors["loss"].sum()), float(s.tensors["loss_rtn"].sum()))
-            for name, s in given.weights.solutions.items()
+            for name, s in context.weights.solutions.items()
         }
         logs = [math.log(loss / rtn) if loss > 0 < rtn else 0.0 for loss, rtn in ratios.values()]
         return {"name": "loss", "value": math.exp(sum(logs) / len(logs))}

@@ -1,4 +1,4 @@
-"""Stage: what the float and the quantized network answer on a few evaluation images."""
+"""Stage: draw the predictions of the float and the quantized network on evaluation images."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from evaluation.samples import evenly
 from pipelines.machine.machine import Machine
 from pipelines.store.artifacts import Artifact, Keyed
 
-QUALITY = 85  # of the JPEGs
+QUALITY = 85  # JPEG quality
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Side by side, for tasks whose answers can be drawn (boxes, masks).
+    """Predictions side by side, for tasks with predictions that can be drawn (boxes, masks).
 
     Attributes:
-        count: evenly spaced evaluation images; 0 for none.
+        count: number of evaluation images, evenly spaced; 0 for none.
     """
 
     count: int
@@ -37,19 +37,20 @@ class Pictures:
         data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
-        """Tensors: bytes of a JPEG, uint8 [n], by the number of the picture."""
+        """Tensors: bytes of a JPEG, uint8 [n], by picture index. Record: image ids."""
         task = data.value
         networks = {"float": reference.value, "quantized": quantized.value}
         chosen = evenly(self.count, len(task.evaluation))
         drawn: dict[str, Tensor] = {}
         with torch.inference_mode(), machine.screen.bar("pictures", len(chosen)) as advance:
-            for number, index in enumerate(chosen):
+            for picture_index, index in enumerate(chosen):
                 picture = task.picture(networks, index)
                 if picture is None:  # a task without pictures
                     break
                 jpeg = io.BytesIO()
                 picture.save(jpeg, "JPEG", quality=QUALITY, subsampling=0)  # letters stay sharp
-                drawn[f"{number:02d}"] = torch.frombuffer(jpeg.getbuffer(), dtype=torch.uint8)
+                data_bytes = torch.frombuffer(jpeg.getbuffer(), dtype=torch.uint8)
+                drawn[f"{picture_index:02d}"] = data_bytes
                 advance(1)
         names = [task.evaluation.ids[i] for i in chosen]
         return Artifact(drawn, {"images": dict(zip(drawn, names, strict=False))})

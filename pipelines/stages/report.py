@@ -1,6 +1,6 @@
 """Stage: write results.json, layers.csv, report.html and the quantized weights.
 
-Keys of results.json: see the README.
+The README describes the keys of results.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipelines.store.artifacts import Artifact
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Everything that the stages before have found out."""
+    """Results of all previous stages."""
 
     network: Network
     data: ImageData
@@ -49,10 +49,10 @@ class Findings:
 
 @dataclass(frozen=True)
 class Report:
-    """Turn findings into files.
+    """Write the results as files.
 
     Attributes:
-        heatmaps: pictures of the most sensitive layers in report.html.
+        heatmaps: number of layers, the most sensitive ones, with a heatmap in report.html.
     """
 
     heatmaps: int
@@ -60,13 +60,14 @@ class Report:
     def run(
         self, found: Findings, about: Mapping[str, Any], folder: Path
     ) -> tuple[dict[str, Any], dict[str, Figure | Path]]:
-        """Write all files into `folder`; `about` is what identifies the run.
+        """Write all files into `folder`; `about` holds the first entries of results.json.
 
-        Returns: the results, and what there is to look at: figures, and JPEG files, by name.
+        Returns:
+            the results, and figures and JPEG files by name, for the tracker.
         """
         weights = folder / "weights.safetensors"
         with explained(folder, "the report", "set hydra.run.dir to"):
-            (folder / "results.json").unlink(missing_ok=True)  # of a run before: comes last
+            (folder / "results.json").unlink(missing_ok=True)  # an old one; written last
             with replacing(weights) as draft:
                 save_weights(found, draft)
         results: dict[str, Any] = _finite(
@@ -107,7 +108,7 @@ class Report:
 
 
 def scores(found: Findings) -> dict[str, Any]:
-    """How good: metrics, drop and fidelity on the evaluation images."""
+    """Metrics, drop and fidelity on the evaluation images."""
     task = found.data
     reference, quantized, uncorrected = (
         found.float_outputs.tensors,
@@ -131,18 +132,18 @@ def scores(found: Findings) -> dict[str, Any]:
 
 
 def costs(found: Findings) -> dict[str, Any]:
-    """How fast and how small; the speed-up is of the solves alone, on the same Hessians."""
+    """Speed, loss ratio and size; the speed-up counts the solves alone, on the same Hessians."""
     layers = found.baseline.values()
     inputs = found.weights.inputs
     total = sum(i.layer.rows * i.layer.groups for i in inputs.values())
-    ran = sum(b.rows * inputs[name].layer.groups for name, b in found.baseline.items())
+    solved = sum(b.rows * inputs[name].layer.groups for name, b in found.baseline.items())
     seconds = sum(layer.seconds for layer in layers)
     return {
         "baseline": {
             "method": "obq",
             "seconds": seconds,
             "estimated": any(layer.estimated for layer in layers),
-            "rows_run": ran,
+            "rows_run": solved,
             "rows_total": total,
             "loss": sum(float(layer.loss.sum()) for layer in layers),
         },
@@ -153,7 +154,7 @@ def costs(found: Findings) -> dict[str, Any]:
 
 
 def sizes(found: Findings) -> dict[str, float]:
-    """Megabytes (10^6 bytes) of the float32 network, and of codes, grids and the rest."""
+    """Size in MB (10^6 bytes) of the float32 network, and of codes, grids and the rest of it."""
     state = found.network.module.state_dict()
     whole = sum(t.numel() * t.element_size() for t in state.values())
     replaced = sum(4 * math.prod(i.layer.shape) for i in found.weights.inputs.values())
@@ -167,7 +168,7 @@ def sizes(found: Findings) -> dict[str, float]:
 
 
 def layer_rows(found: Findings) -> list[dict[str, Any]]:
-    """One row of figures a layer."""
+    """The rows of layers.csv, one per layer."""
     rows = []
     for name, solution in found.weights.solutions.items():
         layer, base = found.weights.inputs[name].layer, found.baseline[name]
@@ -197,18 +198,18 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
 
 
 def save_pictures(pictures: Artifact, folder: Path) -> dict[str, Path]:
-    """Write the JPEGs; {evaluation image: file}."""
+    """Write the JPEGs; returns {evaluation image: file}."""
     paths = {}
-    for number, name in pictures.record["images"].items():
+    for index, name in pictures.record["images"].items():
         folder.mkdir(parents=True, exist_ok=True)
-        paths[name] = folder / f"{number}.jpg"
+        paths[name] = folder / f"{index}.jpg"
         with replacing(paths[name]) as draft:
-            draft.write_bytes(pictures.tensors[number].numpy().tobytes())
+            draft.write_bytes(pictures.tensors[index].numpy().tobytes())
     return paths
 
 
 def save_weights(found: Findings, path: Path) -> None:
-    """One file: packed codes and grids of layers, corrected statistics, grids of activations."""
+    """Write packed codes, weight grids, corrected statistics and activation grids to one file."""
     weights = found.weights
     tensors = {
         f"{name}.{part}": solution.tensors[part]
@@ -225,17 +226,17 @@ def save_weights(found: Findings, path: Path) -> None:
     activations = dict(found.activations.tensors) if found.activations else {}
     for name, place in found.activations.record["places"].items() if found.activations else ():
         activations[f"{name}.act_bits"] = torch.tensor(place["bits"], dtype=torch.uint8)
-    meta = {"layout": json.dumps(layout)}  # of several entries the order would be random
+    meta = {"layout": json.dumps(layout)}  # one entry: safetensors would write several in any order
     save_file({**tensors, **changed, **activations}, path, metadata=meta)
 
 
 def act_bits(found: Findings) -> dict[str, int]:
-    """Bits of the layers' inputs, where these are quantized."""
+    """Bits of the layers' inputs; empty if these are not quantized."""
     return dict(found.activations.record["bits"]) if found.activations else {}
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: SQNR of identical outputs becomes null."""
+    """Replace infinity and NaN by None, e.g. the SQNR of identical outputs: JSON has neither."""
     if isinstance(value, Mapping):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

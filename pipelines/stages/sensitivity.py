@@ -1,4 +1,4 @@
-"""Stage: which layers and columns mind quantization at the run's bits, and how that clusters."""
+"""Stage: sensitivity of layers and columns to quantization at the run's bits, and clustering."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.stages.solving.solve import FitGrid, LayerInput, float_inputs
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.sensitivity import clustering, heatmap, sensitivity
 
-PICTURE = (128, 256)  # rows and columns of a stored heatmap, at most
+HEATMAP = (128, 256)  # maximum rows and columns of a stored heatmap
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Sensitivity:
     Attributes:
         fit_grid: (W [g, r, c], bits) -> Grid.
         damping: fraction of the mean Hessian diagonal added to that diagonal.
-        predict_bits: bits at which `prediction` predicts the loss of every layer.
-        inputs: those that the layers will be solved on, see `QuantizeLayers`.
+        predict_bits: bit widths at which `prediction` predicts the loss of every layer.
+        inputs: inputs of the layers, see `QuantizeLayers`.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     fit_grid: FitGrid
     damping: float
@@ -39,7 +39,7 @@ class Sensitivity:
 
     @property
     def prediction(self) -> PredictLosses:
-        """The stage beside this one whose result is the same at all bits."""
+        """The companion stage whose result does not depend on the run's bits."""
         return PredictLosses(self.fit_grid, self.damping, self.predict_bits, self.inputs)
 
     def run(
@@ -50,17 +50,17 @@ class Sensitivity:
         machine: Machine,
         importance: Artifact | None = None,
     ) -> Artifact:
-        """Tensors: "columns/<layer>" [g, c] and "heatmap/<layer>". Record: figures by layer."""
+        """Tensors: "columns/<layer>" [g, c], "heatmap/<layer>". Record: sensitivity, cluster."""
 
-        def judged(given: LayerInput) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            problem = given.problem().prepared(self.damping)
-            grid = given.grid(self.fit_grid, problem.W, bits.value[given.layer.name])
+        def measure(layer_input: LayerInput) -> tuple[dict[str, Tensor], dict[str, Any]]:
+            problem = layer_input.problem().prepared(self.damping)
+            grid = layer_input.grid(self.fit_grid, problem.W, bits.value[layer_input.layer.name])
             S = sensitivity(problem, grid)
             figures = {"sensitivity": float(S.double().sum()), "cluster": clustering(S)}
-            return {"columns": S.sum(1), "heatmap": heatmap(S, *PICTURE)}, figures
+            return {"columns": S.sum(1), "heatmap": heatmap(S, *HEATMAP)}, figures
 
         layers = float_inputs(network, calibration, self.inputs, importance)
-        found = for_each_layer(layers, judged, machine)
+        found = for_each_layer(layers, measure, machine)
         tensors = {
             f"{kind}/{name}": t for name, (kinds, _) in found.items() for kind, t in kinds.items()
         }

@@ -1,1 +1,1 @@
-"""Stored results: computed once, found again by what they were computed from, resumed, removed."""
+"""The store: results computed once, looked up by their inputs, resumed, collected."""

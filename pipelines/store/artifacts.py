@@ -1,4 +1,4 @@
-"""What travels between stages: tensors, a JSON record, and the key under which both are stored."""
+"""Data that stages exchange: tensors, a JSON record, and the store key of both."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Artifact:
     """The result of a stage.
 
     Attributes:
-        tensors: by name; read from disk one by one when the artifact comes from the store.
-        record: whatever JSON can hold.
-        key: set by the store.
-        cached: it was in the store before this run asked for it.
-        seconds: what computing it took, whenever that was.
+        tensors: tensors by name; an artifact from the store reads each one on access.
+        record: anything that JSON can represent.
+        key: key in the store, set by the store.
+        cached: whether it was in the store before this run needed it.
+        seconds: compute time, in this run or in the run that stored it.
     """
 
     tensors: Mapping[str, Tensor]
@@ -34,9 +34,9 @@ class Artifact:
 
 @dataclass(frozen=True, eq=False)
 class Keyed(Generic[T]):
-    """An input of a stage with the key of the part of it that this stage depends on.
+    """An input of a stage, with a key of what the stage's result depends on.
 
-    An empty key means that the input does not change the result (a machine, a progress bar).
+    An empty key means that the input does not change the result (a cache, say).
     """
 
     value: T
@@ -44,7 +44,7 @@ class Keyed(Generic[T]):
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file; each is read when it is asked for and not kept."""
+    """The tensors of a safetensors file, read from disk on every access."""
 
     def __init__(self, path: Path) -> None:
         """Read the names only."""

@@ -1,6 +1,6 @@
-"""`obliq store ls | du | gc`: what lies in the store, how much it is, and how to make it less.
+"""`obliq store ls | du | gc`: list the stored results, show disk usage, remove results.
 
-A result that is removed is computed anew when a run needs it again.
+A removed result is recomputed when a run needs it again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def main(arguments: Sequence[str], root: Path) -> int:
-    """The command line; 0, or 1 with the reason on stderr."""
+    """Run the command; returns exit status 0, or 1 with the reason on stderr."""
     options = _parser(root).parse_args(arguments)
     if not root.is_dir():
-        print(f"error: there is no store at {root}: OBLIQ_CACHE says where", file=sys.stderr)
+        print(f"error: no store at {root}: set OBLIQ_CACHE to its folder", file=sys.stderr)
         return 1
     console = Console(highlight=False)
     if options.action == "gc":
@@ -37,15 +37,14 @@ def main(arguments: Sequence[str], root: Path) -> int:
     if options.action == "du":
         _du(items, console)
     else:
-        there = sorted({item.stage for item in items})
-        if unknown := [name for name in options.stage if name not in there]:
-            known = ", ".join(there) or "nothing"
-            named = ", ".join(unknown)
-            print(f"error: no stage {named} in {root}: there are {known}", file=sys.stderr)
+        stages = sorted({item.stage for item in items})
+        if unknown := [name for name in options.stage if name not in stages]:
+            text = f"no results of {', '.join(unknown)} in {root}"
+            print(f"error: {text}; its stages: {', '.join(stages) or 'none'}", file=sys.stderr)
             return 1
         _ls(items, options.stage, console)
     total = size(sum(item.size for item in items))
-    console.print(f"{root}: {total} in {len(items)} folders", soft_wrap=True)
+    console.print(f"{root}: {total} in {_folders(len(items))}", soft_wrap=True)
     return 0
 
 
@@ -57,7 +56,7 @@ def size_in_bytes(text: str) -> int:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
     if found is None or (found[3] and not found[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: 20GB, 500MB, 1.5TB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 20GB, 500MB or 1.5TB")
     unit = found[2].upper()
     whole = 1024 ** "_KMGT".index(unit) if found[3] else BYTES[unit]
     return round(float(found[1]) * whole)
@@ -71,12 +70,12 @@ def duration(text: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mhdw])", text.strip())
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: 30d, 12h, 2w, 90m")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 30d, 12h, 2w or 90m")
     return float(found[1]) * SECONDS[found[2]]
 
 
 def size(number: float) -> str:
-    """Bytes in the unit that suits them: "1.5 GB"."""
+    """A number of bytes in a suitable unit: "1.5 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 999.5:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.3g} {unit}"
@@ -85,7 +84,7 @@ def size(number: float) -> str:
 
 
 def ago(then: float) -> str:
-    """How long ago that was: "3 d"."""
+    """Time since `then`, a clock.now(): "3 d"."""
     passed = max(clock.now() - then, 0.0)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if passed >= length:
@@ -93,25 +92,32 @@ def ago(then: float) -> str:
     return f"{passed:.0f} s"
 
 
+def _folders(count: int) -> str:
+    return f"{count} folder" if count == 1 else f"{count} folders"
+
+
 def _parser(root: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="obliq store", description=__doc__, epilog=f"The store is {root} (OBLIQ_CACHE)."
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    ls = actions.add_parser("ls", help="every stored result: size, age, what it was computed from")
-    ls.add_argument("stage", nargs="*", help="only of these stages: Calibrate Evaluate")
-    actions.add_parser("du", help="how much each stage takes, on the disk and to compute")
+    ls = actions.add_parser("ls", help="list all stored results: size, age, dependencies")
+    ls.add_argument("stage", nargs="*", help="only results of these stages: Calibrate Evaluate")
+    actions.add_parser("du", help="show disk usage and compute time of each stage")
     gc = actions.add_parser(
         "gc",
-        help="remove what nobody can use, and what the limits say",
-        description="Least recently used first, never what a running process may be using. "
-        "Without a limit only leftovers of runs that died while writing go.",
+        help="remove unusable leftovers, and results beyond the given limits",
+        description="Removes results, least recently used first, but never those that a running "
+        "process may be using. Without a limit, removes only leftovers of runs that died while "
+        "writing.",
     )
-    gc.add_argument("--keep", type=size_in_bytes, metavar="SIZE", help="how much may stay: 20GB")
     gc.add_argument(
-        "--older-than", type=duration, metavar="AGE", help="what was last used before: 30d"
+        "--keep", type=size_in_bytes, metavar="SIZE", help="maximum size of the store: 20GB"
     )
-    gc.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    gc.add_argument(
+        "--older-than", type=duration, metavar="AGE", help="remove results last used before: 30d"
+    )
+    gc.add_argument("--dry-run", action="store_true", help="list the results, remove nothing")
     return parser
 
 
@@ -141,7 +147,7 @@ def _ls(items: Sequence[Item], wanted: Sequence[str], console: Console) -> None:
 
 
 def _names(keys: Sequence[str], stages: dict[str, str]) -> str:
-    """ "Calibrate b8bfe5dc" of one, "SolveLayer x6" of many of a stage, "gone x2"."""
+    """ "Calibrate b8bfe5dc" for one result of a stage, "SolveLayer x6" for several, "gone x2"."""
     by_stage: dict[str, list[str]] = {}
     for key in keys:
         by_stage.setdefault(stages.get(key, "gone"), []).append(key)
@@ -172,20 +178,20 @@ def _gc(
 ) -> int:
     plan = gc.plan(root, keep, older_than)
     chosen = [item for item, _ in plan.remove]
-    gone = chosen if dry_run else gc.remove(chosen)
+    removed = chosen if dry_run else gc.remove(chosen)
     reasons = {item.path: reason for item, reason in plan.remove}
-    word = "would remove" if dry_run else "removed"
-    for item in gone:
+    verb = "would remove" if dry_run else "removed"
+    for item in removed:
         name = f"{item.stage} {item.key[:8]} ({item.kind})"
-        line = f"{word} {name}: {size(item.size)}, used {ago(item.used)} ago, {reasons[item.path]}"
+        line = f"{verb} {name}: {size(item.size)}, used {ago(item.used)} ago, {reasons[item.path]}"
         console.print(Text(line), soft_wrap=True)
-    before = sum(item.size for item in contents.scan(root))
-    left = before - sum(item.size for item in gone) if dry_run else before
-    freed = size(sum(item.size for item in gone))
-    console.print(f"{word} {len(gone)} folders, {freed}; {size(left)} stay", soft_wrap=True)
-    if len(gone) < len(chosen):
-        console.print(f"{len(chosen) - len(gone)} stay: a run has begun to use them")
+    now = sum(item.size for item in contents.scan(root))
+    left = now - sum(item.size for item in removed) if dry_run else now
+    freed = size(sum(item.size for item in removed))
+    console.print(f"{verb} {_folders(len(removed))}, {freed}; {size(left)} left", soft_wrap=True)
+    if len(removed) < len(chosen):
+        console.print(f"kept {len(chosen) - len(removed)} that a run has started to use")
     if keep is not None and left > keep:
-        held = size(sum(item.size for item in plan.busy))
-        console.print(f"more than {size(keep)}: running processes use {held}", soft_wrap=True)
+        busy = size(sum(item.size for item in plan.busy))
+        console.print(f"still over {size(keep)}: running processes use {busy}", soft_wrap=True)
     return 0

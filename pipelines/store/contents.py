@@ -1,4 +1,4 @@
-"""What lies in a store: artifacts, what interrupted runs go on from, and what nobody can use."""
+"""Contents of a store: artifacts, checkpoints of interrupted runs, unusable leftovers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pipelines.store import users
 
 KINDS = {
     "artifact": "a stored result",
-    "progress": "where an interrupted run goes on",
-    "leftover": "of a run that died while writing; nothing can be read from it",
+    "progress": "the checkpoint of an interrupted stage",
+    "leftover": "an incomplete folder of a run that died while writing",
 }
 
 
@@ -23,10 +23,10 @@ class Item:
 
     Attributes:
         kind: a key of KINDS.
-        size: bytes of its files.
-        computed, used: when it was written and last used, as `clock.now()`.
-        seconds: what computing it took; None where that is not known.
-        inputs: keys of the artifacts that it was computed from; None where that is not known.
+        size: size of its files, in bytes.
+        computed, used: times of writing and of last use, as `clock.now()`.
+        seconds: compute time; None if unknown.
+        inputs: keys of the artifacts that it was computed from; None if unknown.
     """
 
     path: Path
@@ -41,24 +41,24 @@ class Item:
 
     @property
     def lock(self) -> Path:
-        """The lock file of who computes it."""
+        """The lock file that the run which computes it holds."""
         return self.path.with_name(f"{self.key}.lock")
 
 
 def scan(root: Path) -> list[Item]:
-    """Everything in the store, least recently used first; what vanishes meanwhile is left out."""
+    """All folders of the store, least recently used first."""
     stages = sorted(p for p in root.glob("*/") if p.name != users.FOLDER)
     items = [item for stage in stages for item in _items(stage)]
     return sorted(items, key=lambda item: (item.used, item.key))
 
 
 def dependents(items: list[Item]) -> dict[str, list[Item]]:
-    """The artifacts that were computed from each key, as far as that is known."""
-    found: dict[str, list[Item]] = {}
+    """The artifacts that were computed from each key, as far as known."""
+    by_input: dict[str, list[Item]] = {}
     for item in items:
         for key in item.inputs or ():
-            found.setdefault(key, []).append(item)
-    return found
+            by_input.setdefault(key, []).append(item)
+    return by_input
 
 
 def _items(stage: Path) -> Iterator[Item]:
@@ -74,11 +74,11 @@ def _items(stage: Path) -> Iterator[Item]:
             yield Item(path, stage.name, key, kind, size, newest, newest, None, None)
             continue
         kind = "leftover" if ending else "artifact"
-        yield Item(path, stage.name, key, kind, size, computed, used, *_said(done))
+        yield Item(path, stage.name, key, kind, size, computed, used, *_read_done(done))
 
 
-def _said(done: Path) -> tuple[float | None, tuple[str, ...] | None]:
-    """Seconds and inputs; those stored by older versions have no inputs."""
+def _read_done(done: Path) -> tuple[float | None, tuple[str, ...] | None]:
+    """Seconds and inputs in a done.json; older versions stored no inputs."""
     try:
         record = json.loads(done.read_text(encoding="utf-8"))
         inputs = record.get("inputs")
@@ -88,7 +88,7 @@ def _said(done: Path) -> tuple[float | None, tuple[str, ...] | None]:
 
 
 def _measure(folder: Path) -> tuple[int, float]:
-    """Bytes below a folder, and the time of its last change."""
+    """Size of a folder in bytes, and the time of its last change."""
     size, newest = 0, 0.0
     for parent, _, names in os.walk(folder):
         for path in (parent, *(os.path.join(parent, name) for name in names)):

@@ -1,7 +1,7 @@
-"""What a result depends on, as a hash: settings, inputs, and the source of the code behind them.
+"""Store keys: a hash of a stage's settings, its inputs, and the source code behind them.
 
-Comments, docstrings and formatting do not count as source, nor does code that moves no result: what
-a run looks like, on which machine it runs, and where results are kept and told.
+Comments, docstrings and formatting do not count as source. Neither does code that changes no
+result: display, machine, store, reporting and tracking.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ OUTSIDE = (
 
 
 def describe(value: Any) -> Any:
-    """`value` as plain JSON: dataclasses, partials, functions, containers, numbers and text.
+    """`value` as plain JSON: dataclasses, partials, functions, containers, numbers and strings.
 
     Raises:
-        TypeError: something whose content cannot be told, such as an open file.
+        TypeError: `value` has no such description, like an open file.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -63,7 +63,7 @@ def describe(value: Any) -> Any:
 
 
 def modules(value: Any) -> frozenset[str]:
-    """The project's modules whose code `value` names, directly or by what it holds."""
+    """The project's modules that define the classes and functions in `value`, at any depth."""
     if isinstance(value, Mapping):
         return NOTHING.union(*map(modules, value.values()))
     if isinstance(value, list | tuple):
@@ -79,7 +79,7 @@ def modules(value: Any) -> frozenset[str]:
 
 @cache
 def source(module: str) -> tuple[str, frozenset[str]]:
-    """The hash of a module's code, and the project's modules that it imports."""
+    """Hash of a module's code, and the project's modules that it imports."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return "", frozenset()
@@ -98,7 +98,7 @@ def source(module: str) -> tuple[str, frozenset[str]]:
 
 @cache
 def closure(names: frozenset[str]) -> dict[str, str]:
-    """Hashes of the modules `names` and of all project modules that they import."""
+    """Hashes of the modules `names` and of all project modules that they import, transitively."""
     seen: dict[str, str] = {}
     todo = list(names)
     while todo:
@@ -110,7 +110,7 @@ def closure(names: frozenset[str]) -> dict[str, str]:
 
 
 def key(stage: Any, inputs: Iterable[str]) -> str:
-    """The key of `stage` run on inputs with these keys: 32 hexadecimal digits."""
+    """The key of `stage` on inputs with these keys: 32 hexadecimal digits."""
     parts = {
         "settings": describe(stage),
         "inputs": list(inputs),
@@ -127,7 +127,7 @@ def _outside(module: str) -> bool:
 def _is_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # a name inside a module that is not a package
+    except ModuleNotFoundError:  # a name in a module that is not a package
         return False
 
 

@@ -1,4 +1,4 @@
-"""Make a store smaller: least recently used first, and nothing that a process may be using."""
+"""Garbage collection: least recently used first, never what a process may be using."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from pipelines.store.contents import Item
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to go, with the reason, and what has to stay because it is in use."""
+    """Folders to remove, with the reason, and folders that are in use."""
 
     remove: list[tuple[Item, str]]
     busy: list[Item]
 
 
 def plan(root: Path, keep: int | None, older_than: float | None) -> Plan:
-    """What to remove; what nobody can use always goes.
+    """Choose the folders to remove; leftovers always are.
 
     Args:
-        keep: bytes that the store may hold, None for any number.
-        older_than: seconds since the last use beyond which an artifact goes, None for never.
+        root: folder of the store.
+        keep: maximum size of the store in bytes; None: no limit.
+        older_than: maximum seconds since the last use; None: no limit.
     """
     items = contents.scan(root)
     since = users.first_start(root)
@@ -39,9 +40,9 @@ def plan(root: Path, keep: int | None, older_than: float | None) -> Plan:
     for item in sorted(items, key=lambda item: (item.kind != "leftover", item.used)):
         reason = ""
         if item.kind == "leftover":
-            reason = "of a run that died"
+            reason = "incomplete: its run died"
         elif older_than is not None and now - item.used > older_than:
-            reason = "not used for long"
+            reason = "not used recently"
         elif keep is not None and total > keep:
             reason = "over the limit"
         if reason and item.path not in held:
@@ -51,20 +52,23 @@ def plan(root: Path, keep: int | None, older_than: float | None) -> Plan:
 
 
 def remove(items: Sequence[Item]) -> list[Item]:
-    """Remove what nobody has begun to use since it was planned; returns what is gone."""
+    """Remove the items that no run has started to use since the plan; returns those removed."""
     return [item for item in items if _remove(item)]
 
 
 def _remove(item: Item) -> bool:
     try:
         with FileLock(item.lock, timeout=0):
-            return _take_away(item)
+            return _move_and_delete(item)
     except (Timeout, OSError):
         return False
 
 
-def _take_away(item: Item) -> bool:
-    """Rename first: a run finds all of it or nothing. It comes back if it was used just then."""
+def _move_and_delete(item: Item) -> bool:
+    """Rename, then delete, so that a run finds all of it or nothing.
+
+    An artifact that was used in between is moved back.
+    """
     if item.kind == "artifact" and _last_use(item.path) != item.used:
         return False
     if (
@@ -72,7 +76,7 @@ def _take_away(item: Item) -> bool:
         and (item.path / "done.json").is_file()
         and item.path.name == item.key
     ):
-        return False  # a run has finished it since
+        return False  # a run has completed it since
     away = item.path.with_name(f"{item.key}.removed-{os.getpid()}-{round(1e9 * clock.now())}")
     item.path.rename(away)
     if item.kind == "artifact" and _last_use(away) != item.used and not item.path.exists():

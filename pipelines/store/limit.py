@@ -1,7 +1,7 @@
-"""A size that the store is held to: `OBLIQ_CACHE_LIMIT=20GB`, looked at when a run has ended.
+"""A size limit for the store, `OBLIQ_CACHE_LIMIT=20GB`, enforced at the end of a run.
 
-The least recently used goes first, as in `obliq store gc --keep 20GB`; what this run or another one
-that goes on has used stays, so that the same command finds it again.
+Removes the least recently used results first, like `obliq store gc --keep 20GB`, but none that this
+run or another running one has used, so that repeating the command finds them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ VARIABLE = "OBLIQ_CACHE_LIMIT"
 
 
 def limit() -> int | None:
-    """Bytes that the store may hold, None for any number.
+    """Maximum size of the store in bytes; None: no limit.
 
     Raises:
-        ValueError: the variable is set to something that is no size.
+        ValueError: the variable is not a size.
     """
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
@@ -29,19 +29,19 @@ def limit() -> int | None:
     try:
         return size_in_bytes(text)
     except argparse.ArgumentTypeError as err:
-        raise ValueError(f"{VARIABLE}: {err}; unset it for a store without a limit") from None
+        raise ValueError(f"{VARIABLE}: {err}; unset it for no limit") from None
 
 
-def enforce(root: Path, say: Callable[[str], None]) -> None:
-    """Make the store small enough, as far as nobody uses what is in it, and say what went."""
-    most = limit()
-    if most is None:
+def enforce(root: Path, log: Callable[[str], None]) -> None:
+    """Remove unused results until the store is within the limit; log what was removed."""
+    maximum = limit()
+    if maximum is None:
         return
-    plan = gc.plan(root, most, None)
-    gone = gc.remove([item for item, _ in plan.remove])
-    if gone:
-        freed = size(sum(item.size for item in gone))
-        say(f"store: {freed} not used of late removed ({VARIABLE}={size(most)})")
+    plan = gc.plan(root, maximum, None)
+    removed = gc.remove([item for item, _ in plan.remove])
+    if removed:
+        freed = size(sum(item.size for item in removed))
+        log(f"store: removed {freed} of least recently used results ({VARIABLE}={size(maximum)})")
     left = sum(item.size for item in contents.scan(root))
-    if left > most:
-        say(f"store: {size(left)}, more than {VARIABLE}={size(most)}: all of it was just used")
+    if left > maximum:
+        log(f"store: {size(left)} exceed {VARIABLE}={size(maximum)}, but all of it was just used")

@@ -2,13 +2,12 @@
 
 An artifact is a folder `<root>/<stage>/<key>/` with `tensors.safetensors`, `record.json` and,
 renamed into place last, `done.json` with the checksums of the other two. A folder without
-`done.json`, or with files that do not fit it, counts as absent. One run computes, others that
-want the same artifact wait on a file lock; the operating system frees the lock of a process that
-died.
+`done.json`, or whose checksums do not match, counts as absent. One run computes an artifact; others
+that need it wait on a file lock, which the operating system releases if the process dies.
 
-Of several processes of one run, rank 0 says what is stored, holds the lock and writes; the others
-read what it has written. A stage whose class has `TOGETHER = True` is run by all of them, any other
-one by rank 0 alone. Only `run_each` computes different artifacts at the same time.
+With several processes in a run, rank 0 looks up artifacts, holds the lock and writes; the others
+read what it wrote. A stage whose class has `ON_ALL_RANKS = True` runs on all of them, any other
+stage on rank 0 only. Only `run_each` computes different artifacts at the same time.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
 from pipelines.machine import clock
-from pipelines.machine.disk import checksum, storing, write_through
+from pipelines.machine.disk import checksum, fsync, storing
 from pipelines.machine.ranks import Ranks
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, TensorFile
 
-FILES = ("tensors.safetensors", "record.json")  # of an artifact, beside done.json
+FILES = ("tensors.safetensors", "record.json")  # of an artifact, in addition to done.json
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-WORTH = 1.0  # seconds of computing that are worth the milliseconds of writing through to the disk
+FSYNC_FROM = 1.0  # seconds of computing that make an fsync worth its milliseconds
 
 
 class Input(Protocol):
-    """Anything that a stage takes: an artifact, a network, a data set."""
+    """An input of a stage: an artifact, a network, a data set."""
 
     @property
     def key(self) -> str:
-        """What the stage's result depends on; empty for nothing."""
+        """Key of what the stage's result depends on; empty if it does not depend on the input."""
         ...
 
 
@@ -55,37 +54,40 @@ class LockedError(Exception):
 
 @dataclass(frozen=True)
 class Store:
-    """Artifacts by what they were computed from.
+    """Artifacts, looked up by stage and inputs.
 
     Attributes:
-        root: folder, made when it is not there.
-        say: told when this run waits for another one, or finds a damaged artifact.
+        root: folder of the store, created if missing.
+        log: receives a message when this run waits for another one or finds a damaged artifact.
         ranks: this process among those of its run.
-        patient: wait for other runs that compute what is wanted; else raise a TakenError.
+        wait: wait for a run that is computing the artifact; else raise a LockedError.
     """
 
     root: Path
-    say: Callable[[str], None] = lambda message: None
+    log: Callable[[str], None] = lambda message: None
     ranks: Ranks = field(default_factory=Ranks)
-    patient: bool = True
+    wait: bool = True
 
     def run(self, stage: Any, *inputs: Input) -> Artifact:
-        """`stage.run(*inputs)`, or what an earlier run of it left here.
+        """The stored result of `stage.run(*inputs)`, computed if missing.
 
-        A stage whose `run` has a parameter `scratch` gets a folder that survives until the artifact
-        is complete, so that it can go on where it was killed.
+        A stage whose `run` has a parameter `scratch` gets a folder that is kept until the artifact
+        is complete, so that it can resume.
+
+        Raises:
+            LockedError: without `wait`, if another run is computing the artifact.
         """
         name = type(stage).__name__
         key = fingerprint.key(stage, (i.key for i in inputs))
         folder = self.root / name / key
-        _mark_used(folder)  # before it is read: what was just used is not taken away
+        _mark_used(folder)  # before reading: protects it from removal
         if self.ranks.rank:
             return self._follow(stage, inputs, folder, key)
         with ExitStack() as held:
             found = self._load(folder, key)
             if found is None:
                 held.enter_context(self._locked(folder))
-                found = self._load(folder, key, self.say)  # another run may have finished it by now
+                found = self._load(folder, key, self.log)  # another run may have finished it by now
             self.ranks.broadcast((key, found is not None))
             if found is None:
                 found = self._compute(stage, inputs, folder, key)
@@ -93,20 +95,23 @@ class Store:
         return found
 
     def _follow(self, stage: Any, inputs: tuple[Input, ...], folder: Path, key: str) -> Artifact:
-        """What rank 0 finds or computes, where this process is another one."""
-        wanted, cached = self.ranks.broadcast((key, False))
-        if wanted != key:
+        """The artifact that rank 0 loads or computes, on another rank."""
+        expected, cached = self.ranks.broadcast((key, False))
+        if expected != key:
             raise ValueError(
                 f"the processes of this run do not have the same inputs for {folder.parent.name}: "
-                "was a file changed meanwhile? Start it again"
+                "a file may have changed during the run. Start it again"
             )
         if not cached:
-            if getattr(stage, "TOGETHER", False):
+            if getattr(stage, "ON_ALL_RANKS", False):
                 stage.run(*inputs, **self._scratch(stage, folder))
             self.ranks.broadcast(key)
         found = self._load(folder, key)
         if found is None:
-            raise ValueError(f"what was just stored in {folder} cannot be read by all processes")
+            raise ValueError(
+                f"the artifact that was just stored in {folder} cannot be read by all processes: "
+                "set OBLIQ_CACHE to a folder that all of them can read"
+            )
         return replace(found, cached=cached)
 
     def run_each(
@@ -116,112 +121,115 @@ class Store:
         costs: Sequence[float],
         advance: Callable[[int], None] = lambda n: None,
     ) -> list[Artifact]:
-        """`run` for each of the inputs, in any order; every process computes its share of them.
+        """`run` for each of several inputs; every process computes a share of them.
 
         Args:
-            stage: computes by itself, without the other processes.
-            inputs: of each run.
-            costs: of each, in any unit.
-            advance: told of each that is done, whoever did it.
+            stage: a stage that runs on a single process.
+            inputs: inputs of each run.
+            costs: relative cost of each run, for load balancing.
+            advance: called with the number of finished runs, of all processes.
+
+        Returns:
+            the artifacts, in the order of `inputs`.
         """
 
-        def compute(store: Store, given: tuple[Input, ...]) -> Artifact:
-            return store.run(stage, *given)
+        def compute(store: Store, run_inputs: tuple[Input, ...]) -> Artifact:
+            return store.run(stage, *run_inputs)
 
-        if not self.ranks.several:
-            return self.in_any_order(compute, inputs, advance)
-        alone = self.alone
-        cached = self.ranks.broadcast([alone.has(stage, *i) for i in inputs])
-        missing = [n for n, there in enumerate(cached) if not there]
+        if not self.ranks.distributed:
+            return self.map_locked_last(compute, inputs, advance)
+        own = self.single_process
+        cached = self.ranks.broadcast([own.has(stage, *i) for i in inputs])
+        missing = [n for n, stored in enumerate(cached) if not stored]
         advance(len(inputs) - len(missing))
-        share = self.ranks.mine([costs[n] for n in missing])
-        self.in_any_order(compute, [inputs[missing[n]] for n in share], advance)
-        self.ranks.gather(None)  # all are done
+        share = self.ranks.assigned([costs[n] for n in missing])
+        self.map_locked_last(compute, [inputs[missing[n]] for n in share], advance)
+        self.ranks.gather(None)  # a barrier: all have stored their share
         advance(len(missing) - len(share))
         pairs = zip(inputs, cached, strict=True)
-        return [replace(alone.run(stage, *i), cached=there) for i, there in pairs]
+        return [replace(own.run(stage, *i), cached=stored) for i, stored in pairs]
 
-    def in_any_order(
+    def map_locked_last(
         self,
-        work: Callable[[Store, Item], Result],
+        compute: Callable[[Store, Item], Result],
         items: Iterable[Item],
         advance: Callable[[int], None] = lambda n: None,
     ) -> list[Result]:
-        """work(store, item) for each, by this process alone.
+        """compute(store, item) for each item, on this process only; results in order of the items.
 
-        What another run is at meanwhile comes last: two runs that want the same go on side by side
-        instead of waiting for each other item by item.
+        Items that another run is computing come last, so that two runs with the same items share
+        the work instead of waiting for each other item by item.
         """
         left: dict[int, Item] = dict(enumerate(items))
-        found: dict[int, Result] = {}
+        results: dict[int, Result] = {}
         while left:
             before = len(left)
-            for number, item in list(left.items()):
+            for index, item in list(left.items()):
                 with suppress(LockedError):
-                    found[number] = work(self.without_waiting, item)
-                    del left[number]
+                    results[index] = compute(self.without_waiting, item)
+                    del left[index]
                     advance(1)
             if len(left) == before:
-                number = min(left)
-                found[number] = work(self.alone, left.pop(number))
+                index = min(left)
+                results[index] = compute(self.single_process, left.pop(index))
                 advance(1)
-        return [found[number] for number in sorted(found)]
+        return [results[index] for index in sorted(results)]
 
     @property
-    def alone(self) -> Store:
-        """The same, for what one process computes without the others."""
+    def single_process(self) -> Store:
+        """This store, for work that one process does without the others."""
         return replace(self, ranks=Ranks())
 
     @property
     def without_waiting(self) -> Store:
-        """`alone`, but not waiting for another run."""
-        return replace(self.alone, patient=False)
+        """`single_process` that raises a LockedError instead of waiting for another run."""
+        return replace(self.single_process, wait=False)
 
     def _scratch(self, stage: Any, folder: Path) -> dict[str, Path]:
-        wanted = "scratch" in inspect.signature(stage.run).parameters
-        return {"scratch": folder.with_name(f"{folder.name}.partial")} if wanted else {}
+        resumable = "scratch" in inspect.signature(stage.run).parameters
+        return {"scratch": folder.with_name(f"{folder.name}.partial")} if resumable else {}
 
     def _compute(self, stage: Any, inputs: tuple[Input, ...], folder: Path, key: str) -> Artifact:
         scratch = self._scratch(stage, folder)
-        for made in scratch.values():
-            with storing(made):
-                made.mkdir(parents=True, exist_ok=True)
+        for path in scratch.values():
+            with storing(path):
+                path.mkdir(parents=True, exist_ok=True)
         start = clock.seconds()
         artifact: Artifact = stage.run(*inputs, **scratch)
         artifact = replace(artifact, key=key, seconds=clock.seconds() - start)
         with storing(folder):
-            _write(folder, artifact, needed(i.key for i in inputs))
-        for made in scratch.values():
-            shutil.rmtree(made, ignore_errors=True)
+            _write(folder, artifact, artifact_keys(i.key for i in inputs))
+        for path in scratch.values():
+            shutil.rmtree(path, ignore_errors=True)
         return replace(artifact, tensors=TensorFile(folder / "tensors.safetensors"))
 
     def has(self, stage: Any, *inputs: Input) -> bool:
-        """Whether `run` would find its artifact here (its files are not read)."""
+        """Whether the artifact of `run` is stored; does not verify its files."""
         key = fingerprint.key(stage, (i.key for i in inputs))
         return (self.root / type(stage).__name__ / key / "done.json").is_file()
 
     def _load(
-        self, folder: Path, key: str, say: Callable[[str], None] = lambda message: None
+        self, folder: Path, key: str, log: Callable[[str], None] = lambda message: None
     ) -> Artifact | None:
         try:
             text = (folder / "done.json").read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            digests, seconds = _said(text)
+            digests, seconds = _parse_done(text)
             for file, digest in digests.items():
                 if checksum(folder / file) != digest:
                     raise ValueError(file)
             record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
             tensors = TensorFile(folder / "tensors.safetensors")
-        except (OSError, ValueError) as err:  # gone, taken away just now, or another content
-            say(f"stored result {folder} is damaged ({err}): computing it again")
+        except (OSError, ValueError) as err:  # missing, just removed, or changed
+            log(f"stored result {folder} is damaged ({err}): computing it again")
             return None
         return Artifact(tensors, record, key, cached=True, seconds=seconds)
 
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
-        """Hold the lock of one artifact; says so when it has to wait."""
+        """Hold the lock of one artifact; logs that it waits."""
         with storing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder.with_name(f"{folder.name}.lock"))
@@ -230,10 +238,10 @@ class Store:
                 waited = False
             except Timeout:
                 waited = True
-        if waited and not self.patient:
+        if waited and not self.wait:
             raise LockedError(folder.parent.name)
         if waited:
-            self.say(f"another run is computing {folder.parent.name}: waiting for it")
+            self.log(f"another run is computing {folder.parent.name}: waiting for it")
             lock.acquire()
         try:
             yield
@@ -241,43 +249,46 @@ class Store:
             lock.release()
 
 
-def needed(keys: Iterable[str]) -> list[str]:
-    """Keys of the artifacts that inputs with these keys are made of."""
+def artifact_keys(keys: Iterable[str]) -> list[str]:
+    """Keys of the artifacts that are named in the keys of a stage's inputs."""
     return sorted({key for text in keys for key in re.findall(r"\b[0-9a-f]{32}\b", text)})
 
 
 def _mark_used(folder: Path) -> None:
-    """Set the time of last use, that of done.json, if there is one."""
-    with suppress(OSError):  # of another user, or read-only: then nobody here can remove it either
+    """Set the time of last use, the mtime of done.json, if there is one."""
+    with suppress(OSError):  # another user's, or read-only: then we cannot remove it either
         os.utime(folder / "done.json")
 
 
-def _said(text: bytes) -> tuple[dict[str, str], float]:
-    """Checksums and seconds in a done.json; older ones have no checksum of their own.
+def _parse_done(text: bytes) -> tuple[dict[str, str], float]:
+    """Checksums and seconds in a done.json; older versions stored no checksum of done.json.
 
     Raises:
-        ValueError: it was not written like this.
+        ValueError: the content is damaged.
     """
     try:
         done = json.loads(text)
         own = done.pop("own", None)
-        if not set(done) <= {"sha256", "seconds", "inputs"} or own not in (None, _own(done)):
+        if not set(done) <= {"sha256", "seconds", "inputs"} or own not in (
+            None,
+            _own_checksum(done),
+        ):
             raise ValueError
         return {f: str(done["sha256"][f]) for f in FILES}, float(done["seconds"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError("done.json") from None
 
 
-def _own(done: Mapping[str, Any]) -> str:
-    """Checksum of what done.json says."""
+def _own_checksum(done: Mapping[str, Any]) -> str:
+    """Checksum of the content of done.json."""
     return hashlib.sha256(json.dumps(done, sort_keys=True).encode()).hexdigest()
 
 
 def _write(folder: Path, artifact: Artifact, inputs: list[str]) -> None:
-    """All of the artifact or nothing: `done.json` appears last.
+    """Write an artifact atomically: `done.json` appears last.
 
-    Files that another process may be reading are replaced one by one and never cut short. What was
-    quick to compute need not survive a power cut: the checksums tell what it has lost.
+    Files that another process may be reading are replaced, never truncated. Results that were quick
+    to compute need not survive a power failure: the checksums reveal a loss.
     """
     draft = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
@@ -288,16 +299,16 @@ def _write(folder: Path, artifact: Artifact, inputs: list[str]) -> None:
         (draft / "record.json").write_text(json.dumps(artifact.record), encoding="utf-8")
         digests = {f: checksum(draft / f) for f in FILES}
         done = {"sha256": digests, "seconds": artifact.seconds, "inputs": inputs}
-        (draft / "done.json").write_text(json.dumps({**done, "own": _own(done)}))
+        (draft / "done.json").write_text(json.dumps({**done, "own": _own_checksum(done)}))
         folder.mkdir(exist_ok=True)
-        lasting = artifact.seconds > WORTH
+        lasting = artifact.seconds > FSYNC_FROM
         for name in (*FILES, "done.json"):
             if lasting:
-                write_through(draft / name)
+                fsync(draft / name)
             os.replace(draft / name, folder / name)
         if lasting:
-            write_through(folder)
-            write_through(folder.parent)
+            fsync(folder)
+            fsync(folder.parent)
     except BaseException:
         if not (folder / "done.json").exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Which processes are using a store, so that nothing is taken from under them.
+"""Processes that are using a store, whose artifacts must not be removed.
 
-A run holds a lock file `<root>/running/<start>-<pid>.lock` as long as it goes on; the operating
-system frees it when the process ends, however it ends. Whatever was used since the first of them
-started may still be read.
+A run holds a lock file `<root>/running/<start>-<pid>.lock`; the operating system releases it when
+the process ends, however it ends. Any artifact used since the oldest of these runs started may
+still be read.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pipelines.machine import clock
 
 FOLDER = "running"
-CLOCKS = 1.0  # seconds that a file system's clock may be behind
+CLOCK_SKEW = 1.0  # seconds by which a file system's clock may be behind
 
 
 @contextmanager
 def using(root: Path) -> Iterator[None]:
-    """Nothing that is used within is taken out of the store by another process meanwhile."""
+    """Protect the artifacts used within this context from removal by other processes."""
     try:
-        lock = _registered(root / FOLDER)
-    except OSError:  # what cannot be written, the run itself will say
+        lock = _register(root / FOLDER)
+    except OSError:  # the run itself reports a store that it cannot write
         yield
         return
     try:
         yield
     finally:
-        with suppress(OSError):  # gone, or read-only by now
+        with suppress(OSError):  # removed, or read-only by now
             Path(lock.lock_file).unlink()
         lock.release()
 
 
-def _registered(folder: Path) -> BaseFileLock:
-    """A lock of this process alone; a new one where another has just looked whether it is held."""
+def _register(folder: Path) -> BaseFileLock:
+    """Take a lock file of our own; try a new one if another process is just probing ours."""
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         lock = FileLock(folder / f"{round(1e9 * clock.now())}-{os.getpid()}.lock")
@@ -49,22 +49,23 @@ def _registered(folder: Path) -> BaseFileLock:
 
 
 def first_start(root: Path) -> float | None:
-    """When the first run that uses the store now began to, as `clock.now()`; None without any.
+    """Start of the oldest run that is using the store, as `clock.now()`; None without any.
 
-    Files of processes that have ended are removed.
+    Removes the lock files of processes that have ended.
     """
     alive = []
     for path in sorted((root / FOLDER).glob("*.lock")):
         started = path.name.split("-")[0]
         if is_held(path, remove=True):
             alive.append(int(started) / 1e9 if started.isdecimal() else 0.0)
-    return min(alive) - CLOCKS if alive else None
+    return min(alive) - CLOCK_SKEW if alive else None
 
 
 def is_held(path: Path, remove: bool = False) -> bool:
     """Whether a process holds a lock file.
 
-    With `remove` one that is not held goes, while we hold it: who is about to lock it will notice.
+    With `remove`, delete a file that is not held, while holding it: a process that is about to
+    lock it notices.
     """
     if not path.exists():
         return False

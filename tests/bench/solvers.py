@@ -68,7 +68,7 @@ def configured(overrides: Iterable[str]) -> tuple[Setting, dict[str, LayerInput]
             build(cfg.method), build(cfg.baseline.solve.method), build(cfg.grid), cfg.damping
         )
         machine: Machine = build(cfg.machine)
-    machine.use()
+    machine.setup()
     store = Store(Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")))
     network = network_of.load(store)
     data.prepare(

@@ -32,9 +32,9 @@ CALIBRATE = Named("calibrate")
 GIVEN = Keyed(None, "network"), Keyed(None, "images")
 
 
-def running(store, float_outputs, objective=None):
+def context(store, float_outputs, objective=None):
     machine = SimpleNamespace(key="", ranks=Ranks())
-    batchnorm = SimpleNamespace(prepared_by=lambda: [Named("moments")])
+    batchnorm = SimpleNamespace(prerequisites=lambda: [Named("moments")])
     chain = SimpleNamespace(calibrate=CALIBRATE, batchnorm=batchnorm, objective=objective)
     network, images = GIVEN
     return SimpleNamespace(
@@ -67,7 +67,7 @@ def test_while_another_run_calibrates_the_float_network_is_evaluated(taken, tmp_
         order.append("evaluate")
         taken.close()
 
-    _calibrated(running(Store(tmp_path), float_outputs))
+    _calibrated(context(Store(tmp_path), float_outputs))
     assert order == ["moments", "evaluate", "calibrate"], "here the other run has failed"
 
 
@@ -77,11 +77,11 @@ def test_a_search_never_evaluates(taken, tmp_path):
         taken.close()
 
     store = Store(tmp_path, released)
-    _calibrated(running(store, lambda: order.append("evaluate"), objective="kl"))
+    _calibrated(context(store, lambda: order.append("evaluate"), objective="kl"))
     assert order == ["moments", "another run is computing Named: waiting for it", "calibrate"]
 
 
 def test_a_run_that_nobody_is_ahead_of_calibrates_first(taken, tmp_path):
     taken.close()
-    _calibrated(running(Store(tmp_path), lambda: order.append("evaluate")))
+    _calibrated(context(Store(tmp_path), lambda: order.append("evaluate")))
     assert order == ["calibrate"]

@@ -79,7 +79,7 @@ def test_every_stage_fits_a_small_folder(obliq, folder, tmp_path):
     found = obliq(*on(folder, *searched, *measured, "precision.measure=agreement"))
     assert found.status == 0, found.text
     taken = found.results["images_taken"]
-    assert taken["precision.changes.images"] == taken["precision.traces.images"] == 10
+    assert taken["precision.perturbations.images"] == taken["precision.traces.images"] == 10
 
     found = obliq(*on(folder, "objective=kl"))
     assert found.status == 0, found.text

@@ -1,1 +1,1 @@
-"""Bits and costs of every layer: uniform, or searched for an accuracy target."""
+"""Bit allocation and costs: uniform bits, or mixed precision searched for an accuracy target."""

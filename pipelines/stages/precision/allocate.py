@@ -1,4 +1,4 @@
-"""Stage: how many bits each layer gets."""
+"""Stage: allocate bits to layers; the uniform allocation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quant.precision import assign_bits, check_bits, check_layers
 
 @dataclass(frozen=True, eq=False)
 class AllocationContext:
-    """What an allocation may look at: float network, calibration images, stages to come."""
+    """What an allocation may use: float network, calibration images, later stages."""
 
     store: Store
     network: Network
@@ -37,10 +37,10 @@ class Allocation:
     """Bits for every layer.
 
     Attributes:
-        bits: of the weights, by layer.
-        inputs: of the layers' inputs where the allocation decides that too; None: it does not.
-        record: how it was found, for results.json; None: nothing was searched.
-        seconds, cached: of the search.
+        bits: bits of the weights, by layer.
+        inputs: bits of the layers' inputs; None if the allocation does not set them.
+        record: record of the search, for results.json; None without a search.
+        seconds, cached: compute time of the search, and whether all of it came from the store.
     """
 
     bits: Mapping[str, int]
@@ -51,16 +51,16 @@ class Allocation:
 
 
 class Precision(Protocol):
-    """Decides about bits."""
+    """An allocation of bits to layers."""
 
     @property
     def bits(self) -> int:
-        """The fewest that a layer may get, or those that most layers get."""
+        """The fewest bits that a layer may get, or the bits of most layers if uniform."""
         ...
 
     @property
     def inputs(self) -> bool:
-        """Whether it decides about the layers' inputs too."""
+        """Whether the allocation sets the bits of layers' inputs too."""
         ...
 
     @property
@@ -69,20 +69,20 @@ class Precision(Protocol):
         ...
 
     def check(self, layers: Sequence[str]) -> None:
-        """Raise a ValueError where a setting does not fit the layers of the network."""
+        """Raise a ValueError if a setting does not fit the layers of the network."""
 
-    def allocate(self, given: AllocationContext) -> Allocation:
+    def allocate(self, context: AllocationContext) -> Allocation:
         """Bits for every layer."""
         ...
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """The same bits for all layers, but for those named.
+    """The same bits for all layers, with exceptions.
 
     Attributes:
         bits: 1 ... 16.
-        first_last_bits: of the first and the last layer in their order of use; None: as all.
+        first_last_bits: bits of the first and the last layer in order of use; None: `bits`.
         overrides: bits of single layers by name.
     """
 
@@ -100,7 +100,7 @@ class Uniform:
 
     @property
     def inputs(self) -> bool:
-        """Those of weights alone."""
+        """False: only weights get bits here."""
         return False
 
     @property
@@ -109,11 +109,11 @@ class Uniform:
         return {}
 
     def check(self, layers: Sequence[str]) -> None:
-        """Raise a ValueError where an override names no layer."""
+        """Raise a ValueError if an override names no layer."""
         check_layers("precision.overrides", self.overrides, layers)
 
-    def allocate(self, given: AllocationContext) -> Allocation:
-        """Nothing to search."""
+    def allocate(self, context: AllocationContext) -> Allocation:
+        """Bits for every layer, without a search."""
         return Allocation(
-            assign_bits(list(given.layers), self.bits, self.first_last_bits, self.overrides)
+            assign_bits(list(context.layers), self.bits, self.first_last_bits, self.overrides)
         )

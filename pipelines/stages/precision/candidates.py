@@ -1,4 +1,4 @@
-"""Configurations to choose from: every layer at every width, and what a choice does."""
+"""Candidate configurations: every layer solved at every bit width, and their evaluation."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from quant.ranges import TensorGrid
 
 @dataclass(frozen=True)
 class EvaluateConfiguration:
-    """Stage: the task's metric of a network, and how far it is from the float network."""
+    """Stage: the task's metric of a network, and its distance from the float network."""
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     def run(
         self,
@@ -37,105 +37,117 @@ class EvaluateConfiguration:
         data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
-        """Record: metric and agreement in percent, KL, on the images that `data` evaluates on."""
+        """Record: metric and agreement in percent, KL, on the evaluation images of `data`."""
         collect = CollectOutputs(data.value, module.value, reference.value)
-        machine.test("try", collect, data.value.test_dataloader())
+        machine.test("evaluate bits", collect, data.value.test_dataloader())
         task, outputs = data.value, collect.outputs
-        found = task.fidelity(float_outputs.tensors, outputs)
+        fidelity = task.fidelity(float_outputs.tensors, outputs)
         metric = task.metrics(outputs)[task.metric]
-        return Artifact({}, {"metric": metric, "agreement": found["agreement"], "kl": found["kl"]})
+        chosen = {key: fidelity[key] for key in ("agreement", "kl")}
+        return Artifact({}, {"metric": metric, **chosen})
 
 
 class Candidates:
-    """All layers at all widths, solved, and the configurations that were tried with them.
+    """All layers solved at all bit widths, and evaluations of configurations of them.
 
     Attributes:
-        changes: (layer, bits) -> the change, and the key of what it is made of.
-        grids: of inputs, by layer and bits; empty where inputs are not to change.
-        module: a copy of the float network that the changes can be made in.
-        seconds, cached: of all that was computed.
+        perturbations: (layer, bits) -> the perturbation, and the key of its artifacts.
+        grids: input grids by layer and bits; empty if inputs are not quantized.
+        module: a copy of the float network to which perturbations can be applied.
+        seconds, cached: total compute time, and whether all of it came from the store.
     """
 
     def __init__(
-        self, given: AllocationContext, widths: Sequence[int], inputs: bool, images: int | None
+        self, context: AllocationContext, widths: Sequence[int], inputs: bool, images: int | None
     ) -> None:
-        """`inputs`: quantize them too; `images`: how many to try configurations on."""
-        self.given, self.widths = given, widths
+        """Solve all layers.
+
+        Args:
+            context: networks, images and stages.
+            widths: bit widths to solve at.
+            inputs: whether to quantize the layers' inputs too.
+            images: number of calibration images to evaluate configurations on; None: all.
+        """
+        self.context, self.widths = context, widths
         self.seconds, self.cached = 0.0, True
-        self.grid_keys: dict[int, str] = {}  # of the artifacts that the grids are from, by bits
+        self.grid_keys: dict[int, str] = {}  # key of the artifact that holds the grids, by bits
         self.grids = self._grids() if inputs else {}
-        self.changes = self._solved()
-        places = [input_place(given.layers[n]) for n in self.grids]
-        self.module = prepared(given.network.module, places)
-        data = given.images.value.calibrating(images)
+        self.perturbations = self._solved()
+        places = [input_place(context.layers[n]) for n in self.grids]
+        self.module = prepared(context.network.module, places)
+        data = context.images.value.calibrating(images)
         self.data = Keyed(data, data.evaluation_key)
-        self.reference = Keyed(given.network.module, given.network.key)
-        self.float_outputs = self.ran(
-            given.store.run(Evaluate(), self.reference, Keyed(None, ""), self.data, given.machine)
+        self.reference = Keyed(context.network.module, context.network.key)
+        self.float_outputs = self.count(
+            context.store.run(
+                Evaluate(), self.reference, Keyed(None, ""), self.data, context.machine
+            )
         )
 
     @property
     def float_metric(self) -> float:
-        """The float network's figure, in percent, on the same images."""
+        """The float network's metric in percent, on the same images."""
         data = self.data.value
         return data.metrics(self.float_outputs.tensors)[data.metric]
 
     def figures(self, bits: dict[str, int]) -> dict[str, float]:
-        """metric, agreement and kl of the network with these bits; tried once, then stored.
+        """metric, agreement and kl of the network with these bits by layer; stored.
 
-        A layer that is not named stays as it is in the float network.
+        Layers that are not named stay in floating point.
         """
         module = deepcopy(self.module)
         for choice in bits.items():
-            self.changes[choice][0].make(module)
-        chosen = ",".join(self.changes[choice][1] for choice in bits.items())
-        key = f"{self.given.network.key} {chosen}"
-        stage, machine = EvaluateConfiguration(), self.given.machine
-        found = self.given.store.run(
+            self.perturbations[choice][0].apply(module)
+        chosen = ",".join(self.perturbations[choice][1] for choice in bits.items())
+        key = f"{self.context.network.key} {chosen}"
+        stage, machine = EvaluateConfiguration(), self.context.machine
+        evaluated = self.context.store.run(
             stage, Keyed(module, key), self.reference, self.float_outputs, self.data, machine
         )
-        return dict(self.ran(found).record)
+        return dict(self.count(evaluated).record)
 
-    def ran(self, artifact: Artifact) -> Artifact:
-        """Count what it took."""
+    def count(self, artifact: Artifact) -> Artifact:
+        """Add the artifact's compute time to the total; returns the artifact."""
         self.seconds += artifact.seconds
         self.cached &= artifact.cached
         return artifact
 
     def _solved(self) -> dict[tuple[str, int], tuple[Perturbation, str]]:
-        """By the method of the run, on inputs that do not depend on other layers' bits."""
-        given, found = self.given, {}
-        stage = given.quantize
+        """Solve with the run's method, on inputs that do not depend on other layers' bits."""
+        context, perturbations = self.context, {}
+        stage = context.quantize
         kind = "centred" if stage.inputs == "sequential" else stage.inputs
-        inputs = float_inputs(given.network, given.calibration, kind, given.importance)
-        wanted = [(given_layer, bits) for given_layer in inputs.values() for bits in self.widths]
-        with given.machine.screen.bar("solve at all widths", len(wanted)) as advance:
-            solutions = given.store.run_each(
+        inputs = float_inputs(context.network, context.calibration, kind, context.importance)
+        tasks = [(x, bits) for x in inputs.values() for bits in self.widths]
+        with context.machine.screen.bar("solve at all bits", len(tasks)) as advance:
+            solutions = context.store.run_each(
                 stage.solve,
-                [(Keyed(i, i.key), Keyed(bits, str(bits))) for i, bits in wanted],
-                [effort(i.layer) for i, _ in wanted],
+                [(Keyed(x, x.key), Keyed(bits, str(bits))) for x, bits in tasks],
+                [effort(x.layer) for x, _ in tasks],
                 advance,
             )
-        for (layer_input, bits), solution in zip(wanted, map(self.ran, solutions), strict=True):
-            layer = layer_input.layer
-            moved = None
+        for (x, bits), solution in zip(tasks, map(self.count, solutions), strict=True):
+            layer = x.layer
+            shifted = None
             if layer.norm and kind != "float":
-                mean = given.calibration.tensors[f"mean/{layer.name}"]
-                moved = shifted_mean(given.network.module, layer, solution, mean, mean)
+                mean = context.calibration.tensors[f"mean/{layer.name}"]
+                shifted = shifted_mean(context.network.module, layer, solution, mean, mean)
             grid = self.grids.get(layer.name, {}).get(bits)
-            change = Perturbation(layer, bits, as_weight(solution, layer), moved, grid)
+            perturbation = Perturbation(layer, bits, as_weight(solution, layer), shifted, grid)
             inputs_key = f"/{self.grid_keys[bits]}" if grid is not None else ""
-            found[layer.name, bits] = change, solution.key + inputs_key
-        return found
+            perturbations[layer.name, bits] = perturbation, solution.key + inputs_key
+        return perturbations
 
     def _grids(self) -> dict[str, dict[int, TensorGrid]]:
-        given = self.given
-        network: Keyed[nn.Module] = Keyed(given.network.module, given.network.key)
-        layers = Keyed(given.layers, given.calibration.key)
+        context = self.context
+        network: Keyed[nn.Module] = Keyed(context.network.module, context.network.key)
+        layers = Keyed(context.layers, context.calibration.key)
         grids: dict[str, dict[int, TensorGrid]] = {}
         for bits in self.widths:
-            stage = replace(given.activations, bits=bits, first_last_bits=bits, overrides={})
-            found = self.ran(given.store.run(stage, network, layers, given.images, given.machine))
+            stage = replace(context.activations, bits=bits, first_last_bits=bits, overrides={})
+            found = self.count(
+                context.store.run(stage, network, layers, context.images, context.machine)
+            )
             for name, grid in grids_of(found).items():
                 grids.setdefault(name, {})[bits] = grid
             self.grid_keys[bits] = found.key

@@ -1,4 +1,4 @@
-"""Stage: what the network costs at the bits that were chosen, and at 16 bits throughout."""
+"""Stage: cost of the network at the chosen bits, and at 16 bits throughout."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from quant.costs.roofline import Roofline
 from quant.costs.workload import CostModel, workloads
 from quant.layers import Layer
 
-HALF = 16  # bits of what is not quantized, and of the network that is compared with
+HALF = 16  # bits of unquantized tensors, and of the network to compare with
 
 
 @dataclass(frozen=True)
 class Costs:
-    """The layers' costs, summed.
+    """Sums of the layers' costs.
 
     Attributes:
-        models: by name; those of conf/cost/ that need no timing.
+        models: cost models by name: those of conf/cost/ that need no timing.
     """
 
     models: Mapping[str, CostModel]
@@ -36,19 +36,19 @@ class Costs:
         """Entries of results.json.
 
         Args:
-            network: the float one.
-            data: of one of whose images the layers' shapes are.
-            layers: that were quantized.
-            bits: of their weights.
-            inputs: bits of their inputs; 16 where it names none.
+            network: the float network.
+            data: images, one of which gives the layers' input shapes.
+            layers: the quantized layers, by name.
+            bits: bits of their weights.
+            inputs: bits of their inputs; 16 for a layer without an entry.
         """
         example, _ = next(iter(data.calibration_loader(first=1)))
-        work = workloads(network.module, example, layers)
+        layer_workloads = workloads(network.module, example, layers)
         chosen = {name: (bits[name], inputs.get(name, HALF)) for name in layers}
         half = dict.fromkeys(layers, (HALF, HALF))
         costs, widest = (
             {
-                name: sum(model.cost(work[n], *widths[n]) for n in layers)
+                name: sum(model.cost(layer_workloads[n], *widths[n]) for n in layers)
                 for name, model in self.models.items()
             }
             for widths in (chosen, half)

@@ -1,4 +1,4 @@
-"""Bits for every layer: the cheapest that still meet a target on the calibration images."""
+"""Mixed precision: the cheapest bits per layer that meet a target on the calibration images."""
 
 from __future__ import annotations
 
@@ -28,26 +28,25 @@ MEASURES = ("metric", "agreement")
 
 @dataclass(frozen=True)
 class Mixed:
-    """Search for the cheapest bits that keep so much of the float network's figure.
+    """Search for the cheapest bits that keep a given fraction of the float network's accuracy.
 
     Attributes:
-        choices: numbers of bits that a layer may get.
-        activations: a layer's inputs get its weights' bits; else they are left to `act_bits`.
-        metric: what ranks layers, see quant/mixed/sensitivity.py.
+        choices: bit widths to choose from.
+        activations: quantize a layer's input to the bits of its weights; else `act_bits` decides.
+        metric: sensitivity metric, see quant/mixed/sensitivity.py.
         search: "quadratic", "bisection" or "greedy".
-        cost: name, among `costs`, of what is to become small.
-        costs: cost models by name; all are reported, but timings are only taken if asked for.
-        target: part of the float network's figure that must be kept, on the calibration images.
-        measure: that figure: the task's "metric", or "agreement" with the float network, which
-            needs no labels.
-        images: calibration images that the target is checked on; None: all.
-        first_last_bits: of the first and the last layer in their order of use, which the search
-            then leaves alone; None: it searches them too.
-        overrides: bits of single layers by name, likewise.
-        perturbations: how layers are measured at fewer bits.
-        traces: how their Hessians are, where a metric needs them.
-        check_predictions: try so many random configurations, and pairs of layers, to see how well
-            each metric predicts them.
+        cost: key in `costs` of the cost to minimise.
+        costs: cost models by name; all are reported, but timed ones only if `cost` names them.
+        target: fraction of the float network's `measure` to keep, on the calibration images.
+        measure: the task's "metric", or "agreement" with the float network, which needs no labels.
+        images: number of calibration images to check the target on; None: all.
+        first_last_bits: fixed bits of the first and the last layer in order of use; None: these are
+            searched too.
+        overrides: fixed bits of single layers, by name.
+        perturbations: measures the effect of lowering the bits of single layers.
+        traces: measures Hessian traces, for metrics that need them.
+        check_predictions: number of random configurations, and of random pairs of layers, on which
+            to check the metrics' predictions; 0: none.
     """
 
     choices: Sequence[int] = field(hash=False)
@@ -67,7 +66,7 @@ class Mixed:
 
     def __post_init__(self) -> None:
         if not self.choices:
-            raise ValueError("precision.choices is empty: give numbers of bits, [4,8,16] say")
+            raise ValueError("precision.choices is empty: list bit widths, such as [4,8,16]")
         check_bits({f"precision.choices[{i}]": b for i, b in enumerate(self.choices)})
         ends = (
             {}
@@ -88,8 +87,8 @@ class Mixed:
                 )
         if not 0 < self.target <= 1:
             raise ValueError(
-                f"precision.target={self.target} must lie in (0, 1]: it is the part of the float "
-                "network's figure to be kept, 0.999 say"
+                f"precision.target={self.target} must lie in (0, 1]: it is the fraction of the "
+                "float network's accuracy to keep, such as 0.999"
             )
         if self.images is not None and self.images < 1:
             raise ValueError(f"precision.images={self.images} must be at least 1, or null for all")
@@ -105,7 +104,7 @@ class Mixed:
 
     @property
     def inputs(self) -> bool:
-        """Whether a layer's input gets its weights' bits."""
+        """Whether a layer's input gets the bits of its weights."""
         return self.activations
 
     @property
@@ -119,34 +118,36 @@ class Mixed:
         return found
 
     def check(self, layers: Sequence[str]) -> None:
-        """Raise a ValueError where an override names no layer."""
+        """Raise a ValueError if an override names no layer."""
         check_layers("precision.overrides", self.overrides, layers)
 
     def fixed(self, names: Sequence[str]) -> dict[str, int]:
-        """Bits of the layers, in their order of use, that the search leaves alone."""
+        """Bits of the layers that the search does not change; `names` in order of use."""
         return fixed_bits(names, self.first_last_bits, self.overrides)
 
-    def allocate(self, given: AllocationContext) -> Allocation:
-        """Measure, then search. Every configuration that is tried is stored."""
-        fixed = self.fixed(list(given.layers))
+    def allocate(self, context: AllocationContext) -> Allocation:
+        """Measure perturbations, then search; every evaluated configuration is stored."""
+        fixed = self.fixed(list(context.layers))
         widths = sorted({*self.choices, *fixed.values()})
-        candidates = Candidates(given, widths, self.activations, self.images)
-        measured = self._measured(given, candidates)
-        models, priced = self._costs(given, candidates)
-        known = _known(candidates, measured, self._traces(given, candidates))
-        space = self._space(candidates, known, priced[self.cost])
-        asked = _Asked(self, space, candidates)
+        candidates = Candidates(context, widths, self.activations, self.images)
+        perturbed = self._perturbed(context, candidates)
+        models, layer_costs = self._costs(context, candidates)
+        measured = _measured(candidates, perturbed, self._traces(context, candidates))
+        space = self._space(candidates, measured, layer_costs[self.cost])
+        evaluator = _Evaluator(self, space, candidates)
         count = self.check_predictions
-        checked = correlations(candidates, known, count, self.traces.seed) if count else None
-        search = SEARCHES[self.search]  # it looks at the clock
-        config = given.machine.ranks.led(lambda meets: search(space, meets), asked.meets)
+        checked = correlations(candidates, measured, count, self.traces.seed) if count else None
+        search = SEARCHES[self.search]  # depends on the clock: all processes follow rank 0
+        config = context.machine.ranks.driven_by_rank_0(
+            lambda meets: search(space, meets), evaluator.meets
+        )
         reached = config is not None
-        config = config or asked.nearest()
-        bits = asked.bits(config)
+        config = config or evaluator.nearest()
+        bits = evaluator.bits(config)
         inputs = {n: b for n, b in bits.items() if n in candidates.grids}
-        total = {name: _total(costs, given, widths, bits) for name, costs in priced.items()}
-        full = dict.fromkeys(given.layers, widths[-1])
-        widest = {name: _total(costs, given, widths, full) for name, costs in priced.items()}
+        total = {name: _total(costs, context, widths, bits) for name, costs in layer_costs.items()}
+        full = dict.fromkeys(context.layers, widths[-1])
+        widest = {name: _total(costs, context, widths, full) for name, costs in layer_costs.items()}
         record = {
             "metric": self.metric,
             "search": self.search,
@@ -154,11 +155,11 @@ class Mixed:
             "measure": self.measure,
             "target": self.target,
             "reached": reached,
-            "float": asked.float_value,
-            "value": asked.value(config),
+            "float": evaluator.float_value,
+            "value": evaluator.value(config),
             "images": len(candidates.data.value.evaluation),
-            "evaluations": len(asked.known),
-            "tried": [[space.cost(c), value] for c, value in asked.known.items()],
+            "evaluations": len(evaluator.values),
+            "tried": [[space.cost(c), value] for c, value in evaluator.values.items()],
             "unit": models[self.cost].unit,
             "costs": total,
             "costs_widest": widest,
@@ -166,9 +167,9 @@ class Mixed:
             "widths": widths,
             "seconds": candidates.seconds,
             "measuring": {
-                k: measured.record[k] for k in ("images", "seconds_forward", "seconds_couplings")
+                k: perturbed.record[k] for k in ("images", "seconds_forward", "seconds_couplings")
             },
-            "couplings": _at_chosen(measured, bits),
+            "couplings": _at_chosen(perturbed, bits),
             "correlation": checked,
         }
         return Allocation(
@@ -179,18 +180,18 @@ class Mixed:
             candidates.cached,
         )
 
-    def _measured(self, given: AllocationContext, candidates: Candidates) -> Artifact:
-        lower = [c for c in candidates.changes if c[1] < FULL]
-        listed = [candidates.changes[c][0] for c in lower]
-        keys = ",".join(candidates.changes[c][1] for c in lower)
-        module = Keyed(candidates.module, given.network.key)
-        return candidates.ran(
-            given.store.run(
+    def _perturbed(self, context: AllocationContext, candidates: Candidates) -> Artifact:
+        lower = [c for c in candidates.perturbations if c[1] < FULL]
+        listed = [candidates.perturbations[c][0] for c in lower]
+        keys = ",".join(candidates.perturbations[c][1] for c in lower)
+        module = Keyed(candidates.module, context.network.key)
+        return candidates.count(
+            context.store.run(
                 self.perturbations,
                 module,
                 Keyed(listed, keys),
-                given.images,
-                given.machine,
+                context.images,
+                context.machine,
             )
         )
 
@@ -198,121 +199,134 @@ class Mixed:
     def _needs_traces(self) -> bool:
         return self.metric == "hessian_trace" or self.check_predictions > 0
 
-    def _traces(self, given: AllocationContext, candidates: Candidates) -> Tensor | None:
+    def _traces(self, context: AllocationContext, candidates: Candidates) -> Tensor | None:
         if not self._needs_traces:
             return None
-        layers = Keyed(given.layers, given.calibration.key)
-        found = given.store.run(self.traces, given.network, layers, given.images, given.machine)
-        return candidates.ran(found).tensors["trace"]
+        layers = Keyed(context.layers, context.calibration.key)
+        traces = context.store.run(
+            self.traces, context.network, layers, context.images, context.machine
+        )
+        return candidates.count(traces).tensors["trace"]
 
     def _costs(
-        self, given: AllocationContext, candidates: Candidates
+        self, context: AllocationContext, candidates: Candidates
     ) -> tuple[dict[str, CostModel], dict[str, Tensor]]:
-        """The models, and what every layer costs at every width [N, B], by name."""
-        example, _ = next(iter(given.images.value.calibration_loader(first=1)))
-        work = workloads(given.network.module, example, given.layers)
+        """The cost models, and the costs [N, B] of every layer at every width, by name."""
+        example, _ = next(iter(context.images.value.calibration_loader(first=1)))
+        layer_workloads = workloads(context.network.module, example, context.layers)
 
         def act_bits(name: str, bits: int) -> int:
             if self.activations:
                 return bits if name in candidates.grids else FULL
-            return given.activations.bits or FULL
+            return context.activations.bits or FULL
 
-        def cost(model: CostModel, work: Workload, bits: int) -> float:
-            return model.cost(work, bits, act_bits(work.name, bits))
+        def cost(model: CostModel, workload: Workload, bits: int) -> float:
+            return model.cost(workload, bits, act_bits(workload.name, bits))
 
         models = {
-            name: cost_model(model, given.store, work, given.machine)
+            name: cost_model(model, context.store, layer_workloads, context.machine)
             for name, model in self.costs.items()
             if name == self.cost or not isinstance(model, TimeLayer)
         }
-        priced = {
+        layer_costs = {
             name: torch.tensor(
-                [[cost(model, work[n], b) for b in candidates.widths] for n in given.layers],
+                [
+                    [cost(model, layer_workloads[n], b) for b in candidates.widths]
+                    for n in context.layers
+                ],
                 dtype=torch.float64,
             )
             for name, model in models.items()
         }
-        return models, priced
+        return models, layer_costs
 
-    def _space(self, candidates: Candidates, known: LayerMeasurements, costs: Tensor) -> Space:
-        """The layers that are free, at the widths that may be chosen; costs [N, B] of all."""
-        names, widths = list(candidates.given.layers), list(candidates.widths)
+    def _space(self, candidates: Candidates, measured: LayerMeasurements, costs: Tensor) -> Space:
+        """The search space of the free layers at the widths in `choices`.
+
+        Args:
+            candidates: all layers at all widths.
+            measured: measurements of all layers at all widths.
+            costs: [N, B], of all layers at all widths.
+        """
+        names, widths = list(candidates.context.layers), list(candidates.widths)
         fixed = self.fixed(names)
         free = torch.tensor([i for i, n in enumerate(names) if n not in fixed])
         chosen = torch.tensor([widths.index(b) for b in sorted(set(self.choices))])
-        part = known.couplings[free][:, chosen][:, :, free][:, :, :, chosen]
+        part = measured.couplings[free][:, chosen][:, :, free][:, :, :, chosen]
         return Space(
             [names[i] for i in free],
             [widths[j] for j in chosen],
             costs[free][:, chosen],
-            METRICS[self.metric](known)[free][:, chosen],
+            METRICS[self.metric](measured)[free][:, chosen],
             part if self.metric == "inter_layer" else None,
         )
 
 
-def _known(candidates: Candidates, measured: Artifact, trace: Tensor | None) -> LayerMeasurements:
-    """What was measured, with 0 for widths that count as unchanged."""
-    given, widths = candidates.given, list(candidates.widths)
-    names = list(given.layers)
+def _measured(
+    candidates: Candidates, perturbed: Artifact, trace: Tensor | None
+) -> LayerMeasurements:
+    """The measurements of all layers at all widths; 0 for widths that count as unquantized."""
+    context, widths = candidates.context, list(candidates.widths)
+    names = list(context.layers)
     N, B = len(names), len(widths)
-    changes = [tuple(change) for change in measured.record["changes"]]
+    changes = [tuple(change) for change in perturbed.record["changes"]]
     rows = torch.tensor([names.index(n) * B + widths.index(b) for n, b in changes])
     A = torch.zeros(N * B, N * B, dtype=torch.float64)
-    A[rows[:, None], rows] = measured.tensors["couplings"]
+    A[rows[:, None], rows] = perturbed.tensors["couplings"]
     alone = torch.zeros(N * B, dtype=torch.float64)
-    alone[rows] = measured.tensors["divergence"]
+    alone[rows] = perturbed.tensors["divergence"]
     weights = {
-        (n, b): (_float_weight(given, layer), candidates.changes[n, b][0].weight)
-        for n, layer in given.layers.items()
+        (n, b): (_float_weight(context, layer), candidates.perturbations[n, b][0].weight)
+        for n, layer in context.layers.items()
         for b in widths
     }
     return LayerMeasurements(A.reshape(N, B, N, B), alone.reshape(N, B), trace, weights)
 
 
-class _Asked:
-    """Which configurations keep enough, and by how much; each is tried once."""
+class _Evaluator:
+    """Evaluates configurations against the target, each one once."""
 
     def __init__(self, settings: Mixed, space: Space, candidates: Candidates) -> None:
         self.settings, self.space, self.candidates = settings, space, candidates
-        self.known: dict[Config, float] = {}
+        self.values: dict[Config, float] = {}
         agreement = settings.measure == "agreement"
         self.float_value = 100.0 if agreement else candidates.float_metric
 
     def bits(self, config: Config) -> dict[str, int]:
-        """Of all layers, in their order."""
-        names = list(self.candidates.given.layers)
+        """Bits of all layers, fixed ones included, in order of use."""
+        names = list(self.candidates.context.layers)
         chosen = {**self.space.bits(config), **self.settings.fixed(names)}
         return {name: chosen[name] for name in names}
 
     def value(self, config: Config) -> float:
-        """The figure that the target is about, in percent."""
-        if config not in self.known:
-            found = self.candidates.figures(self.bits(config))
-            self.known[config] = found[self.settings.measure]
-        return self.known[config]
+        """The measure of a configuration, in percent."""
+        if config not in self.values:
+            figures = self.candidates.figures(self.bits(config))
+            self.values[config] = figures[self.settings.measure]
+        return self.values[config]
 
     def meets(self, config: Config) -> bool:
-        """Whether enough of the float network's figure is kept."""
+        """Whether a configuration meets the target."""
         return self.value(config) >= self.settings.target * self.float_value
 
     def nearest(self) -> Config:
-        """The best of those tried, where none met the target."""
-        return max(self.known, key=lambda config: self.known[config])
+        """The best evaluated configuration, for a target that none meets."""
+        return max(self.values, key=lambda config: self.values[config])
 
 
 def _total(
-    costs: Tensor, given: AllocationContext, widths: Sequence[int], bits: Mapping[str, int]
+    costs: Tensor, context: AllocationContext, widths: Sequence[int], bits: Mapping[str, int]
 ) -> float:
-    return float(sum(costs[i, widths.index(bits[name])] for i, name in enumerate(given.layers)))
+    return float(sum(costs[i, widths.index(bits[name])] for i, name in enumerate(context.layers)))
 
 
-def _float_weight(given: AllocationContext, layer: Layer) -> Tensor:
-    return given.network.module.get_parameter(layer.weight).detach()
+def _float_weight(context: AllocationContext, layer: Layer) -> Tensor:
+    return context.network.module.get_parameter(layer.weight).detach()
 
 
-def _at_chosen(measured: Artifact, bits: Mapping[str, int]) -> dict[str, Any]:
-    """The couplings among the layers as they are quantized now, for the report."""
-    changes = [tuple(change) for change in measured.record["changes"]]
+def _at_chosen(perturbed: Artifact, bits: Mapping[str, int]) -> dict[str, Any]:
+    """The couplings between the layers at the chosen bits, for the report."""
+    changes = [tuple(change) for change in perturbed.record["changes"]]
     rows = [i for i, (name, b) in enumerate(changes) if bits[name] == b]
-    A = measured.tensors["couplings"][rows][:, rows]
+    A = perturbed.tensors["couplings"][rows][:, rows]
     return {"layers": [changes[i][0] for i in rows], "matrix": A.tolist()}

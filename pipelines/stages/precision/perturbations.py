@@ -1,7 +1,7 @@
-"""Stage: what lowering the bits of single layers does to the network, alone and in pairs.
+"""Stage: effect of lowering the bits of single layers on the network's outputs, alone and in pairs.
 
-No label is looked at. Every forward pass with one layer changed serves the divergence of that
-change, and through its outputs all pairs that it is part of.
+No labels are used. A forward pass with one perturbed layer gives the divergence of that
+perturbation and, through its outputs, the couplings of all pairs that it is part of.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from quant.layers import Layer
 from quant.mixed.couplings import CouplingSum, curvature
 from quant.ranges import TensorGrid
 
-MEMORY = 2**28  # numbers that the changes of some images may take
-SAVE_EVERY = 60.0  # seconds between two savings of unfinished sums
+MEMORY = 2**28  # output values, over images and perturbations, to hold at a time
+SAVE_EVERY = 60.0  # seconds between checkpoints of the unfinished sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +37,11 @@ class Perturbation:
     """One layer at fewer bits.
 
     Attributes:
-        layer: which one.
-        bits: of its weights, and of its inputs where there is a grid for them.
-        weight: the quantized weight, in the shape that the network has it in.
-        mean: the running mean of the BatchNorm behind it, if that moves.
-        grid: of its inputs; None leaves them in floating point.
+        layer: the layer.
+        bits: bits of its weights, and of its input if there is a grid.
+        weight: the quantized weight, in the shape of the network's parameter.
+        mean: new running mean of the BatchNorm behind the layer; None: unchanged.
+        grid: grid of the layer's input; None leaves it in floating point.
     """
 
     layer: Layer
@@ -50,8 +50,11 @@ class Perturbation:
     mean: Tensor | None = None
     grid: TensorGrid | None = None
 
-    def make(self, module: nn.Module) -> None:
-        """Change `module` for good; where there is a grid, it is `activations.prepared` for it."""
+    def apply(self, module: nn.Module) -> None:
+        """Apply the perturbation to `module` for good.
+
+        With a grid, `module` must come from `quant.activations.prepared`.
+        """
         weight = module.get_parameter(self.layer.weight)
         weight.data = self.weight.to(weight)
         if self.mean is not None:
@@ -60,13 +63,13 @@ class Perturbation:
             activations.set_quantizer(module, activations.input_place(self.layer), self.grid)
 
     @contextmanager
-    def made_in(self, module: nn.Module) -> Iterator[None]:
-        """While active, `module` has this change; no trace of it is left."""
+    def applied_to(self, module: nn.Module) -> Iterator[None]:
+        """Apply the perturbation to `module` within the context; undo it on exit."""
         weight = module.get_parameter(self.layer.weight)
         old = weight.data
         mean = module.get_buffer(self.layer.norm).clone() if self.mean is not None else None
         try:
-            self.make(module)
+            self.apply(module)
             yield
         finally:
             weight.data = old
@@ -78,13 +81,13 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class MeasurePerturbations:
-    """Divergence of every change, and couplings of all pairs.
+    """Divergence of every perturbation, and couplings of all pairs.
 
     Attributes:
-        images: calibration images to look at, at most.
+        images: maximum number of calibration images.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     images: int
 
@@ -95,31 +98,32 @@ class MeasurePerturbations:
     def run(
         self,
         module: Keyed[nn.Module],
-        changes: Keyed[Sequence[Perturbation]],
+        perturbations: Keyed[Sequence[Perturbation]],
         data: Keyed[ImageData],
         machine: Machine,
         *,
         scratch: Path,
     ) -> Artifact:
-        """Tensors, of m changes: couplings [m, m], divergence [m].
+        """Tensors, for m perturbations: couplings [m, m], divergence [m].
+
+        Record: seconds of the forward passes, and the additional seconds of the couplings.
 
         Args:
-            module: a copy of the float network that is open to the changes.
-            changes: in the order of the rows.
+            module: a copy of the float network, from `quant.activations.opened`.
+            perturbations: in the order of the rows.
             data: calibration images.
             machine: runs the networks.
-            scratch: for unfinished sums.
-
-        Record: seconds of the forward passes and of what the couplings add to them.
+            scratch: folder for unfinished sums.
         """
-        ranks = machine.ranks  # with several, unfinished sums would be parts of the sums
-        kept = None if ranks.several else Checkpoint(scratch, "changes")
-        collect = CollectPerturbations(data.value, module.value, changes.value, kept)
+        ranks = machine.ranks
+        # no checkpoints with several processes: each one holds only a part of the sums
+        checkpoint = None if ranks.distributed else Checkpoint(scratch, "changes")
+        collect = CollectPerturbations(data.value, module.value, perturbations.value, checkpoint)
         collect.resume()
         rest = data.value.calibration_loader(start=collect.sums.n, first=self.images)
         if len(rest):
-            machine.predict("layers at fewer bits, one by one", collect, rest)
-        sums = CouplingSum(len(changes.value))
+            machine.predict("perturb single layers", collect, rest)
+        sums = CouplingSum(len(perturbations.value))
         sums.total, sums.divergence = map(ranks.sum, (collect.sums.total, collect.sums.divergence))
         sums.n = sum(ranks.gather(collect.sums.n))
         seconds = ranks.sum(collect.seconds)
@@ -129,7 +133,7 @@ class MeasurePerturbations:
                 "divergence": sums.alone(),
             },
             {
-                "changes": [[change.layer.name, change.bits] for change in changes.value],
+                "changes": [[p.layer.name, p.bits] for p in perturbations.value],
                 "images": sums.n,
                 "seconds_forward": float(seconds[0]),
                 "seconds_couplings": float(seconds[1]),
@@ -138,57 +142,57 @@ class MeasurePerturbations:
 
 
 class CollectPerturbations(LightningModule):
-    """Sums over images; saves them now and then."""
+    """Sums divergences and couplings over images; saves the unfinished sums periodically."""
 
     def __init__(
         self,
         data: ImageData,
         module: nn.Module,
-        changes: Sequence[Perturbation],
-        unfinished: Checkpoint | None,
+        perturbations: Sequence[Perturbation],
+        checkpoint: Checkpoint | None,
     ) -> None:
         super().__init__()
-        self.data, self.network, self.changes = data, module, changes
-        self.sums = CouplingSum(len(changes))
+        self.data, self.network, self.perturbations = data, module, perturbations
+        self.sums = CouplingSum(len(perturbations))
         self.seconds = torch.zeros(2, dtype=torch.float64)
-        self.unfinished, self.saved = unfinished, clock.seconds()
+        self.checkpoint, self.saved = checkpoint, clock.seconds()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch, in pieces whose changes fit into memory."""
+        """Process one batch, in pieces whose outputs fit into memory."""
         with torch.inference_mode(False):
             x = batch[0].clone()
             with torch.no_grad():
-                numbers = flat(self.network(x[:1])).shape[1]
-            size = max(1, MEMORY // (numbers * len(self.changes)))
+                outputs = flat(self.network(x[:1])).shape[1]
+            size = max(1, MEMORY // (outputs * len(self.perturbations)))
             for piece in torch.split(x, size):
                 self._add(piece)
-        if self.unfinished is not None and clock.seconds() - self.saved > SAVE_EVERY:
+        if self.checkpoint is not None and clock.seconds() - self.saved > SAVE_EVERY:
             self.save()
 
     def _add(self, x: Tensor) -> None:
         begin = clock.seconds()
-        moved, divergences = [], []
+        differences, divergences = [], []
         with torch.no_grad():
             expected = self.network(x)
-            for change in self.changes:
-                with change.made_in(self.network):
+            for perturbation in self.perturbations:
+                with perturbation.applied_to(self.network):
                     outputs = self.network(x)
                 divergences.append(self._divergence(expected, outputs))
-                moved.append(flat(outputs) - flat(expected))
+                differences.append(flat(outputs) - flat(expected))
         self.seconds[0] += (middle := clock.seconds()) - begin
         product = curvature(self._divergence, expected)
-        curved = torch.stack([product(u) for u in moved])
-        self.sums.add(torch.stack(moved), curved, torch.stack(divergences))
+        curved = torch.stack([product(u) for u in differences])
+        self.sums.add(torch.stack(differences), curved, torch.stack(divergences))
         self.seconds[1] += clock.seconds() - middle
 
     def _divergence(self, reference: Any, outputs: Any) -> Tensor:
         return self.data.divergence(self.network, reference, outputs)
 
     def save(self) -> None:
-        """Write the sums, all or nothing."""
+        """Save the sums atomically."""
         sums = self.sums
-        assert self.unfinished is not None
-        self.unfinished.save(
+        assert self.checkpoint is not None
+        self.checkpoint.save(
             {
                 "total": sums.total,
                 "divergence": sums.divergence,
@@ -199,8 +203,8 @@ class CollectPerturbations(LightningModule):
         self.saved = clock.seconds()
 
     def resume(self) -> None:
-        """Go on from sums that an earlier, interrupted run saved."""
-        state = self.unfinished.load() if self.unfinished is not None else None
+        """Resume from the sums that an interrupted run saved."""
+        state = self.checkpoint.load() if self.checkpoint is not None else None
         if state is not None:
             self.sums.total, self.sums.divergence = state["total"], state["divergence"]
             self.sums.n, self.seconds = int(state["n"]), state["seconds"]

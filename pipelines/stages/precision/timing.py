@@ -1,4 +1,4 @@
-"""Stage: how long each layer takes on this processor, in float32 and in int8, by onnxruntime."""
+"""Stage: latency of each layer on this CPU, in float32 and int8, measured with onnxruntime."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from quant.costs.measured import Measured, Timing
 from quant.costs.workload import CostModel, Workload
 
 OPERATORS = {"float32": ("Conv", "FusedConv", "Gemm"), "int8": ("QLinearConv", "QGemm")}
-SPREAD = (10, 50, 90)  # percentiles of a timing: low, ms, high
+PERCENTILES = (10, 50, 90)  # of a timing: low, ms, high
 
 
 @dataclass(frozen=True)
 class TimeLayer:
-    """Run one use of a layer, with random numbers, on one image.
+    """Time one layer geometry, with random weights and one random input.
 
-    What counts is the operator's own time by onnxruntime's profiler: neither the call from Python
-    nor changes of layout or type at the layer's borders, which neighbours in a network share.
+    The time is the operator's own, from onnxruntime's profiler. It excludes the call from Python,
+    and the layout and type conversions at the layer's borders, which neighbouring layers share.
 
     Attributes:
-        repeats: runs that count, of each kernel; they alternate.
-        attempts: runs at most, to find so many that no other process interrupted.
-        warmup: runs before.
+        repeats: timed runs per kernel, without those that another process interrupted; the kernels
+            alternate.
+        attempts: maximum number of runs per kernel, interrupted ones included.
+        warmup: untimed runs before.
     """
 
     repeats: int
@@ -44,72 +45,72 @@ class TimeLayer:
                 f"least as many, cost.warmup={self.warmup} at least 0"
             )
 
-    def run(self, use: Keyed[LayerGeometry], host: Host) -> Artifact:
+    def run(self, geometry: Keyed[LayerGeometry], host: Host) -> Artifact:
         """Record: {"timings": {kernel: a Timing}, "layer", "host"}.
 
         Raises:
-            ValueError: onnxruntime runs the layer otherwise than was asked for.
+            ValueError: onnxruntime runs the layer in another precision.
         """
         from pipelines.onnx.layer import Affine, float_model, int8_model
         from pipelines.onnx.session import time_interleaved
 
-        draw = np.random.default_rng(0)
-        weight = draw.standard_normal(use.value.shape, dtype=np.float32)
-        x = draw.standard_normal(use.value.input, dtype=np.float32)
+        layer, draw = geometry.value, np.random.default_rng(0)
+        weight = draw.standard_normal(layer.shape, dtype=np.float32)
+        x = draw.standard_normal(layer.input, dtype=np.float32)
         bias = draw.standard_normal(len(weight), dtype=np.float32)
-        spread = float(np.sqrt(weight[0].size))  # of the outputs
+        spread = float(np.sqrt(weight[0].size))  # standard deviation of the outputs
         grid, result = Affine.covering(x), Affine(8 * spread / 255, 128)
         models = {
-            "float32": (float_model(use.value, weight, bias), x),
-            "int8": (int8_model(use.value, weight, bias, grid, result), grid.codes(x)),
+            "float32": (float_model(layer, weight, bias), x),
+            "int8": (int8_model(layer, weight, bias, grid, result), grid.codes(x)),
         }
         times = time_interleaved(models, host.threads, self.warmup, self.repeats, self.attempts)
         timings = {n: timing(n, runs.operators, runs.interrupted) for n, runs in times.items()}
         return Artifact(
             {},
             {
-                "layer": use.value.key,
-                "timings": {name: asdict(found) for name, found in timings.items()},
+                "layer": layer.key,
+                "timings": {name: asdict(timed) for name, timed in timings.items()},
                 "host": asdict(host),
             },
         )
 
 
 def timing(kernel: str, operators: Mapping[str, list[float]], interrupted: int) -> Timing:
-    """Median and spread of the operator that is the layer.
+    """Median and percentiles of the layer's operator.
 
     Raises:
-        ValueError: it is not there: the layer ran in another precision.
+        ValueError: there is no such operator: the layer ran in another precision.
     """
     runs = next((operators[name] for name in OPERATORS[kernel] if name in operators), None)
     if runs is None:
         raise ValueError(
             f"onnxruntime {version('onnxruntime')} has no {kernel} kernel for this layer: it ran "
-            f"{', '.join(sorted(operators))} where one of {', '.join(OPERATORS[kernel])} was "
-            "expected. Choose another cost model: cost=roofline device=cpu"
+            f"{', '.join(sorted(operators))} instead of {' or '.join(OPERATORS[kernel])}. Use "
+            "another cost model: cost=roofline device=cpu"
         )
-    low, middle, high = (float(p) for p in np.percentile(runs, SPREAD))
-    return Timing(middle, low, high, len(runs), interrupted)
+    low, median, high = (float(p) for p in np.percentile(runs, PERCENTILES))
+    return Timing(median, low, high, len(runs), interrupted)
 
 
 def measure(
     stage: TimeLayer, store: Store, workloads: Mapping[str, Workload], machine: Machine
 ) -> Measured:
-    """The cost model of these layers on this machine: times what the store does not hold yet."""
+    """The cost model of these layers on this machine, from a timing per distinct geometry."""
     host = Host.of(machine)
-    uses: dict[str, tuple[str, LayerGeometry]] = {}
-    for name, work in workloads.items():
-        for use in work.geometries:
-            uses.setdefault(use.key, (name, use))
+    geometries: dict[str, tuple[str, LayerGeometry]] = {}
+    for name, workload in workloads.items():
+        for geometry in workload.geometries:
+            geometries.setdefault(geometry.key, (name, geometry))
     table = {}
-    with machine.screen.bar("timing layers", len(uses)) as advance:
-        for key, (name, use) in uses.items():
+    with machine.screen.bar("time layers", len(geometries)) as advance:
+        for key, (name, geometry) in geometries.items():
             try:
-                record = store.run(stage, Keyed(use, key), host).record
+                record = store.run(stage, Keyed(geometry, key), host).record
             except ValueError as err:
                 err.add_note(f"in layer {name}")
                 raise
-            table[key] = {kernel: Timing(**found) for kernel, found in record["timings"].items()}
+            table[key] = {kernel: Timing(**timed) for kernel, timed in record["timings"].items()}
             advance(1)
     return Measured(table)
 
@@ -117,5 +118,5 @@ def measure(
 def cost_model(
     cost: CostModel | TimeLayer, store: Store, workloads: Mapping[str, Workload], machine: Machine
 ) -> CostModel:
-    """What a file of conf/cost/ stands for; timings are taken where it needs them."""
+    """The cost model that a file of conf/cost/ configures; takes timings if it needs them."""
     return measure(cost, store, workloads, machine) if isinstance(cost, TimeLayer) else cost

@@ -1,7 +1,7 @@
-"""Stage: the trace of every layer's Hessian of the divergence from the float network.
+"""Stage: trace of every layer's Hessian of the divergence from the float network.
 
-No label is looked at. Where the divergence is least, at the float network itself, its Hessian has
-no negative directions, so no trace is negative.
+No labels are used. The float network minimises the divergence, so its Hessian there is positive
+semidefinite and no trace is negative.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from quant.mixed.hutchinson import traces
 
 @dataclass(frozen=True)
 class MeasureTraces:
-    """Traces by Hutchinson's estimate, a product for each layer, draw and batch.
+    """Traces by Hutchinson's estimator: a Hessian-vector product per layer, draw and batch.
 
     Attributes:
-        images: calibration images to look at, at most.
-        draws: random signs for each layer and batch.
-        seed: of the signs.
+        images: maximum number of calibration images.
+        draws: random sign vectors per layer and batch.
+        seed: seed for the sign vectors.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     images: int
     draws: int
@@ -54,7 +54,7 @@ class MeasureTraces:
         data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
-        """Tensors: trace [N], the mean over images. Record: layers, in that order."""
+        """Tensors: trace [N], mean over images. Record: layer names in the same order."""
         collect = CollectTraces(data.value, network.module, layers.value, self.draws, self.seed)
         loader = data.value.calibration_loader(first=self.images)
         machine.predict("traces", collect, loader)
@@ -66,7 +66,7 @@ class MeasureTraces:
 
 
 class CollectTraces(LightningModule):
-    """Traces of the Hessian of the divergence from the float network, at that network itself."""
+    """Sums the traces over images."""
 
     def __init__(
         self,
@@ -83,11 +83,11 @@ class CollectTraces(LightningModule):
         self.images = 0
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch: gradients of gradients, which faster attention kernels do not have."""
+        """Process one batch; only the math attention kernel supports double backward."""
         with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             x = batch[0].clone()
             weights = [self.network.get_parameter(layer.weight) for layer in self.layers.values()]
-            wanted = [weight.requires_grad for weight in weights]
+            required_grad = [weight.requires_grad for weight in weights]
             for weight in weights:
                 weight.requires_grad_(True)
             outputs = self.network(x)
@@ -96,6 +96,6 @@ class CollectTraces(LightningModule):
             loss = self.data.divergence(self.network, expected, outputs).sum()
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + batch_idx)
             self.total += traces(loss, weights, self.draws, generator)
-            for weight, before in zip(weights, wanted, strict=True):
+            for weight, before in zip(weights, required_grad, strict=True):
                 weight.requires_grad_(before)
             self.images += len(x)

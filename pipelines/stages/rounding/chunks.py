@@ -1,9 +1,8 @@
-"""The chunks of a training step side by side, on a processor.
+"""Chunks of a training step in parallel threads, on a CPU.
 
-The tensors of a chunk are small: threads that share each operation among them wait for each other
-as long as they work. Here every thread has a chunk of its own, with its own copy of both networks
-on the same parameters. Gradients are added up in the order of the chunks, as they are one after
-the other.
+The tensors of a chunk are so small that threads that split every operation wait for each other as
+long as they work. Here every thread computes whole chunks, with its own copy of both networks on
+shared parameters. Gradients are accumulated in the order of the chunks, as in a sequential loop.
 """
 
 from __future__ import annotations
@@ -22,43 +21,43 @@ from torch import Tensor, nn
 from pipelines.machine.threads import at_most
 from pipelines.stages.rounding.loss import Task
 
-Chunk = tuple[Tensor, Tensor]  # images, and their numbers
-Found = TypeVar("Found")
+Chunk = tuple[Tensor, Tensor]  # images, and their indices
+Result = TypeVar("Result")
 
 
 class ParallelChunks:
-    """So many chunks at a time, each on its share of the cores.
+    """Computes `count` chunks at a time, each on a share of the cores.
 
     Attributes:
-        tasks: the given one, and copies on the same parameters; one for each thread.
+        tasks: one task per thread: the original, and copies on the same parameters.
     """
 
     def __init__(self, task: Task, count: int) -> None:
-        """`task`: as it is trained, each parameter told whether it needs a gradient."""
+        """`task`: the task to train; `requires_grad` of all parameters must be final."""
         self.tasks = [task]
         for _ in range(count - 1):
-            networks = sharing(task.reference), sharing(task.quantized)
+            networks = shared_copy(task.reference), shared_copy(task.quantized)
             self.tasks.append(replace(task, reference=networks[0], quantized=networks[1]))
         self.free: SimpleQueue[Task] = SimpleQueue()
         for each in self.tasks:
             self.free.put(each)
 
     def each(
-        self, work: Callable[[Task, Chunk], Found], chunks: Iterable[Chunk]
-    ) -> Iterator[Found]:
-        """What `work` makes of every chunk, in their order; one more than threads is in memory."""
+        self, compute: Callable[[Task, Chunk], Result], chunks: Iterable[Chunk]
+    ) -> Iterator[Result]:
+        """compute(task, chunk) for every chunk, in order; reads one chunk ahead of the threads."""
         if len(self.tasks) == 1:
-            yield from (work(self.tasks[0], chunk) for chunk in chunks)
+            yield from (compute(self.tasks[0], chunk) for chunk in chunks)
             return
 
-        def run(chunk: Chunk) -> Found:
+        def run(chunk: Chunk) -> Result:
             task = self.free.get()
             try:
-                return work(task, chunk)
+                return compute(task, chunk)
             finally:
                 self.free.put(task)
 
-        pending: deque[Future[Found]] = deque()
+        pending: deque[Future[Result]] = deque()
         share = at_most(torch.get_num_threads() // len(self.tasks))
         with share, ThreadPoolExecutor(len(self.tasks)) as pool:
             for chunk in chunks:
@@ -70,18 +69,18 @@ class ParallelChunks:
     def backward(
         self, loss: Callable[[Task, Chunk], Tensor], chunks: Iterable[Chunk]
     ) -> list[Tensor]:
-        """Losses of the chunks; their gradients are added to those of the parameters."""
+        """Losses of the chunks; accumulates their gradients in the parameters."""
 
         def gradients(task: Task, chunk: Chunk) -> tuple[Tensor, Sequence[Tensor | None]]:
             with torch.enable_grad():
                 value = loss(task, chunk)
-            parameters = list(trained(task.quantized).values())
+            parameters = list(trainable(task.quantized).values())
             return value.detach(), torch.autograd.grad(value, parameters, allow_unused=True)
 
-        parameters, losses = trained(self.tasks[0].quantized).values(), []
-        for value, found in self.each(gradients, chunks):
+        parameters, losses = trainable(self.tasks[0].quantized).values(), []
+        for value, chunk_gradients in self.each(gradients, chunks):
             losses.append(value)
-            for parameter, gradient in zip(parameters, found, strict=True):
+            for parameter, gradient in zip(parameters, chunk_gradients, strict=True):
                 if gradient is not None and parameter.grad is not None:
                     parameter.grad += gradient
                 elif gradient is not None:
@@ -89,13 +88,13 @@ class ParallelChunks:
         return losses
 
 
-def trained(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that need a gradient, by name."""
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters with `requires_grad`, by name."""
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
-def sharing(network: nn.Module) -> nn.Module:
-    """A copy whose parameters hold the same memory."""
+def shared_copy(network: nn.Module) -> nn.Module:
+    """A copy whose parameters share memory with the original's."""
     copy = deepcopy(network)
     for mine, theirs in zip(copy.parameters(), network.parameters(), strict=True):
         mine.data, mine.grad = theirs.data, None

@@ -1,4 +1,4 @@
-"""Stage: decide the rounding of all layers together, guided by the label-free Hessian."""
+"""Stage: train the rounding of all layers together, weighted by the label-free Hessian."""
 
 from __future__ import annotations
 
@@ -37,27 +37,28 @@ ACTIVATIONS = ("gradual", "qdrop", "direct")
 
 @dataclass(frozen=True)
 class TrainRounding:
-    """EPTQ (arXiv 2309.11531), started from any solution; see eptq_loss.py for the loss.
+    """EPTQ (arXiv 2309.11531), started from any solution; loss.py describes the loss.
 
     Attributes:
-        init: name of the method whose codes it starts from, for the record.
+        init: name of the method that computed the initial codes, for the record.
         scope: "network"; "block" and "layer" stop gradients at every block's or layer's input.
-        attention: "sample_layer": every image and layer has its score; "layer": mean over images;
-            "none": all count alike.
-        activations: how their quantization sets in: "gradual", "qdrop" or "direct".
-        kind: of the rounding: "straight" (ours) or "soft" (AdaRound, EPTQ).
+        attention: weights of the layers' outputs: "sample_layer": a score per image and layer;
+            "layer": its mean over images; "none": all equal.
+        activations: how activation quantization sets in: "gradual", "qdrop" or "direct".
+        kind: kind of rounding variable: "straight" (ours) or "soft" (AdaRound, EPTQ).
         confidence: see quant/rounding.py.
-        feature_weight: of the layers' outputs in the loss, beside the divergence of the network's
-            own outputs; None: the published loss, without that divergence. Scopes "block" and
-            "layer", which never reach the outputs, have the published loss.
-        held_out: calibration images that are not trained on; they decide whether it helped. None:
-            `max_held_out`, but at most half of the calibration images.
+        feature_weight: weight of the layers' outputs in the loss, in addition to the divergence of
+            the network's outputs; None: the published loss, without that divergence. The scopes
+            "block" and "layer" always use the published loss: their gradients never come from
+            the network's outputs.
+        held_out: number of calibration images that are not trained on; they decide whether the
+            result is kept. None: `max_held_out`, but at most half of the calibration images.
         max_held_out: limit on those.
-        schedule: steps and rates.
-        seed: of the order of the images.
+        schedule: steps and learning rates.
+        seed: seed for the order of the images.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     init: str
     scope: str
@@ -84,8 +85,8 @@ class TrainRounding:
                 )
         if self.scope == "block" and self.attention != "none":
             raise ValueError(
-                "method.scope=block compares outputs of blocks, which have no scores: "
-                "add method.attention=none"
+                "method.scope=block compares the outputs of blocks, which have no attention "
+                "scores: set method.attention=none"
             )
         if not 0 <= self.confidence < 1:
             raise ValueError(f"method.confidence={self.confidence} must lie in [0, 1)")
@@ -105,9 +106,10 @@ class TrainRounding:
         return found if self.held_out is None else self.held_out
 
     def check(self, images: int, processes: int = 1) -> None:
-        """Raise a ValueError where so many calibration images leave none to train on.
+        """Check that `images` calibration images and `processes` processes suit the training.
 
-        So too where several processes cannot share the training.
+        Raises:
+            ValueError: no image is left to train on, or the processes cannot share the steps.
         """
         held_out = self.held_out_of(images)
         step = min(self.schedule.batch_size, images - held_out)
@@ -118,8 +120,9 @@ class TrainRounding:
             )
         if processes > 1 and self.activations == "qdrop":
             raise ValueError(
-                "method.activations=qdrop draws for a whole batch at once, which several processes "
-                "would do otherwise than one: take method.activations=gradual, or machine.devices=1"
+                "method.activations=qdrop draws random numbers for a whole batch, so its result "
+                "would depend on the number of processes: set method.activations=gradual or "
+                "machine.devices=1"
             )
         if images <= held_out:
             raise ValueError(
@@ -141,25 +144,25 @@ class TrainRounding:
         """Tensors: codes, scale, zero, loss by layer; scales by place; biases. Record: the curve.
 
         Args:
-            network: the float one.
-            start: the quantized one, with quantizers of activations if any.
-            weights: what `start` has, with grids.
-            hessian: of `LabelFreeHessian`.
+            network: the float network.
+            start: the quantized network, with activation quantizers if there are any.
+            weights: the solutions that `start` was built from.
+            hessian: result of `LabelFreeHessian`.
             data: calibration images.
-            machine: trains.
-            scratch: for checkpoints.
+            machine: runs the training.
+            scratch: folder for checkpoints.
         """
         images = len(data.value.calibration)
         held_out = self.held_out_of(images)
         training = min(len(hessian.tensors["attention"]), images - held_out)
         quantized = out_of_place(start.value)
-        layers = {name: given.layer for name, given in weights.inputs.items()}
+        layers = {name: x.layer for name, x in weights.inputs.items()}
         roundings = soften(quantized, network.module, weights, self.kind, self.confidence)
         activations = make_learnable(quantized)
         task = self._task(network, quantized, layers, hessian, data.value, training, held_out)
         module = RoundingTraining(task, self.schedule)
         machine.fit("train the rounding", module, module.epochs, self.schedule.steps, scratch)
-        module.go_back_to_best()
+        module.restore_best()
         module.cpu()
         tensors: dict[str, Tensor] = {}
         flipped = total = 0
@@ -210,7 +213,7 @@ class TrainRounding:
         training: int,
         held_out: int,
     ) -> Task:
-        """Which outputs are compared, how they count, and where gradients stop."""
+        """Choose the outputs to compare and their weights; stop gradients as `scope` says."""
         outputs = [output_of(layer) for layer in layers.values()]
         order = [hessian.record["layers"].index(name) for name in layers]
         scores = hessian.tensors["attention"][:training, order]
@@ -218,7 +221,7 @@ class TrainRounding:
             scores = scores.mean(0, keepdim=True).expand_as(scores)
         elif self.attention == "none":
             scores = torch.ones_like(scores)
-        weights = scores.mean(0).tolist()  # of the regulariser, which every layer needs
+        weights = scores.mean(0).tolist()  # for the regulariser, which every layer needs
         taps, features = outputs, self.feature_weight if self.scope == "network" else None
         if features is not None:
             example, _ = next(iter(data.calibration_loader(first=1)))
@@ -230,8 +233,8 @@ class TrainRounding:
             taps = list(dict.fromkeys(blocks.get(name, output) for name, output in named))
             scores = torch.ones(training, len(taps))
             stop_gradients(quantized, blocks.values())
-            alone = [layer for name, layer in layers.items() if name not in blocks]
-            stop_gradients(quantized, (layer.owner for layer in alone))
+            outside = [layer for name, layer in layers.items() if name not in blocks]
+            stop_gradients(quantized, (layer.owner for layer in outside))
         elif self.scope == "layer":
             stop_gradients(quantized, (layer.owner for layer in layers.values()))
         return Task(
@@ -251,7 +254,7 @@ class TrainRounding:
 
 @torch.no_grad()
 def outputs_of(network: nn.Module, example: Tensor, modules: Sequence[str]) -> set[str]:
-    """Those of the modules whose output is an output of the network (or a view of one)."""
+    """Names of the modules whose output is an output of the network, or a view of one."""
     with tapped(network, modules) as seen:
         outputs = network(example)
     memory = {part.untyped_storage().data_ptr() for part in tensors_of(outputs)}
@@ -265,7 +268,7 @@ def soften(
     kind: str,
     confidence: float,
 ) -> dict[str, Rounding]:
-    """Put a `Rounding` on every quantized weight, in place; by layer, in their order."""
+    """Put a `Rounding` on every quantized weight, in place; returns them by layer, in order."""
     roundings = {}
     for name, solution in weights.solutions.items():
         layer = weights.inputs[name].layer

@@ -1,4 +1,4 @@
-"""Stage: label-free Hessians of layer outputs (one number an image) and of weights."""
+"""Stage: label-free Hessians of layer outputs (one score per image) and of weights."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from quant.layers import Layer, to_matrix
 
 @dataclass(frozen=True)
 class LabelFreeHessian:
-    """Estimates on the float network; memory does not grow with the number of images.
+    """Estimates on the float network; the Hessians' memory does not grow with the images.
 
     Attributes:
-        images: calibration images, the first ones chosen; None: all.
-        draws: random sign vectors an image at most; exact for networks with no more outputs.
-        tolerance: stop drawing where the mean changes by a smaller fraction.
-        seed: of the signs.
+        images: number of calibration images, the first ones; None: all.
+        draws: maximum number of random sign vectors per image; networks with at most as many
+            outputs get the exact result.
+        tolerance: stop drawing when the relative change of the mean is smaller.
+        seed: seed for the sign vectors.
     """
 
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
 
     images: int | None
     draws: int
@@ -55,9 +56,9 @@ class LabelFreeHessian:
         data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
-        """Tensors: "attention" [images, layers]; "importance/<layer>" [g, r, c], mean of an image.
+        """Tensors: "attention" [images, layers]; "importance/<layer>" [g, r, c], mean over images.
 
-        Record: names of the layers, in the order of the columns.
+        Record: names of the layers, in column order.
         """
         loader = data.value.calibration_loader(first=self.images)
         collect = CollectDiagonals(out_of_place(network.module), layers.value, self)
@@ -71,12 +72,12 @@ class LabelFreeHessian:
 
 
 def output_of(layer: Layer) -> str:
-    """The module whose output counts as the layer's: the BatchNorm behind it, or its owner."""
+    """The module whose output counts as the layer's: the BatchNorm behind it, else its owner."""
     return layer.norm.rpartition(".")[0] or layer.owner
 
 
 class CollectDiagonals(LightningModule):
-    """Sums over images; the scores of each image are kept."""
+    """Sums the weights' Hessian diagonals over images; keeps every image's scores."""
 
     def __init__(
         self, network: nn.Module, layers: Mapping[str, Layer], settings: LabelFreeHessian
@@ -89,7 +90,7 @@ class CollectDiagonals(LightningModule):
         }
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch: gradients, though Lightning is in inference mode."""
+        """Process one batch with gradients, despite Lightning's inference mode."""
         with torch.inference_mode(False), torch.enable_grad():
             self._step(channels_last(batch[0].clone()), batch_idx)
 
@@ -101,11 +102,11 @@ class CollectDiagonals(LightningModule):
         with tapped(network, list(taps.values())) as seen:
             f = flat(network(x))
         outputs = {name: seen[module] for name, module in taps.items() if module in seen}
-        found = diagonals(
+        diagonal = diagonals(
             f, {**outputs, **weights}, self.settings.draws, generator, self.settings.tolerance
         )
         ones = torch.ones(len(x), device=x.device)
-        rows = [attention(found[name]) if name in outputs else ones for name in layers]
+        rows = [attention(diagonal[name]) if name in outputs else ones for name in layers]
         self.scores.append(torch.stack(rows, 1).cpu())
         for name in layers:
-            self.weights[name] = self.weights[name].to(x.device) + found[f"w/{name}"].detach()
+            self.weights[name] = self.weights[name].to(x.device) + diagonal[f"w/{name}"].detach()

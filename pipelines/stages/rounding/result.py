@@ -1,4 +1,4 @@
-"""What the training of the rounding gives, in the place of what it started from."""
+"""Results of the rounding training, in place of what it started from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def trained_weights(weights: QuantizedWeights, trained: Artifact) -> QuantizedWe
 
 
 def trained_statistics(statistics: Artifact, trained: Artifact) -> Artifact:
-    """The corrected statistics, if any, and the trained biases."""
+    """The corrected statistics plus the trained biases."""
     biases = {
         name.removeprefix("bias/"): value
         for name, value in trained.tensors.items()
@@ -30,7 +30,7 @@ def trained_statistics(statistics: Artifact, trained: Artifact) -> Artifact:
 
 
 def trained_activations(activations: Artifact, trained: Artifact) -> Artifact:
-    """The same grids of activations with the trained step sizes."""
+    """The same activation grids with the trained step sizes."""
     scales = {
         f"{name}.act_scale": trained.tensors[f"activation/{place.name}"]
         for name, place in places_of(activations).items()

@@ -1,4 +1,4 @@
-"""How long and how fast the rounding is trained."""
+"""Schedule of the rounding training."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps and rates.
+    """Steps and learning rates.
 
     Attributes:
-        steps: of the optimisers.
-        batch_size: images a step.
-        micro_batch_size: images at a time; a step adds up their gradients, so it bounds memory.
-        rounding_lr: Adam, on the rounding variables.
-        scale_lr: Adam, on the logarithms of the weights' step sizes.
-        bias_lr: Adam, on all biases.
-        activation_lr: Adam with cosine, on the logarithms of the inputs' step sizes.
-        regularisation: lambda.
-        beta: exponent of the regulariser, first and last.
-        warmup: fraction of the steps before the exponent moves.
-        gradual: fraction of the steps in which activations become quantized.
-        average: fraction of the steps that the network to be kept is an average of, with weights
-            that fall off exponentially; 0: no average.
-        decay: all rates fall to 0 like a cosine, not that of the activations alone.
+        steps: optimiser steps.
+        batch_size: images per step.
+        micro_batch_size: images per forward pass; gradients are accumulated, so this bounds memory.
+        rounding_lr: Adam's rate for the rounding variables.
+        scale_lr: Adam's rate for the logarithms of the weights' step sizes.
+        bias_lr: Adam's rate for all biases.
+        activation_lr: Adam's rate for the logarithms of the activations' step sizes, with cosine
+            decay.
+        regularisation: lambda, weight of the regulariser.
+        beta: first and last exponent of the regulariser.
+        warmup: fraction of the steps before the exponent changes.
+        gradual: fraction of the steps over which activation quantization sets in.
+        average: window of the exponential moving average of the parameters, as a fraction of the
+            steps; 0: no average.
+        decay: cosine decay of all learning rates, not only `activation_lr`.
     """
 
     steps: int
@@ -51,4 +52,4 @@ class Schedule:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"schedule.{name}={getattr(self, name)} must lie in [0, 1]")
         if len(self.beta) != 2 or min(self.beta) < 1:
-            raise ValueError(f"schedule.beta={self.beta} must be two numbers, at least 1")
+            raise ValueError(f"schedule.beta={self.beta} must be two numbers of at least 1")

@@ -1,4 +1,4 @@
-"""Training of the rounding, of biases and of step sizes: one loop for EPTQ, BRECQ and AdaRound."""
+"""Training loop for rounding, biases and step sizes, shared by EPTQ, BRECQ and AdaRound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from evaluation.fidelity import Distance
 from pipelines.machine import clock
-from pipelines.stages.rounding.chunks import Chunk, ParallelChunks, trained
+from pipelines.stages.rounding.chunks import Chunk, ParallelChunks, trainable
 from pipelines.stages.rounding.loss import Task, balance, distances, in_chunks, regulariser
 from pipelines.stages.rounding.schedule import Schedule
 from quant.label_free import channels_last
@@ -23,17 +23,19 @@ from quant.lsq import LearnedQuantize
 from quant.rounding import Rounding
 
 Module = TypeVar("Module", bound=nn.Module)
-SMALL = 2**21  # numbers of the images that are in memory with all that comes of them, at a time
+IN_MEMORY = 2**21  # input values of the chunks that are in memory at a time with their activations
 
 
 class RoundingTraining(LightningModule):
-    """Trained by `Trainer.fit`; an epoch is a fiftieth of the schedule, and ends with a checkpoint.
+    """The module for `Trainer.fit`; an epoch is 1/50 of the steps and ends with a checkpoint.
 
     Attributes:
-        curve: a row for each epoch: steps done, loss of the last one, and KL of the network with
-            everything decided on the held-out images (every fifth epoch, else NaN).
+        curve: a row per epoch: steps done, last loss, and KL of the network with hard rounding on
+            the held-out images (every fifth epoch, else NaN).
         start: that KL before the first step.
-        seconds: of all steps, those before an interruption included.
+        done: steps done.
+        gamma: weight of the layers' outputs in the loss.
+        seconds: time of all steps, including those before an interruption.
     """
 
     curve: Tensor
@@ -47,12 +49,12 @@ class RoundingTraining(LightningModule):
         self.automatic_optimization = False
         self.quantized = task.quantized
         self.schedule = schedule
-        self._task = (task,)  # in a tuple: the float network is no part of what is saved
+        self._task = (task,)  # in a tuple: keeps the float network out of the state dict
         self.epoch_steps = max(1, schedule.steps // 50)
         self.epochs = math.ceil(schedule.steps / self.epoch_steps)
         self.roundings = of_kind(self.quantized, Rounding)
         self.quantizers = of_kind(self.quantized, LearnedQuantize)
-        self._side_by_side = ParallelChunks(task, 1)
+        self._parallel = ParallelChunks(task, 1)
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seconds", torch.zeros((), dtype=torch.float64))
         self.register_buffer("start", torch.tensor(torch.nan))
@@ -66,9 +68,9 @@ class RoundingTraining(LightningModule):
 
     @property
     def best(self) -> tuple[float, int]:
-        """The least KL of the curve, and after how many steps it was; (inf, 0): none yet."""
-        judged = [(kl, int(step)) for step, _, kl in self.curve.tolist() if not math.isnan(kl)]
-        return min(judged, default=(math.inf, 0))
+        """The lowest KL of the curve, and its step; (inf, 0) if there is none yet."""
+        measured = [(kl, int(step)) for step, _, kl in self.curve.tolist() if not math.isnan(kl)]
+        return min(measured, default=(math.inf, 0))
 
     @property
     def task(self) -> Task:
@@ -76,23 +78,24 @@ class RoundingTraining(LightningModule):
         return self._task[0]
 
     def train(self, mode: bool = True) -> RoundingTraining:
-        """Normalisations and dropout stay as they are in use."""
+        """Stay in eval mode: normalisations and dropout work as in inference."""
         super().train(False)
         return self
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam, for what is decided and for what is tuned.
+        """Adam for the rounding variables, and Adam for everything else that is trained.
 
-        EPTQ decides by RAdam, whose first five steps are as long as the gradient is: on YOLOv5n,
-        whose loss is in the thousands, they moved a twentieth of the codes at random.
+        EPTQ trains the rounding variables with RAdam, whose first five steps are proportional to
+        the gradient: on YOLOv5n, whose loss is in the thousands, they changed 5 % of the codes
+        at random.
         """
-        first = torch.optim.Adam([r.a for r in self.roundings], lr=self.schedule.rounding_lr)
+        rounding = torch.optim.Adam([r.a for r in self.roundings], lr=self.schedule.rounding_lr)
         tuned = self._tuned
-        return [first, torch.optim.Adam(tuned)] if tuned else [first]
+        return [rounding, torch.optim.Adam(tuned)] if tuned else [rounding]
 
     @property
     def _tuned(self) -> list[dict[str, Any]]:
-        """Groups of parameters beside those that are decided."""
+        """Parameter groups other than the rounding variables."""
         s = self.schedule
         groups: list[dict[str, Any]] = [
             {"params": [r.log_scale for r in self.roundings], "lr": s.scale_lr, "cosine": False},
@@ -106,7 +109,7 @@ class RoundingTraining(LightningModule):
         return [group for group in groups if group["params"] and group["lr"] > 0]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The batches of one epoch, this process's share of them; the same whenever it is asked."""
+        """This process's share of the epoch's batches; the same on every call."""
         task, s = self.task, self.schedule
         first = self.trainer.current_epoch * self.epoch_steps
         rank, world = self.trainer.global_rank, self.trainer.world_size
@@ -118,27 +121,27 @@ class RoundingTraining(LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Lightning moves what it knows of; and where does the training start from?"""
+        """Move the float network, which Lightning does not know of; measure the start."""
         self.task.reference.to(self.device)
         if self.device.type == "cpu" and self.trainer.precision == "32-true":
-            self._side_by_side = ParallelChunks(self.task, self._at_once())
+            self._parallel = ParallelChunks(self.task, self._chunks_at_once())
         self._mean = {name: value.to(self.device) for name, value in self._mean.items()}
         if not int(self.done):
             self.start.fill_(self.held_out_kl())
             self.gamma.fill_(balance(self.task, self.schedule, self.device))
 
-    def _at_once(self) -> int:
-        """So many chunks side by side as there are threads; of large images no more than two."""
+    def _chunks_at_once(self) -> int:
+        """Number of parallel chunks: one per thread; at most two for large images."""
         size, images = (
             self.schedule.micro_batch_size,
             min(self.schedule.batch_size, self.task.images),
         )
         x, _ = next(iter(in_chunks(self.task.data, range(min(size, images)), size)))
-        small = max(2, SMALL // x.numel())
-        return min(-(-images // size), torch.get_num_threads(), small)
+        fitting = max(2, IN_MEMORY // x.numel())
+        return min(-(-images // size), torch.get_num_threads(), fitting)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Gradients of all chunks, then one step of every optimiser."""
+        """Accumulate the gradients of all chunks, then step every optimiser."""
         begin = clock.seconds()
         progress = int(self.done) / self.schedule.steps
         self._quantize_activations_at(progress)
@@ -146,25 +149,25 @@ class RoundingTraining(LightningModule):
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer in optimizers:
             optimizer.zero_grad()
-        x, numbers = batch
+        x, indices = batch
         total = torch.zeros(())
         undecided = regulariser(self.task, self.roundings, self.schedule, progress)
-        if undecided is not None and self.trainer.is_global_zero:  # gradients add up
+        if undecided is not None and self.trainer.is_global_zero:  # gradients are summed over ranks
             self.manual_backward(undecided)
             total = undecided.detach()
         size, images = (
             self.schedule.micro_batch_size,
             min(self.schedule.batch_size, self.task.images),
         )
-        chunks = zip(torch.split(x, size), torch.split(numbers.cpu(), size), strict=True)
+        chunks = zip(torch.split(x, size), torch.split(indices.cpu(), size), strict=True)
 
         def loss(task: Task, chunk: Chunk) -> Tensor:
             outputs, layers = distances(task, *chunk)
             return (outputs + self.gamma * layers) * (len(chunk[0]) / images)
 
-        for found in self._backward(loss, chunks):
-            total = total + found
-        total = self._add_up(optimizers, total)
+        for value in self._backward(loss, chunks):
+            total = total + value
+        total = self._reduce(optimizers, total)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group.setdefault("first_lr", group["lr"])
@@ -180,49 +183,49 @@ class RoundingTraining(LightningModule):
     def _backward(
         self, loss: Callable[[Task, Chunk], Tensor], chunks: Iterable[Chunk]
     ) -> Iterator[Tensor]:
-        """Losses of the chunks, whose gradients are added up."""
-        if len(self._side_by_side.tasks) > 1:
-            yield from self._side_by_side.backward(loss, chunks)
+        """Losses of the chunks; accumulates their gradients."""
+        if len(self._parallel.tasks) > 1:
+            yield from self._parallel.backward(loss, chunks)
             return
         for chunk in chunks:
             value = loss(self.task, chunk)
-            self.manual_backward(value)  # which scales what is in half precision
+            self.manual_backward(value)  # scales the loss in half precision
             yield value.detach()
 
-    def _add_up(self, optimizers: Sequence[torch.optim.Optimizer], total: Tensor) -> Tensor:
-        """Sum gradients, in place, and the loss over processes, whose images are one batch."""
+    def _reduce(self, optimizers: Sequence[torch.optim.Optimizer], total: Tensor) -> Tensor:
+        """Sum gradients, in place, and the loss over processes, which share one batch."""
         if self.trainer.world_size == 1:
             return total
         groups = chain(*(optimizer.param_groups for optimizer in optimizers))
         parameters = [p for group in groups for p in group["params"]]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         parts = [total.to(self.device).reshape(1), *(g.flatten() for g in gradients)]
-        found = self.trainer.strategy.reduce(torch.cat(parts).double(), reduce_op="sum")
-        assert isinstance(found, Tensor)
-        first, *sums = torch.split(found, [len(part) for part in parts])
+        reduced = self.trainer.strategy.reduce(torch.cat(parts).double(), reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        loss, *sums = torch.split(reduced, [len(part) for part in parts])
         for parameter, gradient in zip(parameters, sums, strict=True):
             parameter.grad = gradient.reshape(parameter.shape).to(parameter)
-        return first[0].to(total)
+        return loss[0].to(total)
 
     def on_train_epoch_end(self) -> None:
-        """How good is the network if everything is decided now?"""
+        """Every fifth epoch, measure the averaged network with hard rounding; keep the best."""
         epoch = self.trainer.current_epoch
         if epoch % 5 == 4 or epoch == self.epochs - 1:
-            now = _copied(trained(self.quantized))
+            now = _copied(trainable(self.quantized))
             self._put(self._mean)
             self.curve[epoch, 2] = self.held_out_kl()
             if self.best[1] == int(self.done):
-                self._best = _copied(trained(self.quantized))
+                self._best = _copied(trainable(self.quantized))
             self._put(now)
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Polyak's averaging: steps go to and fro more than they go on."""
+        """Polyak averaging: the iterates oscillate more than they progress."""
         if not self.schedule.average:
             return
         window = max(1.0, self.schedule.average * self.schedule.steps)
         share = 1 / min(window, float(self.done))
-        for name, parameter in trained(self.quantized).items():
+        for name, parameter in trainable(self.quantized).items():
             if name in self._mean:
                 self._mean[name].lerp_(parameter, share)
             else:
@@ -230,24 +233,24 @@ class RoundingTraining(LightningModule):
 
     @torch.no_grad()
     def _put(self, values: Mapping[str, Tensor]) -> None:
-        parameters = trained(self.quantized)
+        parameters = trainable(self.quantized)
         for name, value in values.items():
             parameters[name].copy_(value)
 
-    def go_back_to_best(self) -> None:
-        """The last network need not be the best one on the way."""
+    def restore_best(self) -> None:
+        """Put the parameters with the lowest held-out KL back."""
         self._put(self._best)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The averaged and the best network on the way, beside the one that is trained."""
+        """Save the averaged and the best parameters along with the current ones."""
         checkpoint["mean"], checkpoint["best"] = self._mean, self._best
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See on_save_checkpoint."""
+        """Load what `on_save_checkpoint` saved."""
         self._mean, self._best = checkpoint["mean"], checkpoint["best"]
 
     def held_out_kl(self) -> float:
-        """KL of the decided network to the float one on the images that are not trained on."""
+        """KL of the network with hard rounding from the float one, on the held-out images."""
         for rounding in self._everywhere(Rounding):
             rounding.hard = True
         for quantizer in self._everywhere(LearnedQuantize):
@@ -261,30 +264,30 @@ class RoundingTraining(LightningModule):
             expected, outputs = task.reference(images), task.quantized(images)
             return task.data.distance(task.quantized, expected, outputs)
 
-        found = sum(self._side_by_side.each(distance, batches), Distance())
+        total = sum(self._parallel.each(distance, batches), Distance())
         for rounding in self._everywhere(Rounding):
             rounding.hard = False
-        return found.figures()["kl"]
+        return total.figures()["kl"]
 
     def _quantize_activations_at(self, progress: float) -> None:
-        """Let the quantization of activations set in."""
+        """Set how much of every activation stays unquantized at this fraction of the steps."""
         until = self.schedule.gradual
         rest = max(0.0, 1 - progress / until) if until else 0.0
         keep = {"gradual": rest, "qdrop": 0.5, "direct": 0.0}[self.task.activations]
         places = len(self.quantizers)
-        for number, quantizer in enumerate(self._everywhere(LearnedQuantize)):
+        for index, quantizer in enumerate(self._everywhere(LearnedQuantize)):
             quantizer.keep, quantizer.drop = keep, self.task.activations == "qdrop"
             seed = self.task.seed * 1_000_003 + int(self.done)
-            quantizer.seed = seed * 4099 + number % places
+            quantizer.seed = seed * 4099 + index % places
 
     def _everywhere(self, kind: type[Module]) -> Iterator[Module]:
-        """Those of the network that is trained, then those of each of its copies."""
-        for task in self._side_by_side.tasks:
+        """Modules of a class in the trained network, then in each of its copies."""
+        for task in self._parallel.tasks:
             yield from of_kind(task.quantized, kind)
 
 
 def of_kind(network: nn.Module, kind: type[Module]) -> list[Module]:
-    """All modules of a class, in the network's order."""
+    """All modules of a class, in network order."""
     return [module for module in network.modules() if isinstance(module, kind)]
 
 
@@ -293,7 +296,7 @@ def _copied(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def batch_of(step: int, images: int, size: int, seed: int) -> list[int]:
-    """Numbers of the images of one step: a new order for every pass, without replacement."""
+    """Indices of the images of one step; every pass over the images has a new random order."""
     size = min(size, images)
     passes, place = divmod(step, images // size)
     order: list[int] = np.random.default_rng([seed, passes]).permutation(images).tolist()
@@ -301,7 +304,7 @@ def batch_of(step: int, images: int, size: int, seed: int) -> list[int]:
 
 
 def biases_of(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Every bias, those of normalisations included, by state-dict name."""
+    """All biases, including those of normalisations, by state-dict name."""
     return {
         name: parameter
         for name, parameter in network.named_parameters()

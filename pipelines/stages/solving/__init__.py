@@ -1,1 +1,1 @@
-"""Codes of every layer on its own: the solves, the activations they need, the OBQ baseline."""
+"""Layer-wise quantization: the solves, the inputs they need, and the OBQ baseline."""

@@ -1,6 +1,7 @@
-"""Batches that wait, in the float and in the quantized network, where the last layer was.
+"""Forward passes paused at a layer, in the float and the quantized network.
 
-So the inputs of all layers, one after the other, cost one pass instead of one for each layer.
+They resume at the next layer, so that collecting the inputs of all layers one after the other
+costs one forward pass instead of one per layer.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ GB = 10**9
 
 
 class ActivationCache:
-    """The first batches, as many as memory allows; the others run from the start every time.
+    """Paused passes of the first batches, as many as fit; other batches rerun for every layer.
 
-    None wait where a layer is used more than once in a pass, or not in the order given: what it
-    gets then depends on what it was when it was used before.
+    Nothing is cached if a forward pass uses a layer more than once, or layers in another order
+    than `layers`: an input then depends on weights that changed after the pass had used them.
 
     Attributes:
-        walks: through the float and the quantized network, by the batch's number.
-        begun: batches have had their chance to begin.
-        full: some have not, or no longer, a place.
+        passes: paused passes through the float and the quantized network, by batch index.
+        filled: the first pass over the data is over; no batch is added any more.
+        full: at least one batch is not in the cache.
     """
 
     def __init__(
@@ -38,53 +39,53 @@ class ActivationCache:
         cache_gb: float,
     ) -> None:
         self.networks, self.layers, self.memory = (network, quantized), layers, cache_gb * GB
-        self.walks: dict[int, tuple[SteppedForward, SteppedForward]] = {}
-        self.begun, self.full = False, cache_gb <= 0
+        self.passes: dict[int, tuple[SteppedForward, SteppedForward]] = {}
+        self.filled, self.full = False, cache_gb <= 0
         self._bytes: dict[int, int] = {}
 
     @property
     def complete(self) -> bool:
-        """Every batch waits."""
-        return self.begun and not self.full
+        """Whether every batch is in the cache."""
+        return self.filled and not self.full
 
-    def begin(self, number: int, images: Tensor) -> bool:
-        """Whether this batch waits from now on; they begin in order."""
-        if self.begun or self.full or not (self.walks or self._straight(images)):
+    def add(self, index: int, images: Tensor) -> bool:
+        """Start the passes of a batch; False if it is not cached. Batches come in order."""
+        if self.filled or self.full or not (self.passes or self._cacheable(images)):
             self.full = True
             return False
-        walks = [SteppedForward(network, images) for network in self.networks]
-        self.walks[number] = (walks[0], walks[1])
+        reference, quantized = (SteppedForward(network, images) for network in self.networks)
+        self.passes[index] = (reference, quantized)
         return True
 
-    def calls(self, number: int, layer: Layer) -> tuple[list[Call], list[Call]]:
-        """What a layer gets in both networks; the batch waits there."""
-        walks, (network, quantized) = self.walks[number], self.networks
-        found = (
-            calls_of(layer, network, walks[0].advance),
-            calls_of(layer, quantized, walks[1].advance),
+    def calls(self, index: int, layer: Layer) -> tuple[list[Call], list[Call]]:
+        """Calls of a layer in both networks; advances the passes of the batch to that layer."""
+        passes = self.passes[index]
+        reference, quantized = (
+            calls_of(layer, network, one.advance)
+            for network, one in zip(self.networks, passes, strict=True)
         )
-        self._bytes[number] = sum(walk.bytes() for walk in walks)
-        return found
+        self._bytes[index] = sum(one.bytes() for one in passes)
+        return reference, quantized
 
-    def make_room(self) -> None:
-        """Give up the last ones until the others fit."""
-        while self.walks and sum(self._bytes.values()) > self.memory:
+    def evict(self) -> None:
+        """Drop the last batches until the others fit."""
+        while self.passes and sum(self._bytes.values()) > self.memory:
             self.full = True
-            self._give_up(max(self.walks))
+            self._drop(max(self.passes))
 
     def close(self) -> None:
-        """Give up all of them."""
-        for number in list(self.walks):
-            self._give_up(number)
+        """Drop all batches."""
+        for index in list(self.passes):
+            self._drop(index)
 
-    def _give_up(self, number: int) -> None:
-        for walk in self.walks.pop(number):
-            walk.close()
-        self._bytes.pop(number, None)
+    def _drop(self, index: int) -> None:
+        for one in self.passes.pop(index):
+            one.close()
+        self._bytes.pop(index, None)
 
-    def _straight(self, images: Tensor) -> bool:
-        """Whether a pass uses every layer once, in their order; sentences may differ in that."""
-        if not images.is_floating_point():
+    def _cacheable(self, images: Tensor) -> bool:
+        """Whether a pass uses every layer once, in the order of `layers`."""
+        if not images.is_floating_point():  # token ids: the calls depend on the sentence lengths
             return False
         network, used = self.networks[0], list[str]()
         weights = {n: network.get_parameter(layer.weight) for n, layer in self.layers.items()}
@@ -99,16 +100,16 @@ def calls_of(
     run: Callable[[], object],
     enough: Callable[[Call], bool] = lambda call: True,
 ) -> list[Call]:
-    """What a layer of `network` gets in `run`, which is stopped before a call that is enough."""
-    found: list[Call] = []
+    """Calls of a layer of `network` during `run()`, which stops at the first `enough` call."""
+    calls: list[Call] = []
 
     def receive(name: str, operation: str, call: Call | None) -> None:
         if call is not None:
-            found.append(call)
+            calls.append(call)
             if enough(call):
                 raise Stop
 
     weight = network.get_parameter(layer.weight)
     with suppress(Stop), Calls({layer.name: weight}, receive):
         run()
-    return found
+    return calls

@@ -1,8 +1,8 @@
-"""Stage: what Optimal Brain Quantization costs and reaches on the same layers, grids and Hessians.
+"""Stage: time and loss of Optimal Brain Quantization on the same layers, grids and Hessians.
 
-The rows of a layer are independent in OBQ, so its time is a part paid once a layer (H^-1) plus a
-part proportional to the rows. Where all rows would take too long, some evenly spaced ones are
-solved and the second part is scaled up: then the time is an estimate, and says so.
+OBQ solves the rows of a layer independently, so its time is a constant per layer (H^-1) plus a part
+proportional to the number of rows. Where all rows would take too long, evenly spaced rows are
+solved and the second part is extrapolated; the time is then marked as estimated.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ class LayerBaseline:
     """OBQ on one layer.
 
     Attributes:
-        seconds: for all rows; measured, or an estimate.
-        rows: rows of every group that were really solved.
-        loss: layer loss [g, rows] of OBQ and of the method on those rows.
+        seconds: time for all rows, measured or estimated.
+        estimated: whether `seconds` is extrapolated from some rows.
+        rows: number of solved rows per group.
+        loss: layer loss [g, rows] of OBQ on the solved rows.
+        method_loss: layer loss [g, rows] of the run's method on the same rows.
+        cached: whether everything came from the store.
     """
 
     seconds: float
@@ -43,12 +46,12 @@ class LayerBaseline:
 
 @dataclass(frozen=True)
 class Baseline:
-    """OBQ on every layer, whole where it is affordable.
+    """OBQ on every layer, on all rows where the time budget allows.
 
     Attributes:
         solve: OBQ with the run's grid and damping.
-        budget: seconds that one layer may take; a layer that would take longer is estimated.
-        rows: rows of a layer that is estimated, fewer when already these exceed the budget.
+        budget: seconds per layer; the time of a layer that would take longer is estimated.
+        rows: rows to solve for an estimate; fewer if these exceed the budget.
     """
 
     solve: SolveLayer
@@ -59,38 +62,42 @@ class Baseline:
         if self.rows < 1 or self.budget < 0:
             raise ValueError(
                 f"baseline.rows={self.rows} must be at least 1 and baseline.budget={self.budget} "
-                "(seconds a layer) at least 0"
+                "(seconds per layer) at least 0"
             )
 
     def run(
         self, store: Store, weights: QuantizedWeights, bits: Mapping[str, int], machine: Machine
     ) -> dict[str, LayerBaseline]:
-        """The baseline of every layer, by name; each process computes that of its share."""
+        """The baseline of every layer, by name; every process computes a share of the layers."""
         names, ranks = list(weights.inputs), machine.ranks
 
         def layer(store: Store, name: str) -> LayerBaseline:
             width = Keyed(bits[name], str(bits[name]))
             return self._layer(store, weights.inputs[name], width, weights.solutions[name])
 
-        share = [names[i] for i in ranks.mine([effort(x.layer) for x in weights.inputs.values()])]
+        share = [
+            names[i] for i in ranks.assigned([effort(x.layer) for x in weights.inputs.values()])
+        ]
         with machine.screen.bar("OBQ baseline", len(share)) as advance:
-            results = dict(zip(share, store.in_any_order(layer, share, advance), strict=True))
-        if not ranks.several:
+            results = dict(zip(share, store.map_locked_last(layer, share, advance), strict=True))
+        if not ranks.distributed:
             return results
         cached = ranks.union({name: found.cached for name, found in results.items()})
-        return {name: replace(layer(store.alone, name), cached=cached[name]) for name in names}
+        return {
+            name: replace(layer(store.single_process, name), cached=cached[name]) for name in names
+        }
 
     def _layer(
-        self, store: Store, given: LayerInput, bits: Keyed[int], solution: Artifact
+        self, store: Store, layer_input: LayerInput, bits: Keyed[int], solution: Artifact
     ) -> LayerBaseline:
-        total = given.layer.rows
-        timing = store.run(TimeInverse(self.solve.damping), Keyed(given, given.key))
+        total = layer_input.layer.rows
+        timing = store.run(TimeInverse(self.solve.damping), Keyed(layer_input, layer_input.key))
         shared = float(timing.record["seconds"])
-        one = self._solve(store, given, 1, bits)
+        one = self._solve(store, layer_input, 1, bits)
         each = max(1e-9, one.record["seconds"] - shared)
         affordable = self.budget >= shared + each * total
         rows = total if affordable else max(1, min(self.rows, int(self.budget / each), total))
-        solved = self._solve(store, given, rows, bits)
+        solved = self._solve(store, layer_input, rows, bits)
         seconds = float(solved.record["seconds"])
         if rows < total:
             seconds = estimate(seconds, shared, rows, total)
@@ -103,14 +110,16 @@ class Baseline:
             cached=timing.cached and one.cached and solved.cached,
         )
 
-    def _solve(self, store: Store, given: LayerInput, rows: int, bits: Keyed[int]) -> Artifact:
-        some = given.of_rows(rows)
+    def _solve(
+        self, store: Store, layer_input: LayerInput, rows: int, bits: Keyed[int]
+    ) -> Artifact:
+        some = layer_input.of_rows(rows)
         return store.run(self.solve, Keyed(some, some.key), bits)
 
 
 @dataclass(frozen=True)
 class TimeInverse:
-    """The part of OBQ's time that does not grow with the rows."""
+    """The part of OBQ's time that does not grow with the number of rows."""
 
     damping: float
 
@@ -125,21 +134,28 @@ class TimeInverse:
 
 
 def estimate(seconds: float, shared: float, rows: int, total: int) -> float:
-    """Seconds of all `total` rows, from those of `rows` rows that include `shared` of one H^-1."""
+    """Extrapolate the time of all `total` rows.
+
+    Args:
+        seconds: time of `rows` rows, including one H^-1.
+        shared: time of one H^-1.
+        rows: number of solved rows.
+        total: number of all rows.
+    """
     return shared + max(1e-9, seconds - shared) * total / rows
 
 
 def loss_ratio(baseline: Mapping[str, LayerBaseline]) -> float:
-    """Geometric mean over layers of (method's loss / OBQ's loss), on the rows that OBQ ran.
+    """Geometric mean over layers of (method's loss / OBQ's loss), on the rows that OBQ solved.
 
-    A layer where both losses are the same (zero, say) counts as 1.
+    A layer with equal losses, zero included, counts as 1.
     """
     logs = [layer_ratio(layer).log() for layer in baseline.values()]
     return float(torch.stack(logs).mean().exp())
 
 
 def layer_ratio(layer: LayerBaseline) -> Tensor:
-    """method's loss / OBQ's loss of one layer, a scalar."""
+    """Method's loss / OBQ's loss of one layer, a scalar."""
     ours, theirs = layer.method_loss.sum(), layer.loss.sum()
     if float(ours) == float(theirs):
         return torch.ones((), dtype=torch.float64)

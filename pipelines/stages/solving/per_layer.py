@@ -1,4 +1,4 @@
-"""What is found out about each layer on its own, by all processes of a run together."""
+"""Computations on single layers, shared by all processes of a run."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pipelines.machine.machine import Machine
 from pipelines.machine.threads import solving
 from pipelines.stages.solving.solve import LayerInput, effort
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def for_each_layer(
-    layers: Mapping[str, LayerInput], work: Callable[[LayerInput], Found], machine: Machine
-) -> dict[str, Found]:
-    """work(layer) of each, by name; where there are several processes, each one does its share."""
+    layers: Mapping[str, LayerInput], compute: Callable[[LayerInput], Result], machine: Machine
+) -> dict[str, Result]:
+    """compute(layer) for every layer, by name; every process computes a share of the layers."""
 
-    def found(given: LayerInput) -> Found:
+    def result(layer_input: LayerInput) -> Result:
         try:
-            with solving(given.layer):
-                return work(given)
+            with solving(layer_input.layer):
+                return compute(layer_input)
         except Exception as err:
-            err.add_note(f"in layer {given.layer.name}")
+            err.add_note(f"in layer {layer_input.layer.name}")
             raise
 
     names = list(layers)
-    mine = machine.ranks.mine([effort(given.layer) for given in layers.values()])
-    share = {names[i]: found(layers[names[i]]) for i in mine}
+    mine = machine.ranks.assigned([effort(x.layer) for x in layers.values()])
+    share = {names[i]: result(layers[names[i]]) for i in mine}
     every = machine.ranks.union(share)
     return {name: every[name] for name in names}

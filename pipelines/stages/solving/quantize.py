@@ -1,4 +1,4 @@
-"""Stage: quantize every layer. A solution is stored as soon as it is there."""
+"""Stage: quantize the weights layer by layer; every solution is stored at once."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ class QuantizedWeights:
 
     Attributes:
         solutions: stored codes and grids by layer name.
-        inputs: what each solution was computed from.
+        inputs: problem that each solution was computed from, by layer name.
         means: running means that changed with the weights, by state-dict name.
-        collecting: seconds that it took to collect inputs between the solves.
-        training: seconds that it took to train the rounding.
-        key: of all solutions together.
+        collecting: seconds spent on collecting inputs between the solves.
+        training: seconds spent on training the rounding.
     """
 
     solutions: Mapping[str, Artifact]
@@ -51,17 +50,17 @@ class QuantizedWeights:
 
     @property
     def key(self) -> str:
-        """The keys of all solutions."""
+        """The keys of all solutions, joined."""
         return ",".join(solution.key for solution in self.solutions.values())
 
     @property
     def cached(self) -> bool:
-        """Every layer was in the store already."""
+        """Whether every solution came from the store."""
         return all(solution.cached for solution in self.solutions.values())
 
     @property
     def seconds(self) -> float:
-        """Seconds of all solves, without reading and writing, and of training."""
+        """Time of all solves, without I/O, and of the rounding training."""
         return float(sum(s.record["seconds"] for s in self.solutions.values())) + self.training
 
     def applied_to(self, module: nn.Module) -> nn.Module:
@@ -74,7 +73,7 @@ class QuantizedWeights:
 
 
 def put(module: nn.Module, layer: Layer, solution: Artifact) -> None:
-    """Overwrite one weight of `module`."""
+    """Overwrite a layer's weight in `module` with the quantized one."""
     with torch.no_grad():
         module.get_parameter(layer.weight).copy_(as_weight(solution, layer))
 
@@ -82,9 +81,10 @@ def put(module: nn.Module, layer: Layer, solution: Artifact) -> None:
 def shifted_mean(
     module: nn.Module, layer: Layer, solution: Artifact, mean: Tensor, float_mean: Tensor
 ) -> Tensor:
-    """The running mean behind a layer, moved by what quantization adds to the layer's mean output.
+    """Running mean of the BatchNorm behind a layer, shifted by the change of the mean output.
 
-    That is Q m~ - W m for inputs of mean m [g, c] in the float network, m~ in the quantized one.
+    The shift is Q m~ - W m, with the mean input m [g, c] (`float_mean`) in the float network and m~
+    (`mean`) in the quantized one.
     """
     W = to_matrix(module.get_parameter(layer.weight).detach(), layer.groups).double()
     Q = weights_of(solution).double()
@@ -95,18 +95,18 @@ def shifted_mean(
 
 @dataclass(frozen=True)
 class QuantizeLayers:
-    """Quantize the layers in their order of use.
+    """Quantize the layers in order of use.
 
     Attributes:
         solve: method, grid and damping.
         inputs: "float": Hessians of the float network's inputs (OBQ); the order of layers does not
-            matter. "centred": of the same inputs without their mean, where a BatchNorm takes the
-            output; what that adds to the mean output goes into the BatchNorm's running mean.
-            "sequential": of the inputs that the already quantized layers give, with the weights
-            moved first so that the float network's output is matched; centred likewise.
-        positions_per_image: of an image that sequential sums run over; None: all.
-        cache_gb: for images that wait between two layers, with sequential inputs; the others run
-            from the start for every layer.
+            matter. "centred": the same inputs minus their mean, for layers followed by a BatchNorm,
+            whose running mean absorbs the change of the mean output. "sequential": inputs from the
+            already quantized layers, with the weights first adjusted to match the float network's
+            output; also centred.
+        positions_per_image: positions per image in the sums of sequential inputs; None: all.
+        cache_gb: memory for forward passes paused between two layers, in GB, with sequential
+            inputs; batches that do not fit rerun from the start for every layer.
     """
 
     solve: SolveLayer
@@ -130,45 +130,47 @@ class QuantizeLayers:
         machine: Machine,
         importance: Artifact | None = None,
     ) -> QuantizedWeights:
-        """Solve, or fetch from the store, every layer; `importance` is of `LabelFreeHessian`."""
+        """Solve every layer, or load its solution; `importance` comes from `LabelFreeHessian`."""
         solutions: dict[str, Artifact] = {}
         means: dict[str, Tensor] = {}
         collecting = 0.0
         inputs = float_inputs(network, calibration, self.inputs, importance)
         quantized = deepcopy(network.module)
-        layers = {name: given.layer for name, given in inputs.items()}
-        waiting = ActivationCache(network.module, quantized, layers, self.cache_gb)
-        with machine.screen.bar("quantize", len(inputs)) as advance, closing(waiting):
-            if self.inputs != "sequential":  # no layer waits for another
-                found = store.run_each(
+        layers = {name: layer_input.layer for name, layer_input in inputs.items()}
+        cache = ActivationCache(network.module, quantized, layers, self.cache_gb)
+        with machine.screen.bar("quantize", len(inputs)) as advance, closing(cache):
+            if self.inputs != "sequential":  # the layers are independent
+                solved = store.run_each(
                     self.solve,
                     [
-                        (Keyed(given, given.key), Keyed(bits[name], str(bits[name])))
-                        for name, given in inputs.items()
+                        (Keyed(x, x.key), Keyed(bits[name], str(bits[name])))
+                        for name, x in inputs.items()
                     ],
-                    [effort(given.layer) for given in inputs.values()],
+                    [effort(x.layer) for x in inputs.values()],
                     advance,
                 )
-                solutions = dict(zip(inputs, found, strict=True))
-            for name, given in inputs.items():
+                solutions = dict(zip(inputs, solved, strict=True))
+            for name, x in inputs.items():
+                layer = x.layer
                 mean = float_mean = calibration.tensors[f"mean/{name}"]
                 if self.inputs == "sequential":
                     stage = SequentialInputs(self.solve.damping, self.positions_per_image)
                     so_far = Keyed(quantized, ",".join(s.key for s in solutions.values()))
-                    layer, there = Keyed(given.layer, name), Keyed(waiting, "")
-                    moved = store.run(stage, network, so_far, data, layer, there, machine)
-                    inputs[name] = given = stage.layer_input(given, moved)
-                    collecting += moved.seconds
-                    mean, float_mean = (moved.tensors[k] for k in ("mean", "float_mean"))
+                    collected = store.run(
+                        stage, network, so_far, data, Keyed(layer, name), Keyed(cache, ""), machine
+                    )
+                    inputs[name] = x = stage.layer_input(x, collected)
+                    collecting += collected.seconds
+                    mean, float_mean = (collected.tensors[k] for k in ("mean", "float_mean"))
                     solutions[name] = store.run(
-                        self.solve, Keyed(given, given.key), Keyed(bits[name], str(bits[name]))
+                        self.solve, Keyed(x, x.key), Keyed(bits[name], str(bits[name]))
                     )
                     advance(1)
-                put(quantized, given.layer, solutions[name])
-                norm = given.layer.norm
+                put(quantized, layer, solutions[name])
+                norm = layer.norm
                 if norm and self.inputs != "float":
                     means[norm] = shifted_mean(
-                        network.module, given.layer, solutions[name], mean, float_mean
+                        network.module, layer, solutions[name], mean, float_mean
                     )
                     quantized.get_buffer(norm).copy_(means[norm])
         return QuantizedWeights(solutions, inputs, means, collecting)

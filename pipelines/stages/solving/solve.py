@@ -1,4 +1,4 @@
-"""One layer's solve. The quantize and the baseline stage share its stored results."""
+"""The solve of one layer; the quantize and the baseline stage share its stored results."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from quant.problem import LayerProblem
 FitGrid = Callable[..., Grid]
 
 
-def wants_importance(fit_grid: FitGrid) -> bool:
-    """Whether grids are fitted with the importance of the weights."""
+def needs_importance(fit_grid: FitGrid) -> bool:
+    """Whether grids are fitted with an importance of every weight."""
     return bool(getattr(fit_grid, "keywords", {}).get("search") == "hmse")
 
 
 @dataclass(frozen=True, eq=False)
 class LayerInput:
-    """A layer to be solved.
+    """A layer to solve.
 
     Attributes:
-        layer: its name and shape.
-        problem: makes W and H; only called when the solution is not stored yet.
-        key: of everything that W and H depend on, and of `rows`.
-        importance: of every weight [g, r, c], for a grid that asks for it.
-        rows: solve only these output rows of every group; None for all. The grid is fitted to all.
+        layer: name and shape of the layer.
+        problem: returns W and H; only called if the solution is not stored yet.
+        key: store key of everything that W and H depend on, and of `rows`.
+        rows: output rows of every group to solve; None for all. The grid is fitted to all rows.
+        importance: returns the importance of every weight [g, r, c], for grids that use it.
     """
 
     layer: Layer
@@ -49,11 +49,11 @@ class LayerInput:
     importance: Callable[[], Tensor] | None = None
 
     def grid(self, fit: FitGrid, W: Tensor, bits: int) -> Grid:
-        """The grid of W [g, r, c], all rows of this layer."""
+        """Fit the grid to W [g, r, c], all rows of this layer."""
         return fit(W, bits, importance=self.importance()) if self.importance else fit(W, bits)
 
     def of_rows(self, count: int) -> LayerInput:
-        """The same layer with `count` evenly spaced rows of every group."""
+        """This layer with `count` evenly spaced rows of every group."""
         if count >= self.layer.rows:
             return self
         index = evenly(count, self.layer.rows)
@@ -61,7 +61,7 @@ class LayerInput:
 
 
 def effort(layer: Layer) -> float:
-    """What a layer's inverse Hessian and its solve take, in no unit: for sharing layers out."""
+    """Relative cost of a layer's inverse Hessian and solve, for load balancing."""
     return float(layer.groups * layer.columns**2 * (layer.columns + layer.rows))
 
 
@@ -76,7 +76,7 @@ class SolveLayer:
 
     Attributes:
         method: (problem, grid) -> Q [g, r, c] on the grid.
-        fit_grid: (W [g, r, c], bits) -> Grid, given `importance` [g, r, c] too where there is one.
+        fit_grid: (W [g, r, c], bits) -> Grid; also takes `importance` [g, r, c] if there is one.
         damping: fraction of the mean Hessian diagonal added to that diagonal.
     """
 
@@ -87,29 +87,30 @@ class SolveLayer:
     def __post_init__(self) -> None:
         if not 0 < self.damping < 1:
             raise ValueError(
-                f"damping={self.damping} must lie in (0, 1): it is a fraction of the "
-                "mean Hessian diagonal, 0.01 is usual"
+                f"damping={self.damping} must lie in (0, 1): it is a fraction of the mean Hessian "
+                "diagonal; 0.01 is a usual value"
             )
 
     def run(self, layer: Keyed[LayerInput], bits: Keyed[int]) -> Artifact:
         """Tensors: packed codes, grid, loss of every row. Record: seconds of the solve.
 
-        The loss is (w - q) H (w - q)^T with the Hessian as calibrated, not the damped one.
+        The loss is (w - q) H (w - q)^T with the calibrated Hessian, without damping.
         """
         with solving(layer.value.layer):
-            return self._solved(layer.value, bits.value)
+            return self._solve(layer.value, bits.value)
 
-    def _solved(self, given: LayerInput, bits: int) -> Artifact:
+    def _solve(self, layer_input: LayerInput, bits: int) -> Artifact:
         try:
-            problem = given.problem()
-            grid = given.grid(self.fit_grid, problem.W, bits)
-            if given.rows is not None:
-                problem, grid = problem.take_rows(given.rows), grid.rows(given.rows)
+            problem = layer_input.problem()
+            grid = layer_input.grid(self.fit_grid, problem.W, bits)
+            if layer_input.rows is not None:
+                rows = layer_input.rows
+                problem, grid = problem.take_rows(rows), grid.rows(rows)
             start = clock.seconds()
             Q = self.method(problem.prepared(self.damping), grid)
             seconds = clock.seconds() - start
         except Exception as err:
-            err.add_note(f"in layer {given.layer.name}")
+            err.add_note(f"in layer {layer_input.layer.name}")
             raise
         codes = grid.codes(Q)
         small = torch.uint8 if grid.bits <= 8 else torch.int32
@@ -149,17 +150,17 @@ def float_inputs(
     inputs: str = "float",
     importance: Artifact | None = None,
 ) -> dict[str, LayerInput]:
-    """The layers with the Hessians of the float network's inputs.
+    """The layers with Hessians of the float network's inputs.
 
-    With inputs "centred", of those without their mean, wherever a BatchNorm takes the output.
+    With inputs="centred", the mean input is subtracted for layers followed by a BatchNorm.
     """
 
-    around_mean = inputs == "centred"
+    centre = inputs == "centred"
 
     def problem(layer: Layer) -> LayerProblem:
         weight = network.module.get_parameter(layer.weight).detach()
         H = calibration.tensors[layer.name]
-        if around_mean and layer.norm:
+        if centre and layer.norm:
             H = centred(H, calibration.tensors[f"mean/{layer.name}"])
         return LayerProblem(to_matrix(weight, layer.groups), H)
 
@@ -168,16 +169,16 @@ def float_inputs(
             layer,
             lambda layer=layer: problem(layer),  # type: ignore[misc]
             f"{calibration.key}/{name}"
-            + ("/centred" if around_mean and layer.norm else "")
+            + ("/centred" if centre and layer.norm else "")
             + (f"/{importance.key}" if importance else ""),
-            importance=weighed(importance, name),
+            importance=importance_of(importance, name),
         )
         for name, layer in layers_of(calibration).items()
     }
 
 
-def weighed(importance: Artifact | None, name: str) -> Callable[[], Tensor] | None:
-    """The importance of one layer's weights, read when it is asked for."""
+def importance_of(importance: Artifact | None, name: str) -> Callable[[], Tensor] | None:
+    """A function that reads the importance of one layer's weights; None without importance."""
     if importance is None:
         return None
     tensors = importance.tensors
@@ -185,5 +186,5 @@ def weighed(importance: Artifact | None, name: str) -> Callable[[], Tensor] | No
 
 
 def as_weight(solution: Artifact, layer: Layer) -> Tensor:
-    """The quantized weight in the shape that the network has it in."""
+    """The quantized weight in the shape of the network's parameter."""
     return from_matrix(weights_of(solution), layer.shape)

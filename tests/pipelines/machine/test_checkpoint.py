@@ -45,7 +45,7 @@ def test_it_is_on_the_disk_before_what_it_replaces_goes(checkpoint, monkeypatch)
     checkpoint.save({"x": torch.ones(3)})
     (old,) = checkpoint.folder.iterdir()
     seen = []
-    through, replace = pipelines.machine.checkpoint.write_through, os.replace
+    through, replace = pipelines.machine.checkpoint.fsync, os.replace
 
     def writing(path):
         seen.append((path.name, old.exists()))
@@ -55,7 +55,7 @@ def test_it_is_on_the_disk_before_what_it_replaces_goes(checkpoint, monkeypatch)
         seen.append("renamed")
         replace(source, target)
 
-    monkeypatch.setattr(pipelines.machine.checkpoint, "write_through", writing)
+    monkeypatch.setattr(pipelines.machine.checkpoint, "fsync", writing)
     monkeypatch.setattr(os, "replace", replacing)
     checkpoint.save({"x": torch.zeros(3)})
     assert seen == [("sums.new", True), "renamed", (checkpoint.folder.name, True)]

@@ -85,7 +85,7 @@ def ended(folder):
 
 
 def test_all_processes_run_and_only_the_first_one_has_the_screen(work, tmp_path, capfd):
-    launch.together(3, work.all_note, str(tmp_path))
+    launch.spawn(3, work.all_note, str(tmp_path))
     assert sorted(path.name for path in tmp_path.glob("* of *")) == ["0 of 3", "1 of 3", "2 of 3"]
     assert capfd.readouterr().out == "on the screen\n"
 
@@ -95,38 +95,38 @@ def test_all_processes_run_and_only_the_first_one_has_the_screen(work, tmp_path,
     [
         ("told", "^the text$", "Process 2 of 2\nthe trace"),
         ("untold", "^KeyError: 'some key'$", "in second_fails"),
-        ("killed", "process 2 of 2 was ended by SIGKILL .*machine.devices=N", ""),
-        ("exits", "process 2 of 2 ended with status 7. It said: last words", ""),
+        ("killed", "process 2 of 2 was killed by SIGKILL, .*machine.devices=N", ""),
+        ("exits", "process 2 of 2 ended with status 7. Its output: last words", ""),
     ],
 )
 def test_the_error_of_one_process_ends_the_others(work, tmp_path, how, text, trace):
     with pytest.raises(launch.MemberError, match=text) as error:
-        launch.together(2, work.second_fails, str(tmp_path), how)
+        launch.spawn(2, work.second_fails, str(tmp_path), how)
     assert trace in error.value.trace
     assert ended(tmp_path)
 
 
 def test_an_interrupted_process_interrupts_the_run(work, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        launch.together(2, work.second_fails, str(tmp_path), "interrupted")
+        launch.spawn(2, work.second_fails, str(tmp_path), "interrupted")
     assert ended(tmp_path)
 
 
 def test_the_cause_is_told_and_not_what_came_of_it(work, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "LATER", PATIENCE)  # both end by themselves, in whatever order
-    with pytest.raises(launch.MemberError, match="process 2 of 2 was ended by SIGKILL"):
-        launch.together(2, work.first_fails_of_the_second, str(tmp_path))
+    monkeypatch.setattr(launch, "SETTLE", PATIENCE)  # both end by themselves, in whatever order
+    with pytest.raises(launch.MemberError, match="process 2 of 2 was killed by SIGKILL"):
+        launch.spawn(2, work.first_fails_of_the_second, str(tmp_path))
 
 
 def test_a_process_that_does_not_listen_is_ended_all_the_same(work, tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "GRACE", 0.2)
     with pytest.raises(launch.MemberError, match=r"^ValueError: no use$"):
-        launch.together(2, work.deaf, str(tmp_path))
+        launch.spawn(2, work.deaf, str(tmp_path))
     assert ended(tmp_path)
 
 
 def test_processes_do_not_outlive_the_one_that_watches_them(work, tmp_path):
-    script = "launch.together(2, launched_work.second_fails, sys.argv[1], 'not at all')"
+    script = "launch.spawn(2, launched_work.second_fails, sys.argv[1], 'not at all')"
     imports = "import sys; sys.path.insert(0, sys.argv[1]); import launched_work"
     command = f"{imports}; from pipelines.machine import launch; {script}"
     watching = subprocess.Popen([sys.executable, "-c", command, str(tmp_path)], cwd=ROOT)

@@ -32,7 +32,7 @@ last = torch.ones(2**18)  # the end of the heap stays in use
 most = resident()
 del blocks
 freed = resident()
-memory.give_back()
+memory.trim()
 print(most - before, freed - before, resident() - before)
 """
 
@@ -74,10 +74,10 @@ import gc
 from pipelines import ptq
 from pipelines.machine import memory
 
-memory.settle()
+memory.freeze_gc()
 first = gc.get_freeze_count()
 rest = [[] for _ in range(1000)]
-memory.settle()
+memory.freeze_gc()
 print(first > 10_000, gc.get_freeze_count() == first)
 """
 

@@ -31,7 +31,7 @@ def batches(loader):
 def test_the_batches_of_all_processes_are_those_of_one_each_once(world, size, total):
     loader = DataLoader(TensorDataset(torch.arange(total)), batch_size=size)
     whole = batches(loader)
-    shares = [batches(Ranks(rank, world).share(loader)) for rank in range(world)]
+    shares = [batches(Ranks(rank, world).shard(loader)) for rank in range(world)]
     for number, batch in enumerate(whole):
         assert shares[number % world][number // world] == batch
     assert sum(map(len, shares)) == len(whole)
@@ -42,7 +42,7 @@ def test_tasks_are_shared_out_once_and_nearly_as_evenly_as_can_be(world):
     draw = torch.Generator().manual_seed(0)
     for _ in range(20):
         costs = torch.randint(1, 50, (7,), generator=draw).tolist()
-        shares = [Ranks(rank, world).mine(costs) for rank in range(world)]
+        shares = [Ranks(rank, world).assigned(costs) for rank in range(world)]
         assert sorted(itertools.chain(*shares)) == list(range(7))
         assert all(share == sorted(share) for share in shares)
         best = min(
@@ -118,7 +118,7 @@ def test_one_process_leads_and_all_answer_the_same_questions():
             return 10 * question
 
         lead = search if ranks.rank == 0 else None
-        return ranks.led(lead, answer)
+        return ranks.driven_by_rank_0(lead, answer)
 
     assert in_all(3, work) == [80] * 3
     assert list(asked.values()) == [[3, 1, 4]] * 3
@@ -137,7 +137,7 @@ class Double:
 
 
 class DoubleTogether(Double):
-    TOGETHER: ClassVar[bool] = True
+    ON_ALL_RANKS: ClassVar[bool] = True
     ran: ClassVar[list[int]] = []
 
 
@@ -184,9 +184,9 @@ def test_processes_with_other_inputs_are_told_so(tmp_path):
     assert "do not have the same inputs for Double" in str(found[1])
 
 
-@pytest.mark.parametrize("path", sorted(STAGES.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(STAGES.rglob("*.py")), ids=lambda path: path.stem)
 def test_a_stage_that_runs_networks_on_all_processes_says_so(path):
     """Where rank 0 alone called the trainer, it would wait for the others for ever."""
     source = path.read_text()
     uses = any(f"machine.{loop}(" in source for loop in ("predict", "test", "fit"))
-    assert ("TOGETHER: ClassVar[bool] = True" in source) >= uses
+    assert ("ON_ALL_RANKS: ClassVar[bool] = True" in source) >= uses

@@ -101,7 +101,7 @@ def test_stored_moments_of_the_float_network_give_the_same_bits_without_running_
     data._copies = copies
     module, images = rounded(network.module, 0.4), Keyed(data, f"copies {copies}")
     stage = CorrectStatistics("match", 32)
-    logits, found = (prepare.run(network, images, MACHINE) for prepare in stage.prepared_by())
+    logits, found = (prepare.run(network, images, MACHINE) for prepare in stage.prerequisites())
     batches = len(data.fitting_loader())
     assert batches == 6 * (1 + copies) and found.record == {"batches": batches}
     at_once = stage.run(network, Keyed(module, "quantized"), images, MACHINE)
@@ -116,9 +116,9 @@ def test_stored_moments_of_the_float_network_give_the_same_bits_without_running_
 
 
 def test_only_matching_needs_the_moments_of_the_float_network():
-    assert CorrectStatistics("match", 32).prepared_by() == [FloatLogits(32), FloatMoments()]
-    assert CorrectStatistics("reestimate", 32).prepared_by() == [FloatLogits(32)]
-    assert CorrectStatistics("none", 32).prepared_by() == []
+    assert CorrectStatistics("match", 32).prerequisites() == [FloatLogits(32), FloatMoments()]
+    assert CorrectStatistics("reestimate", 32).prerequisites() == [FloatLogits(32)]
+    assert CorrectStatistics("none", 32).prerequisites() == []
 
 
 @pytest.mark.parametrize("images", [32, 40, 1000])

@@ -14,7 +14,7 @@ from pipelines.models.network import Network
 from pipelines.stages import calibrate
 from pipelines.stages.calibrate import Calibrate, layers_of
 from pipelines.stages.solving.activation_cache import ActivationCache
-from pipelines.stages.solving.sequential import CollectPair, moved
+from pipelines.stages.solving.sequential import CollectPair, adjusted_weights
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
 from quant.layers import Layer
@@ -259,7 +259,7 @@ def test_hessians_of_the_quantized_inputs_and_moved_weights_are_the_least_square
     damped = 2 / n * Y @ Y.T
     damped += damping * damped.diagonal().mean() * torch.eye(len(damped))
     expected = W + W @ (2 / n * (X - Y) @ Y.T) @ torch.linalg.inv(damped)
-    found = moved(W[None], (2 / n * Y @ Y.T)[None], (2 / n * X @ Y.T)[None], damping)
+    found = adjusted_weights(W[None], (2 / n * Y @ Y.T)[None], (2 / n * X @ Y.T)[None], damping)
     torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-9)
     better = ((W @ X - found[0] @ Y) ** 2).sum() / ((W @ X - W @ Y) ** 2).sum()
     assert float(better) < 1
@@ -271,7 +271,7 @@ def test_without_damping_the_moved_weights_solve_the_least_squares_problem():
     Y = X + 0.3 * torch.randn(6, 200, dtype=torch.float64)
     W = torch.randn(3, 6, dtype=torch.float64)
     expected = torch.linalg.lstsq(Y.T, X.T @ W.T).solution.T
-    found = moved(W[None], (2 / 200 * Y @ Y.T)[None], (2 / 200 * X @ Y.T)[None], 1e-13)
+    found = adjusted_weights(W[None], (2 / 200 * Y @ Y.T)[None], (2 / 200 * X @ Y.T)[None], 1e-13)
     torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-9)
 
 

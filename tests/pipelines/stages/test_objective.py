@@ -13,7 +13,7 @@ from evaluation.digits import Digits
 from pipelines.comparing import discovery
 from pipelines.machine.machine import Machine
 from pipelines.stages.evaluate import Evaluate
-from pipelines.stages.objective import Divergence, LayerLoss, Quantized
+from pipelines.stages.objective import Divergence, LayerLoss, ObjectiveContext
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
@@ -55,7 +55,7 @@ def test_the_divergence_is_the_mean_kl_on_the_held_out_images(digits, tmp_path):
     generator = torch.Generator().manual_seed(0)
     for value in changed.parameters():
         value.data += 0.02 * torch.randn(value.shape, generator=generator)
-    given = Quantized(
+    given = ObjectiveContext(
         store=Store(tmp_path),
         network=network,
         module=Keyed(changed, "changed"),

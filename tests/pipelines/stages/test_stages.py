@@ -315,7 +315,7 @@ def test_activations_can_be_quantized_where_they_are_made(obliq, chain, outcome)
     assert told == {**dict.fromkeys(behind, 3), **doors}
     assert all(tensors[f"{name}.act_scale"] > 0 for name in told)
     refused = obliq(*words, "precision=mixed", "precision.activations=true")
-    assert refused.status == 1 and "leave activations.placement=outputs out" in refused.text
+    assert refused.status == 1 and "activations.placement=inputs, not outputs" in refused.text
     refused = obliq(*words, "activations.placement=doors")
     assert refused.status == 1 and "must be one of inputs, outputs" in refused.text
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 from pipelines.machine import clock
 from pipelines.store import command, contents, gc, users
 from pipelines.store.artifacts import Artifact, Keyed
-from pipelines.store.store import Store, needed
+from pipelines.store.store import Store, artifact_keys
 
 DAY = 86400.0
 SIZE = 4000  # bytes of the tensor of an artifact, without what is stored beside it
@@ -206,7 +206,7 @@ def test_a_run_is_known_though_somebody_looks_just_as_it_registers(store, monkey
     monkeypatch.setattr(clock, "now", lambda: next(times))
     with users.using(store.root):
         looked_at.release()
-        assert users.first_start(store.root) == pytest.approx(8e-9 - users.CLOCKS)
+        assert users.first_start(store.root) == pytest.approx(8e-9 - users.CLOCK_SKEW)
         assert [p.name for p in folder.iterdir()] == [f"8-{os.getpid()}.lock"]
     assert list(folder.iterdir()) == []
 
@@ -248,7 +248,7 @@ def test_what_an_artifact_was_computed_from_is_kept_and_older_ones_say_unknown(s
 
 def test_keys_are_found_inside_of_keys():
     one, two = "0123456789abcdef" * 2, "f" * 32
-    assert needed([f"{two},{one}", f"{one} {two}/conv1", "a" * 64, "4", ""]) == [one, two]
+    assert artifact_keys([f"{two},{one}", f"{one} {two}/conv1", "a" * 64, "4", ""]) == [one, two]
 
 
 def test_a_dry_run_says_the_same_and_removes_nothing(store, capsys):
@@ -261,7 +261,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing(store, capsys):
     assert command.main(words, store.root) == 0
     assert capsys.readouterr().out == dry.replace("would remove", "removed")
     assert f"Fill {old.name[:8]} (artifact): {size}" in dry and "used 40 d ago" in dry
-    assert f"would remove 1 folders, {size};" in dry
+    assert f"would remove 1 folder, {size};" in dry
     assert not old.exists()
 
 
@@ -270,7 +270,7 @@ def test_a_limit_that_cannot_be_kept_is_said(store, capsys):
     with users.using(store.root):
         assert command.main(["gc", "--keep", "1kB"], store.root) == 0
     size = command.size(total(store))
-    assert f"more than 1 kB: running processes use {size}" in capsys.readouterr().out
+    assert f"still over 1 kB: running processes use {size}" in capsys.readouterr().out
 
 
 def test_du_adds_up_by_stage(store, capsys):
@@ -293,7 +293,7 @@ def test_ls_shows_the_stages_that_are_named(store, capsys):
     assert "Other" in said and "Fill" not in said
     assert command.main(["ls", "Other", "fill"], store.root) == 1
     told = capsys.readouterr()
-    assert "no stage fill in" in told.err and "there are Fill, Other" in told.err
+    assert "no results of fill in" in told.err and "its stages: Fill, Other" in told.err
     assert "Other" not in told.out
 
 
@@ -312,7 +312,7 @@ def test_ages_are_read(text, days):
 
 @pytest.mark.parametrize("text", ["much", "-1GB", "5iB", "GB", "1PB"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a size"):
         command.size_in_bytes(text)
 
 

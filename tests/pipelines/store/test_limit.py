@@ -62,7 +62,7 @@ def test_what_the_run_has_used_itself_stays_and_that_is_said(store, monkeypatch)
         mine = fill(store, 2.0, 0)
         limit.enforce(store.root, said.append)
     assert mine.exists() and not old.exists()
-    assert "more than" in said[-1]
+    assert "exceed OBLIQ_CACHE_LIMIT=1 kB" in said[-1]
 
 
 @pytest.mark.parametrize("text", ["much", "20 gallons", "-5GB", "GB"])

@@ -165,13 +165,13 @@ def test_who_reads_an_artifact_finds_it_while_it_is_replaced(store, monkeypatch)
 
 @pytest.mark.parametrize(("worth", "through"), [(0.0, True), (1e6, False)])
 def test_what_took_long_is_on_the_disk_before_it_is_renamed(store, monkeypatch, worth, through):
-    order, replace, sync = [], os.replace, pipelines.store.store.write_through
-    monkeypatch.setattr(pipelines.store.store, "WORTH", worth)
+    order, replace, sync = [], os.replace, pipelines.store.store.fsync
+    monkeypatch.setattr(pipelines.store.store, "FSYNC_FROM", worth)
     monkeypatch.setattr(
         os, "replace", lambda old, new: (order.append(f"rename {new.name}"), replace(old, new))
     )
     monkeypatch.setattr(
-        pipelines.store.store, "write_through", lambda path: (order.append(path.name), sync(path))
+        pipelines.store.store, "fsync", lambda path: (order.append(path.name), sync(path))
     )
     artifact = double(store)
     names = ["tensors.safetensors", "record.json", "done.json"]
@@ -231,7 +231,7 @@ def test_a_full_disk_is_a_clear_error_and_earlier_results_stay(store, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pipelines.store.store, "save_file", full)
-    with pytest.raises(OSError, match=r"no space left.*OBLIQ_CACHE.*stays valid") as caught:
+    with pytest.raises(OSError, match=r"no space left.*OBLIQ_CACHE.*stay valid") as caught:
         double(store, factor=5.0)
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()

@@ -93,7 +93,7 @@ def test_a_change_does_what_it_says_and_leaves_no_trace(opened):
         untouched = module(x)
         assert torch.equal(untouched, network.module(x))
         for change in changes:
-            with change.made_in(module):
+            with change.applied_to(module):
                 found = module(x)
             assert torch.allclose(found, changed(network.module, change)(x), atol=1e-5)
             assert not torch.equal(found, untouched)
@@ -107,7 +107,7 @@ def test_a_change_is_undone_where_the_network_fails_in_it(opened):
     _, data, _, module, changes = opened
     x, _ = next(iter(data.calibration_loader()))
     untouched = module(x)
-    with pytest.raises(RuntimeError, match="stop"), changes[0].made_in(module):
+    with pytest.raises(RuntimeError, match="stop"), changes[0].applied_to(module):
         raise RuntimeError("stop")
     assert torch.equal(module(x), untouched)
 
@@ -216,7 +216,7 @@ def test_what_was_measured_is_saved_every_minute(opened, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("name", ["images", "draws"])
 def test_measuring_nothing_is_refused(name):
-    with pytest.raises(ValueError, match=r"precision\.changes\.images=0"):
+    with pytest.raises(ValueError, match=r"precision\.perturbations\.images=0"):
         MeasurePerturbations(0)
     with pytest.raises(ValueError, match=rf"precision\.traces\.{name}=0"):
         MeasureTraces(**{"images": 1, "draws": 1, "seed": 0, name: 0})
@@ -376,7 +376,7 @@ def test_predictions_are_checked_where_that_is_asked_for(obliq):
         ("precision.choices=[4,17]", "precision.choices[1]=17"),
         ("precision.images=0", "precision.images=0"),
         ("precision.check_predictions=2", "precision.check_predictions=2"),
-        ("+precision.overrides.nowhere=4", "no layer of this network"),
+        ("+precision.overrides.nowhere=4", "not a layer of this network"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(obliq, word, message):

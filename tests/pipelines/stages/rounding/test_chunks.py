@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.stages.rounding.chunks import ParallelChunks, sharing, trained
+from pipelines.stages.rounding.chunks import ParallelChunks, shared_copy, trainable
 from pipelines.stages.rounding.loss import distances
 from tests.pipelines.stages.rounding.test_training import Images, softened, training
 
@@ -36,19 +36,19 @@ def chunks_of(x):
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_gradients_are_those_of_chunks_one_after_the_other_bit_for_bit(count):
     task, x = task_of_seven()
-    for parameter in trained(task.quantized).values():
+    for parameter in trainable(task.quantized).values():
         parameter.grad = torch.full_like(parameter, 0.25)  # of the regulariser, say
     expected = []
     for chunk in chunks_of(x):
         value = loss(task, chunk)
         value.backward()
         expected.append(value.item())
-    wanted = [p.grad.clone() for p in trained(task.quantized).values()]
-    for parameter in trained(task.quantized).values():
+    wanted = [p.grad.clone() for p in trainable(task.quantized).values()]
+    for parameter in trainable(task.quantized).values():
         parameter.grad = torch.full_like(parameter, 0.25)
     found = ParallelChunks(task, count).backward(loss, chunks_of(x))
     assert [value.item() for value in found] == expected
-    gradients = [p.grad for p in trained(task.quantized).values()]
+    gradients = [p.grad for p in trainable(task.quantized).values()]
     pairs = list(zip(gradients, wanted, strict=True))
     assert len(pairs) == 4 and all(torch.equal(*pair) for pair in pairs)
     assert task.quantized[3].weight.grad is None
@@ -56,9 +56,9 @@ def test_gradients_are_those_of_chunks_one_after_the_other_bit_for_bit(count):
 
 def test_copies_follow_the_parameters_and_keep_gradients_and_taps_to_themselves():
     task, x = task_of_seven()
-    copy = sharing(task.quantized)
+    copy = shared_copy(task.quantized)
     with torch.no_grad():
-        for parameter in trained(task.quantized).values():
+        for parameter in trainable(task.quantized).values():
             parameter.add_(0.1)
         assert torch.equal(copy(x), task.quantized(x))
     copy(x).sum().backward()
@@ -87,7 +87,7 @@ def test_an_error_in_a_chunk_is_told_and_the_threads_are_as_before():
 
 def test_of_a_shared_layer_the_copy_shares_too():
     layer = nn.Linear(2, 2)
-    copy = sharing(nn.Sequential(layer, nn.ReLU(), layer))
+    copy = shared_copy(nn.Sequential(layer, nn.ReLU(), layer))
     assert copy[0] is copy[2] and copy[0].weight.data_ptr() == layer.weight.data_ptr()
 
 

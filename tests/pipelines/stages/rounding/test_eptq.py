@@ -93,7 +93,7 @@ def test_the_variants_run_from_the_same_code(obliq, words):
     ("word", "says"),
     [
         ("method.scope=all", "method.scope=all must be one of network, block, layer"),
-        ("method.scope=block", "add method.attention=none"),
+        ("method.scope=block", "set method.attention=none"),
         ("method.attention=image", "method.attention=image must be one of"),
         ("method.activations=slow", "method.activations=slow must be one of"),
         ("method.confidence=1", "method.confidence=1 must lie in"),

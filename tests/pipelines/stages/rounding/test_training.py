@@ -218,7 +218,7 @@ def test_the_best_network_on_the_way_is_taken_even_if_training_is_interrupted(in
         module = fresh()
         module.load_state_dict(checkpoint["state_dict"])
         module.on_load_checkpoint(checkpoint)
-    module.go_back_to_best()
+    module.restore_best()
     assert module.best == (1.0, 2)
     weights = [p for n, p in module.quantized.named_parameters() if n.endswith("bias")]
     assert len(weights) == 2 and all(bool((p == 1).all()) for p in weights)
@@ -239,7 +239,7 @@ def test_what_is_judged_and_taken_is_an_average_over_the_last_steps(average):
     module.held_out_kl = lambda: judged.append(bias.detach().clone()) or 1.0
     module.on_train_epoch_end()
     assert bias.tolist() == [9.0] * 3, "training goes on from where it was"
-    module.go_back_to_best()
+    module.restore_best()
     for found in (bias.detach(), *judged):
         torch.testing.assert_close(found, torch.full_like(found, mean), rtol=1e-9, atol=0)
     assert (mean == 9) == (average == 0)
@@ -253,6 +253,6 @@ def test_small_images_are_trained_on_in_all_threads_large_ones_in_two(side, thre
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert module._at_once() == count
+        assert module._chunks_at_once() == count
     finally:
         torch.set_num_threads(before)

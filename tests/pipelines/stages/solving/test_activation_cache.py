@@ -29,24 +29,24 @@ def networks(digits):
     return network, other, data, layers
 
 
-def walked(networks, cache_gb, between=lambda waiting: None):
+def walked(networks, cache_gb, between=lambda cache: None):
     """What SequentialInputs gives for every layer, each changed a little once it is done."""
     network, other, data, layers = networks
     other.load_state_dict(network.module.state_dict())
-    waiting, found = ActivationCache(network.module, other, layers, cache_gb), []
+    cache, found = ActivationCache(network.module, other, layers, cache_gb), []
     draw = torch.Generator().manual_seed(0)
     passes = []
     handles = [m.register_forward_hook(lambda *a: passes.append(1)) for m in last_of(networks)]
     for layer in layers.values():
-        given = Keyed(other, ""), Keyed(data, ""), Keyed(layer, ""), Keyed(waiting, "")
+        given = Keyed(other, ""), Keyed(data, ""), Keyed(layer, ""), Keyed(cache, "")
         found.append(SequentialInputs(0.01, None).run(network, *given, MACHINE).tensors)
         weight = other.get_parameter(layer.weight)
         weight.data = weight + 0.1 * weight.std() * torch.randn(weight.shape, generator=draw)
-        between(waiting)
+        between(cache)
     for handle in handles:
         handle.remove()
-    held = len(waiting.walks)
-    waiting.close()
+    held = len(cache.passes)
+    cache.close()
     return found, held, len(passes)
 
 
@@ -76,7 +76,7 @@ def test_what_waits_gives_the_same_numbers_as_what_starts_again_in_one_pass(netw
 def test_what_has_no_room_starts_again_and_changes_nothing(networks, part):
     needed = []
     again, *_ = walked(networks, 0)
-    walked(networks, 4, lambda waiting: needed.append(sum(waiting._bytes.values())))
+    walked(networks, 4, lambda cache: needed.append(sum(cache._bytes.values())))
     some, held, _ = walked(networks, part * max(needed) / 1e9)
     assert same(again, some) and 0 < held < 6
 
@@ -87,10 +87,10 @@ def test_a_place_that_is_lost_on_the_way_is_made_up_for(networks):
 
     layer = iter(range(99))
 
-    def shrink(waiting):
+    def shrink(cache):
         if next(layer) == 2:
-            assert waiting.complete
-            waiting.memory = 1.1 * min(waiting._bytes.values())
+            assert cache.complete
+            cache.memory = 1.1 * min(cache._bytes.values())
 
     some, held, _ = walked(networks, 4, shrink)
     assert same(again, some) and held <= 1
@@ -118,10 +118,10 @@ def test_nothing_waits_where_a_layer_is_used_twice_or_out_of_order():
     x = torch.randn(1, 3, 4, 4)
     twice, swapped = Twice().eval(), Swapped().eval()
     layers, _ = find(twice, x)
-    assert not ActivationCache(twice, twice, layers, 4).begin(0, x)
+    assert not ActivationCache(twice, twice, layers, 4).add(0, x)
     layers, _ = find(swapped, x)
-    assert ActivationCache(swapped, swapped, layers, 4).begin(0, x)
-    assert not ActivationCache(swapped, swapped, dict(reversed(layers.items())), 4).begin(0, x)
+    assert ActivationCache(swapped, swapped, layers, 4).add(0, x)
+    assert not ActivationCache(swapped, swapped, dict(reversed(layers.items())), 4).add(0, x)
 
 
 def test_a_run_gives_the_same_weights_with_and_without_waiting(obliq, own_store, tmp_path):
