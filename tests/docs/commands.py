@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,6 @@ class Reader:
 
     folder: Path
     printed: Callable[[], str] = lambda: ""
-    environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, line: str) -> Outcome:
         """Run one command."""
@@ -99,7 +98,9 @@ class Reader:
             status = stop.code
         finally:
             sys.argv = argv
-        return Outcome(status if isinstance(status, int) else int(status is not None), self.printed())
+        return Outcome(
+            status if isinstance(status, int) else int(status is not None), self.printed()
+        )
 
 
 def _program(words: list[str]) -> tuple[str, list[str]]:

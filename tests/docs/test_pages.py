@@ -22,43 +22,49 @@ def is_run(block, long):
 
 
 def follow(page, reader, long=False):
-    """Do what a page says, from top to bottom."""
+    """Do what a page says, from top to bottom; every block that fails is named."""
     known = {"__name__": "page"}
+    failed = []
     for block in blocks(page):
         try:
-            if block.language == "sh":
-                do(block, reader, is_run(block, long))
-            elif block.language == "python" and "file" not in block.marks:
-                code = compile("\n" * block.line + block.text, block.where, "exec")
-                if is_run(block, long):
-                    exec(code, known)
-            elif block.language == "yaml":
-                yaml.safe_load(block.text)
-            elif block.language == "json":
-                json.loads(block.text)
+            do(block, reader, is_run(block, long), known)
         except Exception as error:
-            error.add_note(f"in the block at {block.where}")
-            raise
-        if "file" in block.marks:
-            path = reader.folder / block.marks["file"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text, encoding="utf-8")
+            reason = str(error) if isinstance(error, AssertionError) else repr(error)
+            failed.append(f"{block.where}: {reason}")
+    assert not failed, "\n\n".join(failed)
     return known
 
 
-def do(block, reader, run):
-    for number, (line, command) in enumerate(block.commands, 1):
-        if not run:
-            assert composed(command) >= 0
-            continue
-        last = number == len(block.commands)
-        wanted = int(block.marks.get("status", 0)) if last else 0
-        outcome = reader.run(command)
-        assert outcome.status == wanted, (
-            f"{block.page.name}:{line}: `{command}` ended with status {outcome.status} instead of "
-            f"{wanted}:\n{outcome.text[-3000:]}"
-        )
-        assert "is now called" not in outcome.text, f"{block.page.name}:{line}: an old name"
+def do(block, reader, run, known):
+    if "file" in block.marks:
+        path = reader.folder / block.marks["file"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text, encoding="utf-8")
+    if block.language == "yaml":
+        yaml.safe_load(block.text)
+    elif block.language == "json":
+        json.loads(block.text)
+    elif block.language == "python":
+        code = compile("\n" * block.line + block.text, block.where, "exec")
+        if run and "file" not in block.marks:
+            exec(code, known)
+    elif block.language == "sh":
+        for number, (line, command) in enumerate(block.commands, 1):
+            last = number == len(block.commands)
+            if run:
+                wanted = int(block.marks.get("status", 0)) if last else 0
+                succeeds(reader, command, wanted, f"{block.page.name}:{line}")
+            else:
+                composed(command)
+
+
+def succeeds(reader, command, wanted, where):
+    outcome = reader.run(command)
+    assert outcome.status == wanted, (
+        f"{where}: `{command}` ended with status {outcome.status} instead of {wanted}:\n"
+        f"{outcome.text[-3000:]}"
+    )
+    assert "is now called" not in outcome.text, f"{where}: an old name in `{command}`"
 
 
 @pytest.mark.slow
