@@ -28,11 +28,12 @@ from typing import Any, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
+from torch import nn
 
 from pipelines.machine.disk import checksum, storing, write_through
 from pipelines.machine.ranks import Ranks
 from pipelines.store import fingerprint
-from pipelines.store.artifacts import Artifact, TensorFile
+from pipelines.store.artifacts import Artifact, Keyed, TensorFile
 
 FILES = ("tensors.safetensors", "record.json")  # of an artifact, beside done.json
 Item = TypeVar("Item")
@@ -76,7 +77,7 @@ class Store:
         is complete, so that it can go on where it was killed.
         """
         name = type(stage).__name__
-        key = fingerprint.key(stage, (i.key for i in inputs))
+        key = _key(stage, inputs)
         folder = self.root / name / key
         _mark_used(folder)  # before it is read: what was just used is not taken away
         if self.ranks.rank:
@@ -197,7 +198,7 @@ class Store:
 
     def has(self, stage: Any, *inputs: Input) -> bool:
         """Whether `run` would find its artifact here (its files are not read)."""
-        key = fingerprint.key(stage, (i.key for i in inputs))
+        key = _key(stage, inputs)
         return (self.root / type(stage).__name__ / key / "done.json").is_file()
 
     def _load(
@@ -239,6 +240,16 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def _key(stage: Any, inputs: Sequence[Input]) -> str:
+    """What the result depends on: the stage, the inputs' keys, and the code of the data set.
+
+    The key of a network holds its code; that of images holds the images alone.
+    """
+    held = (i for i in inputs if isinstance(i, Keyed) and i.key)
+    classes = [type(i.value) for i in held if not isinstance(i.value, nn.Module)]
+    return fingerprint.key(stage, (i.key for i in inputs), classes)
 
 
 def needed(keys: Iterable[str]) -> list[str]:
