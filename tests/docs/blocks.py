@@ -1,7 +1,8 @@
-"""Code blocks of the Markdown pages, and the marks that stand above them.
+"""Code blocks of the Markdown pages, and what stands above them.
 
 A mark is an HTML comment on the line above a block, `<!-- long -->` or `<!-- needs: gpus -->`;
-several are separated by semicolons. MARKS lists all of them.
+several are separated by semicolons. MARKS lists all of them. A block that is a file in full has
+its name above it, on a line of its own: `conf/method/mine.yaml`:
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {
     "sh": "commands, each of which is run",
     "python": "executed; all blocks of a page share their names, in order",
-    "yaml": "parsed, and written to a file where `file` says so",
+    "yaml": "parsed",
     "json": "parsed",
-    "tsv": "written to a file",
+    "tsv": "a file",
     "text": "output and formulas; must not look like a command",
 }
 MARKS = {
-    "file": "the block is this file, in full; later commands of the page use it",
     "long": "takes more than seconds: composed always, run by -m long",
     "needs": "something that a test does not have: composed, not run",
     "status": "the exit status that the last command of the block has",
@@ -43,6 +43,7 @@ NEEDS = {
 
 FENCE = re.compile(r"^(`{3,})(\S*)[^`]*$")
 MARK = re.compile(r"^<!-- (.+) -->$")
+FILE = re.compile(r"^`([\w./-]+\.\w+)`:$")
 OLD_STYLE = re.compile(r"^ {4}(obliq|python|make|pip|export)\b")
 
 
@@ -56,6 +57,7 @@ class Block:
         language: as the fence names it.
         text: what it holds, ending with a newline.
         marks: by name; "" as the value of those that have none.
+        file: what the block is in full; "" for a part of something, or for commands.
     """
 
     page: Path
@@ -63,6 +65,7 @@ class Block:
     language: str
     text: str
     marks: Mapping[str, str]
+    file: str = ""
 
     @property
     def where(self) -> str:
@@ -99,6 +102,7 @@ def blocks(page: Path) -> list[Block]:
     """
     found: list[Block] = []
     marks: dict[str, str] = {}
+    file = ""
     opened: tuple[int, str, str] | None = None
     inside: list[str] = []
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
@@ -107,8 +111,8 @@ def blocks(page: Path) -> list[Block]:
             start, ticks, language = opened
             if line.strip() == ticks:
                 text = "\n".join(inside) + "\n"
-                found.append(Block(page, start, language, text, marks))
-                opened, inside, marks = None, [], {}
+                found.append(Block(page, start, language, text, marks, file))
+                opened, inside, marks, file = None, [], {}, ""
             else:
                 inside.append(line)
         elif fence:
@@ -120,6 +124,9 @@ def blocks(page: Path) -> list[Block]:
             marks = {name.strip(): value.strip() for name, _, value in parts}
         elif OLD_STYLE.match(line):
             raise ValueError(f"{page}:{number}: put commands between ```sh and ```")
+        elif line.strip():
+            named = FILE.match(line)
+            file = named[1] if named else ""
     if opened or marks:
         raise ValueError(f"{page}: the last block is not closed")
     return found

@@ -36,8 +36,8 @@ def follow(page, reader, long=False):
 
 
 def do(block, reader, run, known):
-    if "file" in block.marks:
-        path = reader.folder / block.marks["file"]
+    if block.file:
+        path = reader.folder / block.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.text, encoding="utf-8")
     if block.language == "yaml":
@@ -46,7 +46,7 @@ def do(block, reader, run, known):
         json.loads(block.text)
     elif block.language == "python":
         code = compile("\n" * block.line + block.text, block.where, "exec")
-        if run and "file" not in block.marks:
+        if run and not block.file:
             exec(code, known)
     elif block.language == "sh":
         for number, (line, command) in enumerate(block.commands, 1):
