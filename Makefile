@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults check bench bench-real tables clean
+.PHONY: help setup run test faults check docs bench bench-real tables clean
 
 PYTHON := .venv/bin/python
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
@@ -39,17 +39,20 @@ check: setup  ## lint, format and types, exactly as CI runs them
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
+docs: setup  ## the documentation as a site: build/docs/index.html, which opens without a server
+	$(PYTHON) -m mkdocs build --strict
+
 bench: setup  ## quality and speed of row_parallel against OBQ, one table
 	@PYTHONPATH=. $(PYTHON) tests/bench/solvers.py $(ARGS)
 
 SWEEPS := cifar10_resnet20 cifar10_resnet56 imagenet_mobilenet_v1 obq_published coco coco_obq voc sst2
 
-bench-real: setup  ## the README's accuracy tables on OBLIQ_DATA: hours; what is done is kept
+bench-real: setup  ## the accuracy tables of docs/results.md on OBLIQ_DATA: hours, but it resumes
 	for name in $(SWEEPS); do $(PYTHON) -m pipelines.run sweep=$$name tracking=none $(ARGS) || exit; done
 	$(PYTHON) -m pipelines.comparing.table $(SWEEPS:%=outputs/sweeps/%)
 
-tables: bench-real  ## the same, then what the README says otherwise
-	$(PYTHON) -m pipelines.comparing.table $(SWEEPS:%=outputs/sweeps/%) --against README.md
+tables: bench-real  ## the same, then how docs/results.md differs from them
+	$(PYTHON) -m pipelines.comparing.table $(SWEEPS:%=outputs/sweeps/%) --against docs/results.md
 
 clean:  ## remove what setup and the tools have made (not the store, not outputs/)
 	rm -rf .venv .uv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -23,8 +23,9 @@ CALIBRATION_FOLDERS = ("voc_calib64",)
 def colour(index: int) -> tuple[int, int, int]:
     """VOC's colour of a class: its lowest three bits are the top bits of R, G and B, and so on.
 
-    >>> colour(15)
-    (192, 128, 128)
+    Examples:
+        >>> colour(15)
+        (192, 128, 128)
     """
     channels = [0, 0, 0]
     for place in range(8):

@@ -28,7 +28,8 @@ def run(
     Raises:
         ValueError, OSError: bad input; raised before calibration where possible.
     """
-    fingerprint.closure(fingerprint.modules(chain))  # now: the source may change during the run
+    code = fingerprint.modules(chain) | fingerprint.modules(type(chain.data))
+    fingerprint.closure(code)  # now: the source may change during the run
     machine.setup()
     seed_everything(info.seed, verbose=False)
     network, chain = prepare(chain, store, machine, info)

@@ -36,8 +36,9 @@ def job_type(settings: Mapping[str, Any]) -> str:
 def swept(given: Sequence[str], words: Sequence[str], choices: Mapping[str, Any]) -> list[str]:
     """Words of one job that tell it from the others of its sweep and that its name does not say.
 
-    >>> swept(["-m", "bits=2,3", "damping=0.01,0.1"], ["bits=2", "damping=0.1"], {})
-    ['damping=0.1']
+    Examples:
+        >>> swept(["-m", "bits=2,3", "damping=0.01,0.1"], ["bits=2", "damping=0.1"], {})
+        ['damping=0.1']
 
     Args:
         given: of the sweep, as typed.

@@ -30,10 +30,11 @@ VALUES = {"grid.granularity": {"row": "channel", "columns": "group"}}
 def words(given: Iterable[str]) -> tuple[list[str], list[str]]:
     """Overrides of the command line with today's names, and a line about each that was renamed.
 
-    >>> words(["bits=3", "block=16,32", "precision.changes.images=64"])[0]
-    ['bits=3', 'block_size=16,32', 'precision.perturbations.images=64']
-    >>> words(["block=16"])[1]
-    ['block is now called block_size']
+    Examples:
+        >>> words(["bits=3", "block=16,32", "precision.changes.images=64"])[0]
+        ['bits=3', 'block_size=16,32', 'precision.perturbations.images=64']
+        >>> words(["block=16"])[1]
+        ['block is now called block_size']
     """
     now, notes = [], []
     for word in given:

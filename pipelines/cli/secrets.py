@@ -29,8 +29,9 @@ FORMS = re.compile(r"\b(?:wandb_v1_|hf_|gh[pousr]_|github_pat_|sk-)[A-Za-z0-9_-]
 def is_secret(name: str) -> bool:
     """Whether a setting of this name, without what is before its last dot, holds a secret.
 
-    >>> [is_secret(name) for name in ("api_key", "wandb_token", "tokenizer", "pad_token")]
-    [True, True, False, False]
+    Examples:
+        >>> [is_secret(name) for name in ("api_key", "wandb_token", "tokenizer", "pad_token")]
+        [True, True, False, False]
     """
     return bool(SETTING.search(name))
 

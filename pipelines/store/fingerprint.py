@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 NOTHING: frozenset[str] = frozenset()
 PACKAGES = ("quant", "evaluation", "pipelines")
+INSTALLED = {"site-packages", "dist-packages"}  # folders of libraries, whose code does not count
 OUTSIDE = (
     "pipelines.machine.checkpoint",
     "pipelines.machine.clock",
@@ -74,14 +76,14 @@ def modules(value: Any) -> frozenset[str]:
         held = (modules(getattr(value, f.name)) for f in dataclasses.fields(value))
         return modules(type(value)).union(*held)
     name = getattr(value, "__module__", None) if callable(value) else None
-    return frozenset({name}) if name and name.split(".")[0] in PACKAGES else NOTHING
+    return frozenset({name}) if name and _counts(name) else NOTHING
 
 
 @cache
 def source(module: str) -> tuple[str, frozenset[str]]:
     """Hash of a module's code, and the project's modules that it imports."""
     spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return "", frozenset()
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     imported: set[str] = set()
@@ -92,13 +94,13 @@ def source(module: str) -> tuple[str, frozenset[str]]:
             imported |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _drop_docstring(node)
-    ours = {n for n in imported if n.split(".")[0] in PACKAGES and _is_module(n)}
+    ours = {n for n in imported if _counts(n) and _is_module(n)}
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(ours)
 
 
 @cache
 def closure(names: frozenset[str]) -> dict[str, str]:
-    """Hashes of the modules `names` and of all project modules that they import, transitively."""
+    """Hashes of the modules `names` and of all counting modules that they import."""
     seen: dict[str, str] = {}
     todo = list(names)
     while todo:
@@ -114,13 +116,32 @@ def key(stage: Any, inputs: Iterable[str]) -> str:
     parts = {
         "settings": describe(stage),
         "inputs": list(inputs),
-        "source": closure(modules(stage)),
+        "source": closure(modules(stage) | modules(list(classes))),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _outside(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in OUTSIDE)
+
+
+def _counts(module: str) -> bool:
+    package = module.split(".")[0]
+    return package in PACKAGES or _is_own(package)
+
+
+@cache
+def _is_own(package: str) -> bool:
+    """Whether a package is the user's: neither Python's nor an installed library."""
+    if package in sys.stdlib_module_names or package == "__main__":
+        return False
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return False
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    folders = [Path(place).parts for place in places if place]
+    return bool(folders) and not any(INSTALLED & set(parts) for parts in folders)
 
 
 @cache

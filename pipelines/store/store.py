@@ -26,12 +26,13 @@ from typing import Any, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
+from torch import nn
 
 from pipelines.machine import clock
 from pipelines.machine.disk import checksum, fsync, storing
 from pipelines.machine.ranks import Ranks
 from pipelines.store import fingerprint
-from pipelines.store.artifacts import Artifact, TensorFile
+from pipelines.store.artifacts import Artifact, Keyed, TensorFile
 
 FILES = ("tensors.safetensors", "record.json")  # of an artifact, in addition to done.json
 Item = TypeVar("Item")
@@ -78,7 +79,7 @@ class Store:
             LockedError: without `wait`, if another run is computing the artifact.
         """
         name = type(stage).__name__
-        key = fingerprint.key(stage, (i.key for i in inputs))
+        key = _key(stage, inputs)
         folder = self.root / name / key
         _mark_used(folder)  # before reading: protects it from removal
         if self.ranks.rank:
@@ -204,8 +205,8 @@ class Store:
         return replace(artifact, tensors=TensorFile(folder / "tensors.safetensors"))
 
     def has(self, stage: Any, *inputs: Input) -> bool:
-        """Whether the artifact of `run` is stored; does not verify its files."""
-        key = fingerprint.key(stage, (i.key for i in inputs))
+        """Whether `run` would find its artifact here (its files are not read)."""
+        key = _key(stage, inputs)
         return (self.root / type(stage).__name__ / key / "done.json").is_file()
 
     def _load(
@@ -247,6 +248,16 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def _key(stage: Any, inputs: Sequence[Input]) -> str:
+    """What the result depends on: the stage, the inputs' keys, and the code of the data set.
+
+    The key of a network holds its code; that of images holds the images alone.
+    """
+    held = (i for i in inputs if isinstance(i, Keyed) and i.key)
+    classes = [type(i.value) for i in held if not isinstance(i.value, nn.Module)]
+    return fingerprint.key(stage, (i.key for i in inputs), classes)
 
 
 def artifact_keys(keys: Iterable[str]) -> list[str]:

@@ -13,8 +13,9 @@ def flatten(results: Mapping[str, Any]) -> dict[str, Scalar]:
 
     An interval becomes two values; other lists (the layers) and missing values are left out.
 
-    >>> flatten({"speedup": 9.5, "drop": {"points": 0.4, "ci95": [-0.1, 0.9]}, "layers": [{}]})
-    {'speedup': 9.5, 'drop/points': 0.4, 'drop/ci95_lo': -0.1, 'drop/ci95_hi': 0.9}
+    Examples:
+        >>> flatten({"speedup": 9.5, "drop": {"points": 0.4, "ci95": [-0.1, 0.9]}, "layers": [{}]})
+        {'speedup': 9.5, 'drop/points': 0.4, 'drop/ci95_lo': -0.1, 'drop/ci95_hi': 0.9}
     """
     flat: dict[str, Scalar] = {}
     for key, value in results.items():

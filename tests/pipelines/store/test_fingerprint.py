@@ -141,3 +141,29 @@ def test_a_setting_whose_content_cannot_be_told_is_an_error():
 
     with pytest.raises(TypeError, match="cannot be part of a stage's key"):
         fingerprint.key(Stage(object()), [])
+
+
+def test_code_of_a_users_own_package_counts_and_that_of_libraries_does_not(key_of_source):
+    own = "zoo_of_tests.stage"
+    fingerprint._is_own.cache_clear()
+    key_of_source()
+    assert fingerprint._is_own("zoo_of_tests")
+    assert fingerprint.modules(sys.modules[own].Stage()) == {own}
+    for name in ("torch", "hydra", "json", "builtins", "__main__", "not_there"):
+        assert not fingerprint._is_own(name), name
+
+
+def test_without_being_named_anywhere_a_users_own_code_changes_the_key(key_of_source, monkeypatch):
+    monkeypatch.setattr(fingerprint, "PACKAGES", ("quant",))
+    fingerprint._is_own.cache_clear()
+    assert key_of_source() != key_of_source(CODE.replace("+ 1", "+ 2"))
+    assert key_of_source() != key_of_source(other=OTHER.replace("2 *", "3 *"))
+
+
+def test_the_code_of_a_data_set_and_of_its_task_is_in_the_keys_of_its_results():
+    from evaluation.coco import Coco
+
+    classes = fingerprint.modules([Coco])
+    assert {"evaluation.coco", "evaluation.detection"} <= set(fingerprint.closure(classes))
+    keys = {fingerprint.key(solver(), ["x"], given) for given in ([], [Coco], [int])}
+    assert len(keys) == 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib
 import json
 import multiprocessing
 import os
@@ -418,3 +419,19 @@ def test_a_kill_while_writing_leaves_a_folder_that_counts_as_absent(store, monke
             (folder / name).write_bytes(content[name])
         (folder / "done.json.new").write_text(json.dumps({"sha256": {}})[:9])
         assert not double(store).cached and double(store).cached
+
+
+def test_the_code_of_a_data_set_is_in_the_key_and_that_of_a_network_in_its_own():
+    # by name: what this module imports is in the key of its stage already
+    images, other = (
+        getattr(importlib.import_module(module), name)
+        for module, name in (("evaluation.coco", "Coco"), ("evaluation.voc", "Voc"))
+    )
+
+    def key(kind, text="images"):
+        value = None if kind is None else object.__new__(kind)
+        return pipelines.store.store._key(Double(2.0, {}), [Keyed(value, text)])
+
+    assert len({key(None), key(images), key(other)}) == 3
+    assert key(torch.nn.Module) == key(None)
+    assert key(images, "") == key(None, ""), "an empty key: it does not change the result"
