@@ -111,8 +111,14 @@ def closure(names: frozenset[str]) -> dict[str, str]:
     return seen
 
 
-def key(stage: Any, inputs: Iterable[str]) -> str:
-    """The key of `stage` on inputs with these keys: 32 hexadecimal digits."""
+def key(stage: Any, inputs: Iterable[str], classes: Iterable[type] = ()) -> str:
+    """The key of `stage` on inputs with these keys: 32 hexadecimal digits.
+
+    Args:
+        stage: its settings and its code count.
+        inputs: their keys.
+        classes: of inputs whose keys do not cover their code.
+    """
     parts = {
         "settings": describe(stage),
         "inputs": list(inputs),

@@ -15,7 +15,8 @@ from tests.docs.blocks import PAGES, ROOT
 
 COMPOSED = (
     (), ("method=gptq",), ("method=obq",), ("model=timm", "model.name=x", "data=imagenet"),
-    ("model=yolo", "data=coco"), ("model=transformers", "data=sst2"), ("model=espnetv2", "data=voc"),
+    ("model=yolo", "data=coco"), ("model=transformers", "data=sst2"),
+    ("model=espnetv2", "data=voc"),
     ("experiment=eptq_cifar10_resnet20",), ("schedule=cpu",), ("precision=mixed",),
     ("objective=kl", "hparams=damping"), ("launcher=joblib",), ("launcher=slurm",),
     ("launcher=ray",),
