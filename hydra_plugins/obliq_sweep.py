@@ -40,7 +40,7 @@ def _rename(sweeper: DictConfig) -> None:
             new, value = renamed.setting(str(name), str(params[name]))
             if new != name:
                 Screen().line(f"{name} is now called {new}", style="yellow")
-            (word,) = layer_bits.added([f"{new}="])
+            (word,) = layer_bits.force_added([f"{new}="])
             if (key := word.removesuffix("=")) != name or value != str(params[name]):
                 del params[name]
                 params[key] = value

@@ -83,7 +83,7 @@ class Chain:
         )
 
     def held_out(self, images: int) -> int:
-        """How many of so many calibration images the objective keeps for itself."""
+        """How many of `images` calibration images the objective holds out."""
         return self.objective.held_out_of(images) if self.objective is not None else 0
 
     @property

@@ -22,7 +22,7 @@ from pipelines.cli.overrides import CONF
     ],
 )
 def test_an_old_name_becomes_the_new_one_and_is_told(word, now):
-    words, notes = renamed.words(["bits=3", word])
+    words, notes = renamed.overrides(["bits=3", word])
     assert words == ["bits=3", now]
     (note,) = notes
     assert word.lstrip("+").split("=")[0].split(".")[0] in note and "is now called" in note
@@ -32,7 +32,7 @@ def test_an_old_name_becomes_the_new_one_and_is_told(word, now):
     "word", ["bits=3", "-m", "blocks=3", "method.scope=block", "grid.granularity=group", "data=row"]
 )
 def test_other_words_stay_as_they_are(word):
-    assert renamed.words([word]) == ([word], [])
+    assert renamed.overrides([word]) == ([word], [])
 
 
 def test_every_new_name_is_set_somewhere_and_no_old_one_is():
