@@ -69,7 +69,8 @@ def _readable(override: str, rest: Sequence[str], fault: Fault) -> str:
         several = ",".join(_element(part.strip(), fault) for part in value.split(","))
         raise ValueError(
             f"{override} is ambiguous: one text, or several values? "
-            f"One text: {_typed(name, value)}. Several values, for a sweep: -m {typed(f'{name}={several}')}"
+            f"One text: {_typed(name, value)}. "
+            f"Several values, for a sweep: -m {typed(f'{name}={several}')}"
         )
     return f"{name}={text(value)}"
 

@@ -37,7 +37,7 @@ def check(settings: Mapping[str, Any]) -> None:
             name = next(shorter, path)  # bits, not precision.bits; act_bits, not activations.bits
             expected = " or ".join(WORDS[kind] for kind in kinds)
             unquoted = isinstance(value, int | float) and str in kinds
-            quotes = f". For text, type {typed(f'{name}={text(str(value))}')}" if plain else ""
+            quotes = f". For text, type {typed(f'{name}={text(str(value))}')}" if unquoted else ""
             raise ValueError(f"{name}={value!r} must be {expected}{quotes}")
 
 
