@@ -76,7 +76,7 @@ def spread(groups: Sequence[Sequence[dict[str, Cell]]]) -> tuple[list[str], dict
 
 
 def folded(columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> list[str]:
-    """Columns to hide at first: of interest to few readers, or filled for less than half the runs."""
+    """Columns to hide at first: of interest to few readers, or filled for few runs."""
     return [
         name
         for name in columns

@@ -25,12 +25,12 @@ CAPTIONS = {
     "bits": "Accuracy against bits. Bars: 95 % interval from the paired drop; dashed: the float "
     "network.",
     "close": "Close-up near the float network; ▼ marks a run below the plot, with its accuracy.",
-    "pareto": "Accuracy against size; markers show the bits. Line: Pareto front; dominated runs are "
-    "faint.",
+    "pareto": "Accuracy against size; markers show the bits. Line: Pareto front; dominated "
+    "runs are faint.",
     "bops": "Accuracy against bit operations, with the Pareto front.",
     "latency": "Accuracy against latency by the roofline model, with the Pareto front.",
-    "seconds": "Accuracy against solve time; markers show the bits. Times of different machines are "
-    "not comparable.",
+    "seconds": "Accuracy against solve time; markers show the bits. Times of different machines "
+    "are not comparable.",
     "speedup": "Speed-up over OBQ in the same run; hollow if OBQ's time is an estimate.",
 }
 

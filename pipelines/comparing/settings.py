@@ -23,7 +23,7 @@ ASIDE = {*ELSEWHERE, "launcher", "sweep", "hparams", "hydra", "data", "baseline"
 
 
 def names(folder: Path) -> dict[str, Any]:
-    """{experiment, model, data, method, bits, act_bits, seed, command}, as far as they are known."""
+    """{experiment, model, data, method, bits, act_bits, seed, command}, as far as known."""
     started = _mapping(_yaml(folder / "config" / "hydra.yaml").get("hydra"))
     choices = _mapping(_mapping(started.get("runtime")).get("choices"))
     config = _yaml(folder / "config" / "config.yaml")

@@ -246,7 +246,10 @@ def test_too_many_classes_for_the_network_is_told(refused, folder, checkpoint):
     for name in "cdefghij":
         shutil.rmtree(folder / name)
     words = on(folder, f"model.checkpoint='{checkpoint}'", "data.classes=2", "calibrate.images=2")
-    assert "[10] numbers an image, but the data set has 2 classes" in refused(*words)
+    assert (
+        "outputs [10] per image, [4 + classes, boxes], but the data set has 2 classes"
+        in refused(*words)
+    )
 
 
 def test_unreadable_images_are_left_out_where_that_is_asked_for(
