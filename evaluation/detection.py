@@ -29,7 +29,7 @@ GROUPS = 10  # groups of images for the jackknife interval of the drop
 
 
 class DetectionData(ImageData):
-    """Data for object detection; the label of an image is a tuple of boxes, see evaluation/boxes.py.
+    """Object detection data; the label of an image is a tuple of boxes, see evaluation/boxes.py.
 
     Attributes:
         confidence: detections below this probability are dropped.

@@ -114,7 +114,7 @@ class ImageData(LightningDataModule, ImageTask):
             raise ValueError(
                 f"all {len(evaluation)} evaluation {self.kind} are calibration {self.kind} too, "
                 "nothing is left to evaluate on: set data.calibration_root to other data, or "
-                f"choose fewer than calibrate.images={calibration_images} (null: at most half of them)"
+                f"choose fewer than calibrate.images={calibration_images} (null: at most half)"
             )
         self._found = len(pool), len(evaluation)
         self.skipped = {}

@@ -247,7 +247,7 @@ def test_words_of_tracking_and_of_hydra_are_not_run_again(tmp_path):
     words = ["bits=3", "tracking=wandb", "+tracking.x=1", "hydra/launcher=a", "hydra.run.dir=/"]
     made = EXAMPLE | {"command": words, "settings": {"bits": 3}, "config_dir": None}
     (tmp_path / "results.json").write_text(json.dumps(made))
-    assert Record.read(tmp_path).words == ("bits=3",)
+    assert Record.read(tmp_path).overrides == ("bits=3",)
 
 
 def test_settings_of_another_version_and_paths_are_no_changes(tmp_path):
