@@ -24,7 +24,7 @@ Settings
   bits=4                 bits of the weights, 1 to 16
   act_bits=8             bits of the layers' inputs; default: floating point
   precision=mixed        the cheapest bits per layer that keep precision.target=0.999 of the metric
-  calibrate.images=N     default: all that are available, up to calibrate.max_images=1024
+  calibrate.images=N     number of images; default: all, up to calibrate.max_images=1024
   seed=0                 seed for the choice of images and everything else that is random
   machine=NAME           {machine}; machine.threads=N
   tracking=NAME          {tracking}: Weights & Biases, or no tracking
