@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pipelines import run
 from pipelines.reproducing import circumstances, source
-from pipelines.reproducing.command import judge
+from pipelines.reproducing.command import report
 from pipelines.reproducing.figures import Figure, Tolerance, compare, figures, other_rows
 from pipelines.reproducing.record import Record
 
@@ -328,8 +328,8 @@ def test_reasons_are_found_in_versions_machine_and_code():
 def test_without_a_reason_the_last_bit_counts():
     now = copy.deepcopy(EXAMPLE)
     now["layers"][0]["loss"] *= 1 + 2**-52
-    assert judge(EXAMPLE, now, [], TOLERANCE, Console(quiet=True)) == 4
-    assert judge(EXAMPLE, now, ["torch 1, now 2"], TOLERANCE, Console(quiet=True)) == 0
+    assert report(EXAMPLE, now, [], TOLERANCE, Console(quiet=True)) == 4
+    assert report(EXAMPLE, now, ["torch 1, now 2"], TOLERANCE, Console(quiet=True)) == 0
 
 
 def test_help_names_the_other_commands(obliq, capfd):
