@@ -1,6 +1,6 @@
-"""Images as YOLO networks see them: long side scaled to the input, centred, grey bars around.
+"""The input transform of YOLO networks: scale the long side, centre, and pad with grey bars.
 
-The steps of ultralytics' validation: its dataset scales the long side, its LetterBox adds the bars.
+As in ultralytics' validation: its dataset scales the long side, its LetterBox adds the bars.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Letterbox:
-    """(x [3, height, width] in 0..1, place [6]) of an image.
+    """Transforms an image to (x [3, height, width] in 0..1, place [6]).
 
-    place = (height, width of the image; scale down, scale right; bar on top, bar on the left), all
-    that is needed to bring boxes back, see `to_image`.
+    place = (height and width of the image; vertical and horizontal scale; height of the top bar,
+    width of the left bar), used by `to_image` to map boxes back.
     """
 
     height: int
@@ -51,7 +51,7 @@ class Letterbox:
 
 
 def to_image(boxes: Tensor, place: Sequence[float]) -> Tensor:
-    """Boxes [k, 4] x1 y1 x2 y2 in the letterboxed input -> in the image, cut off at its border."""
+    """Boxes [k, 4] x1 y1 x2 y2 in the letterboxed input -> in the image, clipped to its border."""
     h, w, scale_y, scale_x, top, left = (float(v) for v in place)
     offset = boxes.new_tensor([left, top, left, top])
     scale = boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])

@@ -84,7 +84,7 @@ class Chain:
         )
 
     def held_out(self, images: int) -> int:
-        """How many of so many calibration images the objective keeps for itself."""
+        """How many of `images` calibration images the objective holds out."""
         return objectives.held_out_of(self.objective, images)
 
     @property

@@ -78,9 +78,8 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
 
     pictures = store.run(chain.pictures, reference, model.best, context.evaluation, machine)
 
-    assert (
-        model.sensitivity is not None and model.predicted is not None
-    )  # None only with an objective
+    # None only with an objective
+    assert model.sensitivity is not None and model.predicted is not None
     findings = Findings(
         network=network,
         data=chain.data,

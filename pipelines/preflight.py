@@ -95,7 +95,7 @@ def check_network(
 
 
 def task_fits(network: Network, data: ImageData) -> None:
-    """Run a blank image: the network is of the data set's task, as far as that can be told.
+    """Check with a blank image that the network fits the data set's task, as far as possible.
 
     No data are read. How many classes a data set has is known later, for some.
 

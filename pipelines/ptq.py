@@ -92,7 +92,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tupl
             calibrate.max_images,
         )
         chosen = len(data.calibration)
-    machine.screen.line(f"  {data.told()}", style="dim")
+    machine.screen.line(f"  {data.summary()}", style="dim")
     check = preflight.CheckImages(data.skip_bad)
     images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")
     checked = store.run(check, images, machine)

@@ -1,7 +1,7 @@
-"""Keys and passwords: kept out of every file, log and screen that a run writes.
+"""Keep keys and passwords out of every file, log and message of a run.
 
-Settings are saved by Hydra, stand in results.json and are shown by W&B, so none may be a secret.
-Libraries take theirs from the environment (WANDB_API_KEY, HF_TOKEN, ...) or from ~/.netrc.
+Settings are saved by Hydra, written to results.json and shown by W&B, so none may be a secret.
+Libraries read theirs from environment variables (WANDB_API_KEY, HF_TOKEN, ...) or ~/.netrc.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SETTING = re.compile(
     rf"^(.*_)?({_KEYS})$|^((access|auth|api|bearer|hf|wandb|use_auth)_)?token$|^(wandb_)?key$",
     re.IGNORECASE,
 )
-SHORTEST = 8  # shorter values are no keys, and would be found everywhere
+SHORTEST = 8  # shorter values are no keys and would match everywhere
 FORMS = re.compile(r"\b(?:wandb_v1_|hf_|gh[pousr]_|github_pat_|sk-)[A-Za-z0-9_-]{20,}")
 
 
 def is_secret(name: str) -> bool:
-    """Whether a setting of this name, without what is before its last dot, holds a secret.
+    """Whether a setting with this name (the part after its last dot) holds a secret.
 
     Examples:
         >>> [is_secret(name) for name in ("api_key", "wandb_token", "tokenizer", "pad_token")]
@@ -37,7 +37,7 @@ def is_secret(name: str) -> bool:
 
 
 def known() -> dict[str, str]:
-    """Secrets of this process, by where they come from: the environment, and netrc files."""
+    """Secrets of this process by source: environment variables and the netrc file."""
     found = {name: value for name, value in os.environ.items() if VARIABLE.search(name)}
     file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     with suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError):
@@ -47,29 +47,29 @@ def known() -> dict[str, str]:
 
 
 def redact(text: str) -> str:
-    """`text` with "[removed]" for every secret of this process, and for what looks like one."""
+    """Replace every secret of this process, and whatever looks like one, by "[removed]"."""
     for value in sorted(known().values(), key=len, reverse=True):
         text = text.replace(value, "[removed]")
     return FORMS.sub("[removed]", text)
 
 
-def check_words(words: Sequence[str]) -> None:
-    """Refuse words of the command line that set a secret; to be called before Hydra saves them.
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Reject overrides that set a secret. Call it before Hydra saves them.
 
     Raises:
-        ValueError: one does. Its value is not in the message.
+        ValueError: an override sets a secret. The message does not contain the value.
     """
     secrets = known()
-    for word in words:
-        name, _, value = word.partition("=")
+    for argument in arguments:
+        name, _, value = argument.partition("=")
         _refuse(name.lstrip("+~"), value, secrets)
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """The same of resolved settings, which may have come from a file or from the environment.
+    """Reject secrets among resolved settings, which may come from a file or the environment.
 
     Raises:
-        ValueError: a setting is a secret.
+        ValueError: a setting is a secret. The message does not contain the value.
     """
     secrets = known()
     for name, value in _leaves(settings, ""):
@@ -83,9 +83,9 @@ def _refuse(name: str, value: str, secrets: Mapping[str, str]) -> None:
         return
     what = f"the value of {held}" if held else "a secret"
     raise ValueError(
-        f"{redact(name)} holds {what}, and settings are saved in files and shown by W&B. Give no "
-        "key as a setting: set the environment variable WANDB_API_KEY, or run `wandb login` once "
-        "(for Hugging Face: HF_TOKEN)"
+        f"{redact(name)} holds {what}, and settings are saved in files and shown by W&B. Do not "
+        "pass keys as settings: set the environment variable WANDB_API_KEY, or run `wandb login` "
+        "once (for Hugging Face: HF_TOKEN)"
     )
 
 

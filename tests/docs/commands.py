@@ -167,7 +167,7 @@ def _overrides(words: list[str]) -> tuple[list[str], str | None]:
     Raises:
         ValueError: an override that the command line refuses, or an old name.
     """
-    old = renamed.words(words)[1]
+    old = renamed.overrides(words)[1]
     if old:
         raise ValueError(f"{old[0]}: pages use today's names")
     seen: list[str] = []

@@ -95,9 +95,9 @@ WORDS = {
     "machine.precision=7": "machine.precision=7 must be text",
     "machine.threads=0": "machine.threads=0 must be at least 1",
     "tracking.mode=best": "tracking.mode='best' must be",
-    "report=null": "report=null: a run cannot do without it. Null may be rounding and",
-    "machine=null": "machine=null: leave machine= out. Valid: cpu, ddp, local",
-    "experiment=digits,null": "experiment=null: leave experiment= out",
+    "report=null": "report=null: a run needs it. Only these may be null: rounding,",
+    "machine=null": "machine=null: omit machine=. Valid: cpu, ddp, local",
+    "experiment=digits,null": "experiment=null: omit experiment=.",
     "data=cifar10": "data.root is not set",
     "data.root=/photos": "no data= is. Choose data= from cifar10, coco, imagenet, sst2, voc",
     "data=imagenet": "which model? data=imagenet is given, but no model=",
@@ -246,7 +246,10 @@ def test_too_many_classes_for_the_network_is_told(refused, folder, checkpoint):
     for name in "cdefghij":
         shutil.rmtree(folder / name)
     words = on(folder, f"model.checkpoint='{checkpoint}'", "data.classes=2", "calibrate.images=2")
-    assert "[10] numbers an image, but the data set has 2 classes" in refused(*words)
+    assert (
+        "outputs [10] per image, [4 + classes, boxes], but the data set has 2 classes"
+        in refused(*words)
+    )
 
 
 def test_unreadable_images_are_left_out_where_that_is_asked_for(

@@ -91,7 +91,7 @@ def test_a_key_in_a_configuration_file_is_refused_and_what_was_saved_is_removed(
 
 def test_names_of_settings_and_variables_are_told_apart(monkeypatch):
     for name in ("tokenizer", "max_tokens", "pad_token", "monkey", "keys", "notes"):
-        secrets.check_words([f"data.{name}=anything"])
+        secrets.check_arguments([f"data.{name}=anything"])
     for name in ("GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD", "API_KEY"):
         monkeypatch.setenv(name, f"value-of-{name}")
         assert secrets.redact(f"a value-of-{name} b") == "a [removed] b"
