@@ -21,6 +21,7 @@ from evaluation.images import ImageData
 from evaluation.jackknife import jackknife
 from evaluation.letterbox import Letterbox, to_image
 from evaluation.samples import Samples
+from evaluation.suppression import suppressed
 from evaluation.task import Batch, Outputs, View
 
 SURE = 0.25  # probability from which a detection counts as a decision, and is drawn
@@ -67,6 +68,11 @@ class DetectionData(ImageData):
         """Number of classes."""
         return len(self.names)
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        names = ("confidence", "iou", "detections")
+        return {name: getattr(self, name) for name in names}
+
     def view(self, data_config: Mapping[str, Any]) -> View:
         if data_config["crop_mode"] != "letterbox":
             raise ValueError(
@@ -109,17 +115,7 @@ class DetectionData(ImageData):
 
     def suppress(self, decoded: Tensor, places: Tensor) -> Tensor:
         """Non-maximum suppression of [b, 4 + classes, n], boxes brought back to the images."""
-        from ultralytics.utils.nms import non_max_suppression
-
-        found = non_max_suppression(
-            decoded.float(),
-            self.confidence,
-            self.iou,
-            multi_label=True,
-            max_det=self.detections,
-            nc=self.classes,
-            max_time_img=1e9,  # never give up: results must not depend on the machine's speed
-        )
+        found = suppressed(decoded, self.confidence, self.iou, self.detections)
         kept = torch.zeros(len(found), self.detections, 6)
         for row, boxes, place in zip(kept, found, places.tolist(), strict=True):
             row[: len(boxes)] = boxes.cpu()

@@ -168,6 +168,12 @@ class ImageData(LightningDataModule, ImageTask):
         """sha256 of the evaluation images and their transform."""
         return self._key(self.evaluation)
 
+    @property
+    def outputs_key(self) -> str:
+        """What the task keeps of a network's outputs on the evaluation images depends on."""
+        settings = json.dumps(dict(self.settings), sort_keys=True)
+        return f"{self.evaluation_key} {settings}" if self.settings else self.evaluation_key
+
     def calibration_loader(self, start: int = 0, first: int | None = None) -> Batches:
         """Chosen images from number `start` on: (x [b, 3, h, w] float32, the task's y [b, ...]).
 

@@ -35,6 +35,11 @@ class ImageTask(ABC):
     metric: str
     classes: int
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What `outputs` depends on beside the class, the images and the networks."""
+        return {}
+
     @abstractmethod
     def check_labels(self, samples: Samples, use: str) -> None:
         """Raise a ValueError that names the first labels that cannot be right."""

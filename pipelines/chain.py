@@ -149,7 +149,7 @@ class Running:
     @property
     def evaluation(self) -> Keyed[ImageData]:
         """Those to evaluate on."""
-        return Keyed(self.chain.data, self.chain.data.evaluation_key)
+        return Keyed(self.chain.data, self.chain.data.outputs_key)
 
     @property
     def reference(self) -> Keyed[nn.Module | None]:

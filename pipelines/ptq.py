@@ -28,7 +28,8 @@ def run(
     Raises:
         ValueError, OSError: bad input; found before calibration starts where that is possible.
     """
-    fingerprint.closure(fingerprint.modules(chain))  # read now: the source may change meanwhile
+    code = fingerprint.modules(chain) | fingerprint.modules(type(chain.data))
+    fingerprint.closure(code)  # read now: the source may change meanwhile
     machine.use()
     seed_everything(about.seed, verbose=False)
     network = prepare(chain, store, machine, about)

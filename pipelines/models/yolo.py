@@ -126,6 +126,14 @@ def _loaded(source: str) -> Any:
             from ultralytics import YOLO
 
             return YOLO(source)
+    except ModuleNotFoundError as err:
+        if err.name != "ultralytics":
+            raise
+        raise ValueError(
+            f"model {source} is loaded by ultralytics, which is not installed: pip install "
+            "ultralytics (its licence is AGPL-3.0, see docs/licence.md), or take a detector that "
+            "does without, model=yolov5n"
+        ) from err
     except Exception as err:  # whatever unpickling or downloading leads to
         raise ValueError(
             f"ultralytics cannot load {source}: {str(err).strip() or type(err).__name__}. Give "

@@ -108,12 +108,15 @@ def closure(names: frozenset[str]) -> dict[str, str]:
     return seen
 
 
-def key(stage: Any, inputs: Iterable[str]) -> str:
-    """The key of `stage` run on inputs with these keys: 32 hexadecimal digits."""
+def key(stage: Any, inputs: Iterable[str], tasks: Iterable[type] = ()) -> str:
+    """The key of `stage` run on inputs with these keys: 32 hexadecimal digits.
+
+    `tasks`: classes of data sets among the inputs, whose code the stage calls.
+    """
     parts = {
         "settings": describe(stage),
         "inputs": list(inputs),
-        "source": closure(modules(stage)),
+        "source": closure(modules(stage) | modules(list(tasks))),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -29,10 +29,11 @@ from typing import Any, Protocol, TypeVar
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
+from evaluation.task import ImageTask
 from pipelines.machine.disk import checksum, storing, write_through
 from pipelines.machine.ranks import Ranks
 from pipelines.store import fingerprint
-from pipelines.store.artifacts import Artifact, TensorFile
+from pipelines.store.artifacts import Artifact, Keyed, TensorFile
 
 FILES = ("tensors.safetensors", "record.json")  # of an artifact, beside done.json
 Item = TypeVar("Item")
@@ -76,7 +77,7 @@ class Store:
         is complete, so that it can go on where it was killed.
         """
         name = type(stage).__name__
-        key = fingerprint.key(stage, (i.key for i in inputs))
+        key = _key(stage, inputs)
         folder = self.root / name / key
         _mark_used(folder)  # before it is read: what was just used is not taken away
         if self.ranks.rank:
@@ -197,7 +198,7 @@ class Store:
 
     def has(self, stage: Any, *inputs: Input) -> bool:
         """Whether `run` would find its artifact here (its files are not read)."""
-        key = fingerprint.key(stage, (i.key for i in inputs))
+        key = _key(stage, inputs)
         return (self.root / type(stage).__name__ / key / "done.json").is_file()
 
     def _load(
@@ -239,6 +240,13 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def _key(stage: Any, inputs: Iterable[Input]) -> str:
+    inputs = list(inputs)
+    values = [i.value for i in inputs if isinstance(i, Keyed)]
+    tasks = [type(value) for value in values if isinstance(value, ImageTask)]
+    return fingerprint.key(stage, (i.key for i in inputs), tasks)
 
 
 def needed(keys: Iterable[str]) -> list[str]:

@@ -67,7 +67,7 @@ class Candidates:
         self.changes = self._solved()
         self.module = opened(given.network.module, [door(given.layers[n]) for n in self.grids])
         data = given.images.value.calibrating(images)
-        self.data = Keyed(data, data.evaluation_key)
+        self.data = Keyed(data, data.outputs_key)
         self.reference = Keyed(given.network.module, given.network.key)
         self.float_outputs = self.ran(
             given.store.run(Evaluate(), self.reference, Keyed(None, ""), self.data, given.machine)
