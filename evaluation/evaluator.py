@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
 from evaluation.task import Batch, finite
 
 
-class CollectOutputs(LightningModule):
-    """Outputs of the evaluation images, for `Trainer.test`.
+class CollectOutputs(nn.Module):
+    """Outputs of the evaluation images, batch by batch; `join` puts them together.
 
     Attributes:
-        outputs: tensors [n, ...] on the CPU, in the order of the data set; after the test.
-        parts: of this process's batches; where there are several processes, whoever runs the test
-            must `join` those of all.
+        outputs: tensors [n, ...] on the CPU, in the order of the data set; after `join`.
+        parts: of the batches that were seen here.
     """
 
     outputs: dict[str, Tensor]
@@ -31,16 +29,10 @@ class CollectOutputs(LightningModule):
         self.network, self.reference = network, reference
         self.parts: list[dict[str, Tensor]] = []
 
-    def on_test_epoch_start(self) -> None:
-        self.parts = []
-
-    def test_step(self, batch: Batch, batch_index: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch."""
         found = self.task.outputs(self.network, self.reference, batch)
         self.parts.append({name: value.detach().cpu() for name, value in found.items()})
-
-    def on_test_epoch_end(self) -> None:
-        if self.trainer.world_size == 1:
-            self.join(self.parts)
 
     def join(self, parts: Sequence[dict[str, Tensor]]) -> None:
         """The outputs of all batches, which are in their order.

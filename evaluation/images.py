@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
-from lightning import LightningDataModule
-
 from evaluation import image_cache
 from evaluation.augmentation import WithCopies
 from evaluation.decoded import Batches, Decoded, Numbered, loader
@@ -18,7 +16,7 @@ from evaluation.samples import Progress, Samples, choose, spread
 from evaluation.task import ImageTask
 
 
-class ImageData(LightningDataModule, ImageTask):
+class ImageData(ImageTask):
     """Where images come from (final subclasses) and what is asked of a network (one class a task).
 
     Attributes:
@@ -44,7 +42,6 @@ class ImageData(LightningDataModule, ImageTask):
         skip_bad: bool,
         images: int | None,
     ) -> None:
-        super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size} must be at least 1")
         if workers < 0:

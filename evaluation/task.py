@@ -19,7 +19,11 @@ from evaluation.samples import Samples
 Batch = tuple[Tensor, Tensor]
 Outputs = Mapping[str, Tensor]
 View = Callable[[Any, Any], tuple[Tensor, Any]]
-"""(image, its label) -> (network input, what `outputs` needs); always the same for them."""
+"""(image, its label) -> (network input, what `outputs` needs); always the same for them.
+
+What takes long to import is imported by a method `load`, if it has one: it is called before loader
+processes are forked, which would all import it again.
+"""
 
 
 class ImageTask(ABC):

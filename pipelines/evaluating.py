@@ -12,6 +12,7 @@ from pipelines.quantizing import Made
 from pipelines.reproducing import provenance
 from pipelines.stages.objective import Objective, Quantized, write
 from pipelines.stages.precision.allocate import Allocation
+from pipelines.stages.precision.work import MeasureWork, works_of
 from pipelines.stages.report import Findings
 from pipelines.store.artifacts import Keyed
 from pipelines.tracking import lineage
@@ -71,6 +72,9 @@ def evaluate(running: Running, made: Made) -> dict[str, Any]:
 
     pictures = store.run(chain.pictures, reference, made.best, running.evaluation, machine)
 
+    layers = Keyed(made.layers, made.calibration.key)
+    work = store.run(MeasureWork(), network, layers, running.images, machine)
+
     assert made.sensitivity is not None and made.predicted is not None  # there is no objective
     found = Findings(
         network=network,
@@ -95,7 +99,7 @@ def evaluate(running: Running, made: Made) -> dict[str, Any]:
     begin = {
         **about.about,
         **_average(made.allocation, made.layers),
-        **chain.costs.run(network, chain.data, made.layers, made.allocation.bits, inputs),
+        **chain.costs.run(works_of(work), made.allocation.bits, inputs),
         "seed": about.seed,
         "inputs": chain.quantize.inputs,
         "model": network.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +13,11 @@ import torch
 from evaluation.images import ImageData
 from pipelines.machine.disk import is_full
 from pipelines.machine.machine import Machine
-from pipelines.models.network import Network
-from pipelines.stages.precision.allocate import Precision
 from pipelines.stages.solving.solve import SolveLayer, wants_importance
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.calls import Call, Calls
-from quant.layers import find
 from quant.problem import LayerProblem
 
 SPARE = 2**28  # bytes that must stay free beside the Hessians
-SOME = 8  # images that show whether a layer runs more than once
 
 
 @dataclass(frozen=True)
@@ -70,56 +64,6 @@ def settings_work(*solves: SolveLayer, bits: int) -> None:
     for solve in solves:
         h = {"importance": W.square()} if wants_importance(solve.fit_grid) else {}
         solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits, **h))
-
-
-def network_fits(network: Network, data: ImageData, precision: Precision) -> int:
-    """Run one image; check what the network gives and the layers that `precision` names.
-
-    Returns:
-        bytes of the Hessians to come.
-
-    Raises:
-        ValueError: the network fails on the images, does not give what the task needs, or
-            lacks a layer that gets its own bits.
-    """
-    example, _ = next(iter(data.calibration_loader()))
-    try:
-        with torch.inference_mode():
-            data.check_network(network.module, network.name, example[:1])
-    except RuntimeError as err:
-        raise ValueError(
-            f"model {network.name} does not take images of {list(example.shape[1:])}: {err}"
-        ) from err
-    layers, _ = find(network.module, example[:1])
-    precision.check(list(layers))
-    return sum(4 * x.groups * x.columns**2 for x in layers.values())
-
-
-def layers_run_once(network: Network, data: ImageData) -> None:
-    """What trains the rounding and weighs step sizes looks at one output of every layer.
-
-    Raises:
-        ValueError: a layer runs more than once on a batch.
-    """
-    count = min(SOME, len(data.calibration))
-    example, _ = next(iter(data.calibration_batches([range(count)])))
-    layers, _ = find(network.module, example)
-    weights = {name: network.module.get_parameter(x.weight) for name, x in layers.items()}
-    runs: Counter[str] = Counter()
-
-    def receive(name: str, operation: str, call: Call | None) -> None:
-        runs[name] += 1
-
-    with torch.inference_mode(), Calls(weights, receive):
-        network.module(example)
-    name, most = runs.most_common(1)[0]
-    if most > 1:
-        raise ValueError(
-            f"layer {name} of model {network.name} runs {most} times on {count} {data.kind} (once "
-            "for each of their lengths, or because layers share it), but method=eptq and "
-            "grid.search=hmse need one output of a layer for the whole batch. Take "
-            "method=row_parallel, gptq, obq or rtn with grid.search=mse"
-        )
 
 
 def enough_space(store: Path, hessians: int) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from lightning import seed_everything
-
 from pipelines import evaluating, preflight, quantizing
 from pipelines.chain import Chain, Log, Run, Running
 from pipelines.machine.interruption import interruptible
-from pipelines.machine.machine import Machine
+from pipelines.machine.machine import Machine, seed_everything
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
+from pipelines.stages.check_network import CheckNetwork
 from pipelines.stages.solving.solve import wants_importance
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Keyed
@@ -31,7 +30,7 @@ def run(
     code = fingerprint.modules(chain) | fingerprint.modules(type(chain.data))
     fingerprint.closure(code)  # read now: the source may change meanwhile
     machine.use()
-    seed_everything(about.seed, verbose=False)
+    seed_everything(about.seed)
     network = prepare(chain, store, machine, about)
     known = {key: about.about.get(key) for key in ("source", "versions", "command")}
     tracker.start(
@@ -92,11 +91,12 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
     checked = store.run(check, images, machine)
     if checked.record["skipped"] and not data.skipped:
         data.check()  # leaves out the images that were found before, or by another process
-    hessians = preflight.network_fits(network, data, chain.precision)
-    if chain.rounding is not None or wants_importance(chain.quantize.solve.fit_grid):
-        preflight.layers_run_once(network, data)
-    if not store.has(calibrate, network, Keyed(data, data.calibration_key), machine):
-        preflight.enough_space(store.root, hessians)
+    chosen = Keyed(data, data.calibration_key)
+    once = chain.rounding is not None or wants_importance(chain.quantize.solve.fit_grid)
+    fits = store.run(CheckNetwork(data.classes, once), network, chosen, machine)
+    chain.precision.check(fits.record["layers"])
+    if not store.has(calibrate, network, chosen, machine):
+        preflight.enough_space(store.root, fits.record["hessian_bytes"])
     return network
 
 

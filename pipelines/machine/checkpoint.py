@@ -9,10 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lightning import Trainer
-from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -75,21 +72,3 @@ class Checkpoint:
         """Newest first; more than one only if a save was cut off after its rename."""
         found = self.folder.glob(f"{self.name}-*.{self.ending}")
         return sorted(found, key=lambda file: file.stat().st_mtime_ns, reverse=True)
-
-
-class KeepEpochs(CheckpointCallback):
-    """Saves a training after every epoch.
-
-    Lightning's own callback overwrites one file and finds no flipped bit in it.
-    """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-
-    def on_train_epoch_end(self, trainer: Trainer, *args: Any) -> None:
-        """All processes save, the first one renames."""
-        with storing(self.checkpoint.folder):
-            trainer.save_checkpoint(self.checkpoint.draft)
-            if trainer.is_global_zero:
-                self.checkpoint.keep()
-        trainer.strategy.barrier()

@@ -6,24 +6,24 @@ precision changes more, and is in them.
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
+import random
 import subprocess
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
+import numpy as np
 import psutil
 import torch
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 from evaluation.evaluator import CollectOutputs
 from pipelines.machine import memory
-from pipelines.machine.checkpoint import Checkpoint, KeepEpochs
+from pipelines.machine.checkpoint import Checkpoint
 from pipelines.machine.ranks import Ranks, on_gpu
 from pipelines.machine.screen import Screen
 
@@ -31,23 +31,11 @@ FULL, HALF = "32-true", "16-mixed"
 PRECISIONS = (FULL, "bf16-mixed", HALF)
 
 
-class _Advance(Callback):
-    """Moves a progress bar by one batch."""
+class Predicts(Protocol):
+    """A module that `Machine.predict` can send batches through."""
 
-    def __init__(self, advance: Any) -> None:
-        self.advance = advance
-
-    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One calibration batch is through."""
-        self.advance(1)
-
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One step of a training is done."""
-        self.advance(1)
-
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One evaluation batch is through."""
-        self.advance(1)
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """One batch, and its number."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +73,7 @@ class Machine:
         return "" if self.precision == FULL else self.precision
 
     def use(self) -> None:
-        """Set the number of threads, keep Lightning's hints off the screen, try the devices.
+        """Set the number of threads, and try the devices where they may not be there.
 
         Raises:
             ValueError: Lightning does not know the accelerator or precision, or it is not there.
@@ -95,59 +83,55 @@ class Machine:
             torch.set_num_threads(self.threads)
         elif self.ranks.several:
             torch.set_num_threads(max(1, torch.get_num_threads() // self.ranks.world))
-        for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        try:
+        there = self.accelerator in ("cpu", "auto") or on_gpu(self.accelerator)
+        if not (there and self.devices == 1 and self.precision == FULL):
             self._trainer(lambda n: None)
-        except Exception as err:  # MisconfigurationException, ValueError, RuntimeError, ...
-            raise ValueError(
-                f"machine.accelerator={self.accelerator} devices={self.devices} "
-                f"precision={self.precision} cannot be used here: {err}. machine=cpu always can"
-            ) from err
 
     def predict(
-        self, name: str, module: LightningModule, loader: DataLoader[Any], share: bool = True
+        self, name: str, module: Predicts, loader: DataLoader[Any], share: bool = True
     ) -> None:
         """Send `loader` through `module.predict_step` under a progress bar.
 
         With several processes each one sends its share of the batches, all of them without
         `share`; `predict_step` is told a batch's number among those of all processes.
+
+        Args:
+            name: of the progress bar.
+            module: an nn.Module, which is moved to the device.
+            loader: goes through its data set in order.
+            share: among the processes.
         """
         loader = self.ranks.share(loader) if share else loader
-        module.allow_zero_length_dataloader_with_multiple_devices = True
+        steps = self._lightning().steps_of(module)
         with self.screen.bar(name, len(loader)) as advance:
-            self._trainer(advance).predict(module, loader, return_predictions=False)
+            self._trainer(advance).predict(steps, loader, return_predictions=False)
 
     def test(self, name: str, module: CollectOutputs, loader: DataLoader[Any]) -> None:
         """Send `loader`, shared likewise, through `module`; the outputs are those of all."""
-        loader = self.ranks.share(loader)
-        module.allow_zero_length_dataloader_with_multiple_devices = True
+        loader, module.parts = self.ranks.share(loader), []
+        steps = self._lightning().steps_of(module)
         with self.screen.bar(name, len(loader)) as advance:
-            self._trainer(advance).test(module, loader, verbose=False)
-        if self.ranks.several:
-            module.join(self.ranks.in_order(module.parts))
+            self._trainer(advance).test(steps, loader, verbose=False)
+        module.join(self.ranks.in_order(module.parts))
 
-    def fit(
-        self, name: str, module: LightningModule, epochs: int, steps: int, folder: Path
-    ) -> None:
+    def fit(self, name: str, module: Any, epochs: int, steps: int, folder: Path) -> None:
         """Train for so many epochs, with a checkpoint after each; go on from the last one.
 
         Args:
             name: of the progress bar.
-            module: gives its own loader, anew for every epoch.
+            module: a LightningModule that gives its own loader, anew for every epoch.
             epochs: in all, those before an interruption included.
             steps: of all epochs together.
             folder: of the checkpoint.
         """
         checkpoint = Checkpoint(folder, "training", "ckpt")
         memory.keep_freed(memory.TRAINING)
+        keep = self._lightning().KeepEpochs(checkpoint)
         try:
             with self.screen.bar(name, steps) as advance:
                 self._trainer(
                     advance,
-                    KeepEpochs(checkpoint),
+                    keep,
                     max_epochs=epochs,
                     reload_dataloaders_every_n_epochs=1,
                     use_distributed_sampler=False,
@@ -156,26 +140,26 @@ class Machine:
         finally:
             memory.keep_freed()
 
-    def _trainer(self, advance: Any, *callbacks: Callback, **more: Any) -> Trainer:
-        settings: dict[str, Any] = {
-            "enable_checkpointing": False,
-            **self.ranks.trainer_settings(),
-            **more,
-        }
-        if self.precision == HALF:  # by its name alone Lightning would take bfloat16 on a processor
-            plugin = MixedPrecision("16-mixed", "cuda" if on_gpu(self.accelerator) else "cpu")
-            settings["plugins"] = [*settings.get("plugins", ()), plugin]
-        else:
-            settings["precision"] = self.precision
-        return Trainer(
-            accelerator=self.accelerator,
-            devices=self.devices,
-            callbacks=[_Advance(advance), *callbacks],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **settings,
-        )
+    def _lightning(self) -> ModuleType:
+        """What is imported when the first loop runs."""
+        with self.screen.busy("starting Lightning"), memory.importing():
+            from pipelines.machine import trainer
+        return trainer
+
+    def _trainer(self, advance: Callable[[int], None], *callbacks: Any, **more: Any) -> Any:
+        """A Lightning trainer.
+
+        Raises:
+            ValueError: Lightning does not know the accelerator or precision, or it is not there.
+        """
+        lightning = self._lightning()
+        try:
+            return lightning.trainer(self, advance, *callbacks, **more)
+        except Exception as err:  # MisconfigurationException, ValueError, RuntimeError, ...
+            raise ValueError(
+                f"machine.accelerator={self.accelerator} devices={self.devices} "
+                f"precision={self.precision} cannot be used here: {err}. machine=cpu always can"
+            ) from err
 
     def describe(self) -> dict[str, Any]:
         """Processor, accelerator, cores and threads, for the record."""
@@ -189,6 +173,14 @@ class Machine:
             "accelerator": self.accelerator,
             "precision": self.precision,
         }
+
+
+def seed_everything(seed: int) -> None:
+    """As Lightning's function of this name: it reads the variables when processes start."""
+    os.environ |= {"PL_GLOBAL_SEED": str(seed), "PL_SEED_WORKERS": "0"}
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def _gpu() -> dict[str, Any]:

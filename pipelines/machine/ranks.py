@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -137,43 +135,6 @@ class Ranks:
                 found: T = value  # type: ignore[assignment]
                 return found
             ask(value)
-
-    def trainer_settings(self) -> dict[str, Any]:
-        """What a Lightning trainer must know."""
-        if not self.several:
-            return {}
-        return {
-            "strategy": _Sharing(),
-            "plugins": [_Started(self.rank)],
-            "use_distributed_sampler": False,
-        }
-
-
-class _Started(LightningEnvironment):
-    """The processes are there already."""
-
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        self.rank = rank
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True
-
-    def local_rank(self) -> int:
-        return self.rank
-
-
-class _Sharing(DDPStrategy):
-    """Lightning's, where each process has its own batches and a training adds its gradients up."""
-
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """A batch has the number that it has among those of all processes."""
-        batch, number = args
-        return super().predict_step(batch, number * self.world_size + self.global_rank)
-
-    def configure_ddp(self) -> None:
-        """No wrapper: it would average after each of several backward passes of a step."""
 
 
 def on_gpu(accelerator: str) -> bool:

@@ -52,8 +52,11 @@ class Screen:
         return cls(Console(quiet=True, force_terminal=False))
 
     def busy(self, name: str) -> AbstractContextManager[object]:
-        """Show that something without steps goes on, where somebody watches; no bar goes inside."""
-        if not self.console.is_terminal:
+        """Show that something without steps goes on, where somebody watches and no bar shows.
+
+        No bar goes inside.
+        """
+        if not self.console.is_terminal or self._progress.tasks:
             return nullcontext()
         return self.console.status(f"{escape(name)} ...", spinner_style="dim")
 

@@ -14,7 +14,6 @@ from operator import add
 from types import MappingProxyType
 from typing import ClassVar
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.decoded import Batches
@@ -122,7 +121,7 @@ def _match(
     return matcher.finish()
 
 
-class _Match(LightningModule):
+class _Match(nn.Module):
     def __init__(self, matcher: Matcher, known: Mapping[int, Seen]) -> None:
         super().__init__()
         self.networks = nn.ModuleList([matcher.reference, matcher.quantized])
@@ -132,7 +131,7 @@ class _Match(LightningModule):
         self.matcher.step(batch[0], self.known.get(batch_idx))
 
 
-class Compare(LightningModule):
+class Compare(nn.Module):
     """Distances from the float network to some quantized ones, added up in `totals`.
 
     Where `known` has the float network's outputs, by batch, it need not run.
@@ -158,6 +157,6 @@ class Compare(LightningModule):
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         known = self.known.get(batch_idx)
-        expected = self.reference(batch[0]) if known is None else known.to(self.device)
+        expected = self.reference(batch[0]) if known is None else known.to(batch[0].device)
         for i, network in enumerate(self.networks):
             self.totals[i] += self.task.distance(network, expected, network(batch[0]))

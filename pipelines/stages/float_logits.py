@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.decoded import Batches
@@ -45,7 +44,7 @@ def logits_of(found: Artifact | None) -> dict[int, Tensor]:
     return {int(number): logits for number, logits in found.tensors.items()} if found else {}
 
 
-class _Keep(LightningModule):
+class _Keep(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 
-class Forward(LightningModule):
+class Forward(nn.Module):
     """Runs the network in the modes that its modules already have."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -16,11 +15,8 @@ class Forward(LightningModule):
         self.network = network
         self.modes = {m: m.training for m in network.modules()}
 
-    def on_predict_start(self) -> None:
-        """Lightning has put everything into eval mode."""
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        """One batch. Lightning keeps no gradients, and has put everything into eval mode."""
         for module, training in self.modes.items():
             module.training = training
-
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
-        """One batch; Trainer.predict keeps no gradients."""
         return self.network(batch[0])

@@ -14,6 +14,7 @@ import importlib.util
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ OUTSIDE = (
     "pipelines.machine.machine",
     "pipelines.machine.ranks",
     "pipelines.machine.screen",
+    "pipelines.machine.trainer",
     "pipelines.reporting",
     "pipelines.store.fingerprint",
     "pipelines.store.store",
@@ -79,7 +81,7 @@ def modules(value: Any) -> frozenset[str]:
 @cache
 def source(module: str) -> tuple[str, frozenset[str]]:
     """The hash of a module's code, and the project's modules that it imports."""
-    spec = importlib.util.find_spec(module)
+    spec = _spec(module)
     if spec is None or spec.origin is None:
         return "", frozenset()
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
@@ -91,7 +93,7 @@ def source(module: str) -> tuple[str, frozenset[str]]:
             imported |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _drop_docstring(node)
-    ours = {n for n in imported if n.split(".")[0] in PACKAGES and _is_module(n)}
+    ours = {n for n in imported if n.split(".")[0] in PACKAGES and _spec(n)}
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(ours)
 
 
@@ -126,11 +128,15 @@ def _outside(module: str) -> bool:
 
 
 @cache
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # a name inside a module that is not a package
-        return False
+def _spec(name: str) -> ModuleSpec | None:
+    """Where a module lies, without importing anything; None of a name that is no module."""
+    parent, _, _ = name.rpartition(".")
+    if not parent:
+        return importlib.util.find_spec(name)
+    package = _spec(parent)
+    if package is None or package.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(name, package.submodule_search_locations)
 
 
 def _drop_docstring(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
@@ -137,7 +136,7 @@ class MeasureChanges:
         )
 
 
-class CollectChanges(LightningModule):
+class CollectChanges(nn.Module):
     """Sums over images; saves them now and then."""
 
     def __init__(

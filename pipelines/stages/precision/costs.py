@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.images import ImageData
-from pipelines.models.network import Network
 from quant.costs.roofline import Roofline
-from quant.costs.work import CostModel, works
-from quant.layers import Layer
+from quant.costs.work import CostModel, Work
 
 HALF = 16  # bits of what is not quantized, and of the network that is compared with
 
@@ -27,28 +24,22 @@ class Costs:
 
     def run(
         self,
-        network: Network,
-        data: ImageData,
-        layers: Mapping[str, Layer],
+        work: Mapping[str, Work],
         bits: Mapping[str, int],
         inputs: Mapping[str, int],
     ) -> dict[str, Any]:
         """Entries of results.json.
 
         Args:
-            network: the float one.
-            data: of one of whose images the layers' shapes are.
-            layers: that were quantized.
+            work: of the layers that were quantized, on one image.
             bits: of their weights.
             inputs: bits of their inputs; 16 where it names none.
         """
-        example, _ = next(iter(data.calibration_loader(first=1)))
-        work = works(network.module, example, layers)
-        chosen = {name: (bits[name], inputs.get(name, HALF)) for name in layers}
-        half = dict.fromkeys(layers, (HALF, HALF))
+        chosen = {name: (bits[name], inputs.get(name, HALF)) for name in work}
+        half = dict.fromkeys(work, (HALF, HALF))
         costs, widest = (
             {
-                name: sum(model.cost(work[n], *widths[n]) for n in layers)
+                name: sum(model.cost(work[n], *widths[n]) for n in work)
                 for name, model in self.models.items()
             }
             for widths in (chosen, half)

@@ -15,8 +15,9 @@ from pipelines.stages.precision.changes import MeasureChanges
 from pipelines.stages.precision.correlation import correlations
 from pipelines.stages.precision.timing import TimeLayer, cost_model
 from pipelines.stages.precision.traces import MeasureTraces
+from pipelines.stages.precision.work import MeasureWork, works_of
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.costs.work import CostModel, Work, works
+from quant.costs.work import CostModel, Work
 from quant.layers import Layer
 from quant.mixed.search import SEARCHES
 from quant.mixed.sensitivity import METRICS, Measured
@@ -191,8 +192,10 @@ class Mixed:
         self, given: Given, candidates: Candidates
     ) -> tuple[dict[str, CostModel], dict[str, Tensor]]:
         """The models, and what every layer costs at every width [N, B], by name."""
-        example, _ = next(iter(given.images.value.calibration_loader(first=1)))
-        work = works(given.network.module, example, given.layers)
+        layers = Keyed(given.layers, given.calibration.key)
+        work = works_of(
+            given.store.run(MeasureWork(), given.network, layers, given.images, given.machine)
+        )
 
         def act_bits(name: str, bits: int) -> int:
             if self.activations:

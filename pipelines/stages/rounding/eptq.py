@@ -18,7 +18,6 @@ from pipelines.models.network import Network
 from pipelines.stages.rounding.label_free import output_of
 from pipelines.stages.rounding.loss import Task
 from pipelines.stages.rounding.schedule import Schedule
-from pipelines.stages.rounding.training import RoundingTraining, biases_of
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.stages.solving.solve import grid_of
 from pipelines.store.artifacts import Artifact, Keyed
@@ -132,6 +131,8 @@ class TrainRounding:
             machine: trains.
             scratch: for checkpoints.
         """
+        from pipelines.stages.rounding.training import RoundingTraining, biases_of
+
         images = len(data.value.calibration)
         training = min(len(hessian.tensors["attention"]), images - self.held_out)
         quantized = out_of_place(start.value)

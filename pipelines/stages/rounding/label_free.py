@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
@@ -71,7 +70,7 @@ def output_of(layer: Layer) -> str:
     return layer.norm.rpartition(".")[0] or layer.owner
 
 
-class CollectDiagonals(LightningModule):
+class CollectDiagonals(nn.Module):
     """Sums over images; the scores of each image are kept."""
 
     def __init__(

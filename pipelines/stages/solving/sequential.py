@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -103,7 +102,7 @@ def moved(W: Tensor, H: Tensor, C: Tensor, damping: float) -> Tensor:
     return (W.double() + change.mT).to(W.dtype)
 
 
-class CollectPair(LightningModule):
+class CollectPair(nn.Module):
     """Sums X~ X~^T and X X~^T of one layer, over all its calls in a forward pass.
 
     The first batch runs to its end. Where the layer was called once, later batches run no further
