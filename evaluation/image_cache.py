@@ -12,7 +12,7 @@ LIMIT = 2**30  # bytes
 SHARE = 4  # of the memory that is free: one part in so many
 
 
-class Kept:
+class ImageCache:
     """What was decoded, by key; as much as there is room for, first come, first kept.
 
     A pass over more samples than fit finds the same ones kept every time; those that were used
@@ -50,4 +50,4 @@ def _size(sample: tuple[Tensor, Any]) -> int:
     return sum(part.nbytes for part in sample if isinstance(part, Tensor))
 
 
-samples = Kept()  # of this process: the jobs of a sweep mostly want the same ones
+samples = ImageCache()  # of this process: the jobs of a sweep mostly want the same ones

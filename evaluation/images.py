@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from evaluation import image_cache
 from evaluation.augmentation import WithCopies
-from evaluation.decoded import Batches, Decoded, Numbered, loader
+from evaluation.datasets import Batches, DecodedDataset, IndexedDataset, loader
 from evaluation.samples import Progress, Samples, choose, spread
 from evaluation.task import ImageTask
 
@@ -186,7 +186,7 @@ class ImageData(ImageTask):
 
     def calibration_batches(self, batches: Sequence[Sequence[int]]) -> Batches:
         """Chosen images by number, batch by batch: (x [b, 3, h, w] float32, their numbers [b])."""
-        images = Numbered(self._decoded(self.calibration))
+        images = IndexedDataset(self._decoded(self.calibration))
         return loader(images, self.workers, batches)
 
     def predict_dataloader(self) -> Batches:
@@ -195,9 +195,9 @@ class ImageData(ImageTask):
     def test_dataloader(self) -> Batches:
         return loader(self._decoded(self.evaluation), self.workers, self.batch_size)
 
-    def _decoded(self, samples: Samples) -> Decoded:
+    def _decoded(self, samples: Samples) -> DecodedDataset:
         source = hashlib.sha256(f"{type(self)} {self._config} {self._view!r}".encode())
-        return Decoded(samples, self._view, source.hexdigest())
+        return DecodedDataset(samples, self._view, source.hexdigest())
 
     @property
     def _config(self) -> str:

@@ -123,7 +123,7 @@ class Log:
 
 
 @dataclass(frozen=True, eq=False)
-class Running:
+class RunContext:
     """A run under way.
 
     Attributes:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation.images import ImageData
-from pipelines.chain import Running
-from pipelines.quantizing import Made
+from pipelines.chain import RunContext
+from pipelines.quantizing import QuantizedModel
 from pipelines.reproducing import provenance
 from pipelines.stages.objective import Objective, Quantized, write
 from pipelines.stages.precision.allocate import Allocation
@@ -20,7 +20,7 @@ from quant.layers import Layer
 
 
 def measure(
-    running: Running, objective: Objective, held_out: ImageData, made: Made
+    running: RunContext, objective: Objective, held_out: ImageData, made: QuantizedModel
 ) -> dict[str, Any]:
     """For a search over settings, which never sees the evaluation images: objective.json."""
     chain, machine, about = running.chain, running.machine, running.about
@@ -48,7 +48,7 @@ def measure(
     return record
 
 
-def evaluate(running: Running, made: Made) -> dict[str, Any]:
+def evaluate(running: RunContext, made: QuantizedModel) -> dict[str, Any]:
     """The baseline, the evaluation images, the report: results.json."""
     chain, store, machine, log = running.chain, running.store, running.machine, running.log
     network, tracker, about = running.network, running.tracker, running.about

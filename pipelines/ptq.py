@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipelines import evaluating, preflight, quantizing
-from pipelines.chain import Chain, Log, Run, Running
+from pipelines.chain import Chain, Log, Run, RunContext
 from pipelines.machine.interruption import interruptible
 from pipelines.machine.machine import Machine, seed_everything
 from pipelines.models.network import Network
@@ -44,7 +44,7 @@ def run(
     )
     try:
         results = _stages(
-            Running(chain, store, machine, tracker, about, network, Log(machine, tracker))
+            RunContext(chain, store, machine, tracker, about, network, Log(machine, tracker))
         )
     except BaseException as err:
         with suppress(Exception):
@@ -101,7 +101,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, about: Run) -> Network
 
 
 @interruptible()
-def _stages(running: Running) -> dict[str, Any]:
+def _stages(running: RunContext) -> dict[str, Any]:
     objective = running.chain.objective
     if objective is None:
         return evaluating.evaluate(running, quantizing.quantize(running))

@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import nn
 
-from pipelines.chain import Running
+from pipelines.chain import RunContext
 from pipelines.stages.activations import with_activations
 from pipelines.stages.batchnorm import corrected
 from pipelines.stages.calibrate import layers_of
-from pipelines.stages.precision.allocate import Allocation, Given
+from pipelines.stages.precision.allocate import Allocation, AllocationContext
 from pipelines.stages.rounding.result import (
     trained_activations,
     trained_statistics,
@@ -26,12 +26,12 @@ from pipelines.stages.rounding.result import (
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.stages.solving.solve import wants_importance
 from pipelines.store.artifacts import Artifact, Keyed
-from pipelines.store.store import TakenError
+from pipelines.store.store import LockedError
 from quant.layers import Layer
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class QuantizedModel:
     """What the stages gave.
 
     Attributes:
@@ -56,7 +56,7 @@ class Made:
     uncorrected: Keyed[nn.Module]
 
 
-def quantize(running: Running) -> Made:
+def quantize(running: RunContext) -> QuantizedModel:
     """Run these stages."""
     chain, store, machine, log = running.chain, running.store, running.machine, running.log
     network, images = running.network, running.images
@@ -74,7 +74,7 @@ def quantize(running: Running) -> Made:
     importance = hessian if weighing else None
 
     allocation = chain.precision.allocate(
-        Given(
+        AllocationContext(
             store=store,
             network=network,
             images=images,
@@ -147,7 +147,7 @@ def quantize(running: Running) -> Made:
                 changed = with_activations(changed, activations)
             best = Keyed(changed, f"{best.key} {trained.key}")
 
-    return Made(
+    return QuantizedModel(
         calibration=calibration,
         layers=layers,
         allocation=allocation,
@@ -162,14 +162,14 @@ def quantize(running: Running) -> Made:
     )
 
 
-def _calibrated(running: Running) -> Artifact:
+def _calibrated(running: RunContext) -> Artifact:
     """The calibration. While another run is at it, this one does what needs none."""
     chain, store = running.chain, running.store
     given = running.network, running.images, running.machine
     if not running.machine.ranks.several:
         try:
-            return store.hasty.run(chain.calibrate, *given)
-        except TakenError:
+            return store.without_waiting.run(chain.calibrate, *given)
+        except LockedError:
             for stage in chain.batchnorm.prepared_by():
                 store.run(stage, *given)
             if chain.objective is None:

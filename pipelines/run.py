@@ -149,7 +149,7 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
         about = _about(settings, folder)
     processes = settings["machine"].get("devices")
     if not isinstance(processes, int) or processes < 2:
-        return chain(launch.Place(), settings, about, screen)
+        return chain(launch.ProcessRank(), settings, about, screen)
     launch.together(processes, member, settings, about)
     written = folder / ("results.json" if settings["objective"] is None else "objective.json")
     results: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
 
 
 def chain(
-    place: launch.Place, settings: Mapping[str, Any], about: Mapping[str, Any], screen: Screen
+    place: launch.ProcessRank, settings: Mapping[str, Any], about: Mapping[str, Any], screen: Screen
 ) -> dict[str, Any]:
     """Build everything from the settings, then run the chain, in this process."""
     cfg = OmegaConf.create(dict(settings))
@@ -187,7 +187,9 @@ def chain(
         return results
 
 
-def member(place: launch.Place, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+def member(
+    place: launch.ProcessRank, settings: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
     """`chain` in one of several processes; what it fails of is told by the one that watches."""
     try:
         chain(place, settings, about, Screen.nowhere() if place.rank else Screen())

@@ -109,7 +109,7 @@ class SoftRounding(Rounding):
         return undecided(self.h(), beta)
 
 
-class StraightRounding(Rounding):
+class StraightThroughRounding(Rounding):
     """Ours: always decided; a code moves once the sum of its gradients has carried `a` far enough.
 
     The gradient passes through the rounding as if it were not there (Bengio et al., arXiv
@@ -134,7 +134,10 @@ class StraightRounding(Rounding):
         return self.a.clamp(0, self.top).round()
 
 
-KINDS: Mapping[str, Callable[..., Rounding]] = {"soft": SoftRounding, "straight": StraightRounding}
+KINDS: Mapping[str, Callable[..., Rounding]] = {
+    "soft": SoftRounding,
+    "straight": StraightThroughRounding,
+}
 
 
 def logit(h: Tensor) -> Tensor:

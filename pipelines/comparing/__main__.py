@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.comparing import files, finding, page
+from pipelines.comparing import discovery, files, page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"a {kind} table as well")
     options = parser.parse_args(arguments)
     try:
-        runs = finding.find(options.outputs)
+        runs = discovery.find(options.outputs)
         page.write(runs, options.html)
         written = [options.html]
         for kind, text in tables.items():

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.comparing import asked, table
-from pipelines.comparing.asked import OTHERS
+from pipelines.comparing import settings, table
 from pipelines.comparing.facets import main_metric, mean_bits
-from pipelines.reporting import wording
-from pipelines.reporting.wording import Results
+from pipelines.comparing.settings import OTHERS
+from pipelines.reporting import formatting
+from pipelines.reporting.formatting import Results
 
 FIRST = ("model", "data", "metric", "images", "method", "inputs", "search", OTHERS, "seed")
 ALWAYS = ("method", "bits", "float", "quantized", "drop [95 %]", "solve s", "speed-up", "size")
@@ -28,12 +28,12 @@ def row(results: Results) -> dict[str, Cell]:
     """Cells by column: those of `pipelines.comparing.table`, and what only a page has room for."""
     values = _values(results)
     texts = table.row(results) | {
-        "data": str(results.get("data") or wording.MISSING),
-        "images": wording.count(results.get("n_images")),
-        "metric": wording.metric_name(main_metric(results)),
-        "seed": wording.count(results.get("seed")),
-        OTHERS: " ".join(asked.others(results)),
-        "size": wording.size(wording.get(results, "size_mb", "quantized")),
+        "data": str(results.get("data") or formatting.MISSING),
+        "images": formatting.count(results.get("n_images")),
+        "metric": formatting.metric_name(main_metric(results)),
+        "seed": formatting.count(results.get("seed")),
+        OTHERS: " ".join(settings.others(results)),
+        "size": formatting.size(formatting.get(results, "size_mb", "quantized")),
     }
     names = [n for n in FIRST if n in texts] + [n for n in texts if n not in FIRST]
     return {name: Cell(texts[name], values.get(name, texts[name])) for name in names}
@@ -60,7 +60,7 @@ def spread(rows: Sequence[dict[str, Cell]]) -> tuple[list[str], dict[str, str]]:
 
 def _take_out_shared(rows: Sequence[dict[str, Cell]]) -> str:
     """Other settings that every row has."""
-    shared, own = asked.apart([cells[OTHERS].text.split() for cells in rows])
+    shared, own = settings.apart([cells[OTHERS].text.split() for cells in rows])
     for cells, text in zip(rows, own, strict=True):
         cells[OTHERS] = Cell(text, text)
     return shared
@@ -77,12 +77,12 @@ def _follows(rows: Sequence[dict[str, Cell]], name: str) -> bool:
 
 
 def _text(cells: dict[str, Cell], name: str) -> str:
-    return cells[name].text if name in cells else wording.MISSING
+    return cells[name].text if name in cells else formatting.MISSING
 
 
 def _values(results: Results) -> dict[str, Any]:
     """The numbers behind the texts."""
-    get, metric = wording.get, main_metric(results)
+    get, metric = formatting.get, main_metric(results)
     return {
         "images": results.get("n_images"),
         "seed": results.get("seed"),
@@ -93,8 +93,8 @@ def _values(results: Results) -> dict[str, Any]:
         "agreement": get(results, "fidelity", "agreement"),
         "KL": get(results, "fidelity", "kl"),
         "SQNR dB": get(results, "fidelity", "sqnr_db"),
-        f"loss / {wording.baseline_name(results)}": results.get("loss_ratio_vs_baseline"),
-        "solve s": wording.solve_seconds(results),
+        f"loss / {formatting.baseline_name(results)}": results.get("loss_ratio_vs_baseline"),
+        "solve s": formatting.solve_seconds(results),
         "speed-up": results.get("speedup"),
         "size": get(results, "size_mb", "quantized"),
     }

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.comparing import asked
-from pipelines.comparing.finding import Run
-from pipelines.reporting import wording
-from pipelines.reporting.wording import Results
+from pipelines.comparing import settings
+from pipelines.comparing.discovery import Run
+from pipelines.reporting import formatting
+from pipelines.reporting.formatting import Results
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Facet:
     @property
     def remark(self) -> str:
         """ "mIoU, 200 evaluation images, float network 52.16 %"."""
-        floats = sorted({wording.number(value) for value in self.floats})
+        floats = sorted({formatting.number(value) for value in self.floats})
         known = f", float network {' or '.join(floats)} %" if floats else ""
-        metric = wording.metric_name(self.metric) if self.metric else "no metric"
-        return f"{metric}, {wording.count(self.images)} evaluation images{known}"
+        metric = formatting.metric_name(self.metric) if self.metric else "no metric"
+        return f"{metric}, {formatting.count(self.images)} evaluation images{known}"
 
 
 def split(runs: Iterable[Run]) -> list[Facet]:
@@ -93,7 +93,7 @@ def split(runs: Iterable[Run]) -> list[Facet]:
 def main_metric(results: Results) -> str:
     """The key of the metric that the drop is in."""
     named = results.get("metric")
-    return str(named) if named else (wording.metrics(results) or [""])[0]
+    return str(named) if named else (formatting.metrics(results) or [""])[0]
 
 
 def mean_bits(results: Results) -> float | None:
@@ -144,7 +144,7 @@ def _facet(key: tuple[Any, ...], group: Sequence[tuple[Run, Results]]) -> Facet:
     for (run, results), chosen in zip(group, choices, strict=True):
         name = ", ".join([str(results["method"]), *(c for c in chosen if c not in everywhere)])
         series.setdefault(name, []).append(_point(run, results, metric))
-    floats = dict.fromkeys(wording.get(results, "float", metric) for _, results in group)
+    floats = dict.fromkeys(formatting.get(results, "float", metric) for _, results in group)
     return Facet(
         model=model or "unnamed model",
         data=data,
@@ -160,31 +160,31 @@ def _facet(key: tuple[Any, ...], group: Sequence[tuple[Run, Results]]) -> Facet:
 
 def _choices(results: Results) -> list[str]:
     """What a series was run with beside its method."""
-    inputs, how = results.get("inputs"), wording.search(results)
+    inputs, how = results.get("inputs"), formatting.search(results)
     activations = results.get("act_bits")
     if how is None and activations is not None:  # else they are what was found
         how = f"{activations}-bit activations"
     said = [f"{inputs} inputs" if inputs else "unknown inputs", *([how] if how else [])]
-    return [*said, *asked.others(results)]
+    return [*said, *settings.others(results)]
 
 
 def _point(run: Run, results: Results, metric: str) -> Point:
-    before = wording.get(results, "float", metric)
-    ends = wording.get(results, "drop", "ci95")
+    before = formatting.get(results, "float", metric)
+    ends = formatting.get(results, "drop", "ci95")
     interval = (before - ends[1], before - ends[0]) if ends and before is not None else (None, None)
     bits = mean_bits(results)
     return Point(
         run=run,
         label="?" if bits is None else f"{bits:.2g}",
         bits=bits,
-        accuracy=wording.get(results, "quantized", metric),
+        accuracy=formatting.get(results, "quantized", metric),
         low=interval[0],
         high=interval[1],
-        seconds=wording.solve_seconds(results),
-        size=wording.get(results, "size_mb", "quantized"),
-        bops=wording.get(results, "costs", "bops"),
-        latency=wording.get(results, "costs", "roofline"),
+        seconds=formatting.solve_seconds(results),
+        size=formatting.get(results, "size_mb", "quantized"),
+        bops=formatting.get(results, "costs", "bops"),
+        latency=formatting.get(results, "costs", "roofline"),
         device=results.get("device"),
         speedup=results.get("speedup"),
-        estimated=bool(wording.get(results, "baseline", "estimated")),
+        estimated=bool(formatting.get(results, "baseline", "estimated")),
     )

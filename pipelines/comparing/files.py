@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.comparing import asked, facets, table
+from pipelines.comparing import facets, settings, table
+from pipelines.comparing.discovery import STATES, Run
 from pipelines.comparing.facets import Facet
-from pipelines.comparing.finding import STATES, Run
-from pipelines.reporting import wording
-from pipelines.reporting.wording import Results
+from pipelines.reporting import formatting
+from pipelines.reporting.formatting import Results
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -48,7 +48,7 @@ def latex(runs: Sequence[Run]) -> str:
             rf"\caption{{{escape(facet.title)}: {escape(facet.remark)}{also}.}}",
             rf"\begin{{tabular}}{{{aligned}}}", r"\toprule",
             " & ".join(map(escape, columns)) + r" \\", r"\midrule",
-            *(" & ".join(escape(row.get(name, wording.MISSING)) for name in columns) + r" \\"
+            *(" & ".join(escape(row.get(name, formatting.MISSING)) for name in columns) + r" \\"
               for row in rows),
             r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
         ]  # fmt: skip
@@ -87,7 +87,7 @@ def _remarks(runs: Sequence[Run]) -> list[str]:
 
 def _row(run: Run) -> dict[str, Any]:
     results: Results = run.results or {}
-    get, metric = wording.get, facets.main_metric(results)
+    get, metric = formatting.get, facets.main_metric(results)
     ends = get(results, "drop", "ci95") or (None, None)
     keys = ("experiment", "model", "data", "method")
     return {
@@ -101,7 +101,7 @@ def _row(run: Run) -> dict[str, Any]:
         "act_bits": results.get("act_bits", run.asked.get("act_bits")),
         "mean_bits": facets.mean_bits(results),
         "seed": results.get("seed", run.asked.get("seed")),
-        "other_settings": " ".join(asked.words(results or run.asked)),
+        "other_settings": " ".join(settings.words(results or run.asked)),
         "n_images": results.get("n_images"),
         "metric": metric or None,
         "float": get(results, "float", metric),
@@ -111,7 +111,7 @@ def _row(run: Run) -> dict[str, Any]:
         "drop_high": ends[1],
         **{key: get(results, "fidelity", key) for key in ("agreement", "kl", "sqnr_db")},
         "loss_ratio_vs_baseline": results.get("loss_ratio_vs_baseline"),
-        "solve_seconds": wording.solve_seconds(results),
+        "solve_seconds": formatting.solve_seconds(results),
         "baseline_seconds": get(results, "baseline", "seconds"),
         "baseline_estimated": get(results, "baseline", "estimated"),
         "speedup": results.get("speedup"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.comparing.finding import Run
-from pipelines.reporting import wording
+from pipelines.comparing.discovery import Run
+from pipelines.reporting import formatting
 
 FIGURES = ("bits", "loss", "seconds")
 
@@ -35,7 +35,7 @@ def first_two(runs: Sequence[Run]) -> tuple[int, int]:
 def _run(run: Run) -> dict[str, Any]:
     results = run.results or {}
     layers = results["layers"]
-    bits = wording.bits(results)
+    bits = formatting.bits(results)
     return {
         "title": f"{run.number}: {results['model']}, {results['method']}, {bits}",
         "names": [str(layer.get("name")) for layer in layers],

@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from pipelines.comparing import asked, cells, facets, layers, marks, plots
+from pipelines.comparing import cells, facets, layers, markers, plots, settings
+from pipelines.comparing.discovery import STATES, Run
 from pipelines.comparing.facets import Facet
-from pipelines.comparing.finding import STATES, Run
-from pipelines.reporting import canvas, pages, wording
+from pipelines.reporting import canvas, formatting, templates
 
 SCRIPT = Path(__file__).with_name("page.js")
-WORDS = {"model", "data", "metric", "method", "inputs", "search", asked.OTHERS}
+WORDS = {"model", "data", "metric", "method", "inputs", "search", settings.OTHERS}
 CAPTIONS = {
     "bits": "Accuracy against bits. Lines at the marks: 95 % interval, the paired one of the drop; "
     "dashed: the float network.",
@@ -48,7 +48,7 @@ def write(runs: Sequence[Run], path: Path) -> None:
     best = {p.run.number for facet in split for p in facets.front(facet.points)}
     rows = {run.number: cells.row(run.results) for run in runs if run.results is not None}
     columns, alike = cells.spread(list(rows.values()))
-    page = pages.template("comparing/page.html.j2").render(
+    page = templates.template("comparing/page.html.j2").render(
         title=_title(split),
         found=_found(runs),
         made=f"{datetime.now():%Y-%m-%d %H:%M}",
@@ -99,18 +99,18 @@ def _where(run: Run, page: Path) -> dict[str, Any]:
 
 def _other(run: Run, page: Path) -> dict[str, Any]:
     asked = run.asked
-    words = asked.get("command") or [f"{k}={v}" for k, v in asked.items()]
+    words = settings.get("command") or [f"{k}={v}" for k, v in settings.items()]
     return {
         **_where(run, page),
         "state": run.state,
         "reason": run.reason or STATES[run.state],
-        "asked": " ".join(words) or wording.MISSING,
+        "asked": " ".join(words) or formatting.MISSING,
         "when": f"{run.when:%Y-%m-%d %H:%M}",
     }
 
 
 def _facet(facet: Facet, index: int) -> dict[str, Any]:
-    legend = [(name, look.colour, look.sign) for name, look in marks.looks(facet).items()]
+    legend = [(name, look.colour, look.sign) for name, look in markers.looks(facet).items()]
     return {
         "title": facet.title,
         "remark": facet.remark,
@@ -129,7 +129,7 @@ def _facet(facet: Facet, index: int) -> dict[str, Any]:
 def _warnings(facet: Facet) -> list[str]:
     """What a reader of the plots must know."""
     said = []
-    if len({wording.number(value) for value in facet.floats}) > 1:
+    if len({formatting.number(value) for value in facet.floats}) > 1:
         said.append("The runs disagree on the float network: other weights, images or arithmetic")
     lost = [str(p.run.number) for p in facet.points if p.bits is None or p.accuracy is None]
     if lost:

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.comparing import facets, marks
+from pipelines.comparing import facets, markers
 from pipelines.comparing.facets import Facet, Point
-from pipelines.reporting import canvas, wording
+from pipelines.reporting import canvas, formatting
 
 SIZE = (6.0, 3.5)  # inches
 CLOSE = 5.0  # points below the float network at which the close-up ends, at least
@@ -65,7 +65,7 @@ def accuracy(
     if not shown:
         return None
     by_bits = label.startswith("mean bits")
-    figure, axes = _axes(label, _literal(wording.metric_name(facet.metric)) + ", %")
+    figure, axes = _axes(label, _literal(formatting.metric_name(facet.metric)) + ", %")
     for value in facet.floats:
         axes.axhline(value, color=canvas.INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
     best = facets.front(facet.points, x) if pareto else []
@@ -75,23 +75,25 @@ def accuracy(
             drawstyle="steps-post", color=canvas.INK, linewidth=1, alpha=0.6, zorder=1,
         )  # fmt: skip
     below: list[tuple[float, Point, str]] = []
-    shifts = marks.shifts(len(facet.series)) if by_bits else [0.0] * len(facet.series)
-    for (name, look), shift in zip(marks.looks(facet).items(), shifts, strict=True):
+    shifts = markers.shifts(len(facet.series)) if by_bits else [0.0] * len(facet.series)
+    for (name, look), shift in zip(markers.looks(facet).items(), shifts, strict=True):
         points = [p for p in facet.series[name] if p in shown]
         if by_bits:
-            marks.connect(axes, points, x, lambda p: p.accuracy, look, shift)
+            markers.connect(axes, points, x, lambda p: p.accuracy, look, shift)
         for p in points:
             at = (x(p) or 0.0) + shift
             if floor is not None and (p.accuracy or 0.0) < floor:
                 below.append((at, p, look.colour))
             else:
-                marks.mark(axes, p, at, look, faint=pareto and p not in best, numbered=not by_bits)
+                markers.mark(
+                    axes, p, at, look, faint=pareto and p not in best, numbered=not by_bits
+                )
     if by_bits:
         _bit_ticks(axes, shown)
     else:
         _log_ticks(axes, [x(p) or 0.0 for p in shown])
     _limit(axes, facet, shown, floor)
-    marks.arrows(axes, below)
+    markers.arrows(axes, below)
     return figure
 
 
@@ -102,10 +104,10 @@ def speedup(facet: Facet) -> Figure | None:
         return None
     figure, axes = _axes("mean bits of a weight", "speed-up over OBQ")
     axes.axhline(1, color=canvas.INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
-    shifts = marks.shifts(len(facet.series))
-    for (name, look), shift in zip(marks.looks(facet).items(), shifts, strict=True):
+    shifts = markers.shifts(len(facet.series))
+    for (name, look), shift in zip(markers.looks(facet).items(), shifts, strict=True):
         points = [p for p in facet.series[name] if p in shown]
-        marks.connect(axes, points, lambda p: p.bits, lambda p: p.speedup, look, shift)
+        markers.connect(axes, points, lambda p: p.bits, lambda p: p.speedup, look, shift)
         for p in points:
             axes.plot(
                 (p.bits or 0.0) + shift, p.speedup or 0.0, look.mark, markersize=7,

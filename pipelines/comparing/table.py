@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.comparing import asked, table_diff
-from pipelines.comparing.asked import OTHERS
-from pipelines.reporting import results_file, wording
-from pipelines.reporting.wording import Results
+from pipelines.comparing import settings, table_diff
+from pipelines.comparing.settings import OTHERS
+from pipelines.reporting import formatting, results_file
+from pipelines.reporting.formatting import Results
 
 LEFT = {*table_diff.KEYS, OTHERS}  # columns of words and of the bit width; the rest are numbers
 
@@ -68,26 +68,26 @@ def collect(folders: Iterable[Path]) -> list[dict[str, Any]]:
 
 def row(results: Results) -> dict[str, str]:
     """A run's cells by column."""
-    keys = wording.metrics(results)
+    keys = formatting.metrics(results)
     key = keys[0] if keys else ""
-    get, number = wording.get, wording.number
+    get, number = formatting.get, formatting.number
     weight, activation = results.get("weight_bits"), results.get("act_bits")
     ratio = number(results.get("loss_ratio_vs_baseline"), 3)
     return {
-        "model": str(results.get("model") or wording.MISSING),
-        "method": str(results.get("method") or wording.MISSING),
-        "inputs": str(results.get("inputs") or wording.MISSING),
+        "model": str(results.get("model") or formatting.MISSING),
+        "method": str(results.get("method") or formatting.MISSING),
+        "inputs": str(results.get("inputs") or formatting.MISSING),
         "bits": f"{'mixed' if weight is None else weight}"
         + (f"/{activation}" if activation is not None else ""),
         "float": number(get(results, "float", key)),
         "quantized": number(get(results, "quantized", key)),
-        "drop [95 %]": wording.drop(results),
+        "drop [95 %]": formatting.drop(results),
         "agreement": number(get(results, "fidelity", "agreement")),
-        "KL": wording.scientific(get(results, "fidelity", "kl")),
+        "KL": formatting.scientific(get(results, "fidelity", "kl")),
         "SQNR dB": number(get(results, "fidelity", "sqnr_db"), 1),
-        f"loss / {wording.baseline_name(results)}": ratio,
-        "solve s": number(wording.solve_seconds(results)),
-        "speed-up": wording.speedup(results),
+        f"loss / {formatting.baseline_name(results)}": ratio,
+        "solve s": number(formatting.solve_seconds(results)),
+        "speed-up": formatting.speedup(results),
         **_searched(results),
     }
 
@@ -97,7 +97,7 @@ def rows(runs: Sequence[Results]) -> tuple[list[dict[str, str]], str]:
 
     Where runs differ in such settings, they have a column of those.
     """
-    shared, own = asked.apart([asked.others(results) for results in runs])
+    shared, own = settings.apart([settings.others(results) for results in runs])
     cells = [
         row(results) | ({OTHERS: text} if any(own) else {})
         for results, text in zip(runs, own, strict=True)
@@ -107,16 +107,16 @@ def rows(runs: Sequence[Results]) -> tuple[list[dict[str, str]], str]:
 
 def _searched(results: Results) -> dict[str, str]:
     """Cells of a run whose bits were searched: how, and what the layers cost with them."""
-    how = wording.search(results)
+    how = formatting.search(results)
     if how is None:
         return {}
     costs = results.get("costs") or {}
     return {
         "search": how,
-        "tried": str(wording.get(results, "precision", "evaluations")),
-        "MB": wording.scientific(costs.get("size")),
-        "GBOPs": wording.scientific(costs.get("bops")),
-        f"ms, {results.get('device')}": wording.scientific(costs.get("roofline")),
+        "tried": str(formatting.get(results, "precision", "evaluations")),
+        "MB": formatting.scientific(costs.get("size")),
+        "GBOPs": formatting.scientific(costs.get("bops")),
+        f"ms, {results.get('device')}": formatting.scientific(costs.get("roofline")),
     }
 
 
@@ -124,7 +124,7 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """Cells by column as a Markdown table, padded so that its source reads well too."""
     columns = list(dict.fromkeys(column for cells in rows for column in cells))
     table = [
-        [cells.get(column, wording.MISSING).replace("|", "\\|") for column in columns]
+        [cells.get(column, formatting.MISSING).replace("|", "\\|") for column in columns]
         for cells in rows
     ]
     widths = [max(map(len, cells)) for cells in zip(columns, *table, strict=True)]
@@ -148,7 +148,7 @@ def show(runs: Sequence[Results], console: Console) -> None:
     for column in columns:
         table.add_column(column, justify="left" if column in LEFT else "right", no_wrap=True)
     for cells in found:
-        table.add_row(*(Text(cells.get(column, wording.MISSING)) for column in columns))
+        table.add_row(*(Text(cells.get(column, formatting.MISSING)) for column in columns))
     unlimited = console.options.update(width=10_000)
     console.width = max(console.width, console.measure(table, options=unlimited).maximum)
     console.print(table)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipelines.comparing.asked import OTHERS
+from pipelines.comparing.settings import OTHERS
 
 Cells = Mapping[str, str]
 

@@ -27,7 +27,7 @@ TOLD = 2000  # characters, at most, of what a process printed before it died
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """Which one of the processes of a run.
 
     Attributes:
@@ -63,7 +63,7 @@ def together(processes: int, work: Callable[..., None], *args: Any) -> None:
     context = get_context("spawn")
     with TemporaryDirectory(prefix="obliq-") as folder:
         members = [
-            context.Process(target=_member, args=(Place(rank, processes, folder), work, args))
+            context.Process(target=_member, args=(ProcessRank(rank, processes, folder), work, args))
             for rank in range(processes)
         ]
         try:
@@ -135,7 +135,7 @@ def _end(members: Sequence[Any]) -> None:
             member.join()
 
 
-def _member(place: Place, work: Callable[..., None], args: Sequence[Any]) -> None:
+def _member(place: ProcessRank, work: Callable[..., None], args: Sequence[Any]) -> None:
     """One of the processes, from its start to its end."""
     signal.signal(signal.SIGINT, _interrupt_once)
     _follow_parent()
@@ -153,7 +153,7 @@ def _member(place: Place, work: Callable[..., None], args: Sequence[Any]) -> Non
         os._exit(status)  # at once: what is left to tidy up may wait for other processes
 
 
-def _report(place: Place, err: BaseException) -> None:
+def _report(place: ProcessRank, err: BaseException) -> None:
     trace = err.trace if isinstance(err, MemberError) else ""
     trace = trace or "".join(traceback.format_exception(err))
     text = str(err) if isinstance(err, MemberError) else f"{type(err).__name__}: {err}"

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from pipelines.machine.launch import Place
+from pipelines.machine.launch import ProcessRank
 
 T = TypeVar("T")
 Name = TypeVar("Name")
@@ -62,7 +62,7 @@ class Ranks:
         """All of what each process has some of, by name, on all of them."""
         return {name: value for part in self.gather(mine) for name, value in part.items()}
 
-    def agree(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What rank 0 has, on all of them."""
         if not self.several:
             return value
@@ -125,12 +125,12 @@ class Ranks:
         if self.rank == 0:
 
             def ask_all(question: Any) -> Any:
-                self.agree((True, question))
+                self.broadcast((True, question))
                 return ask(question)
 
-            return self.agree((False, lead(ask_all)))[1]
+            return self.broadcast((False, lead(ask_all)))[1]
         while True:
-            more, value = self.agree((False, None))
+            more, value = self.broadcast((False, None))
             if not more:
                 found: T = value  # type: ignore[assignment]
                 return found
@@ -143,7 +143,7 @@ def on_gpu(accelerator: str) -> bool:
 
 
 @contextmanager
-def joined(place: Place, accelerator: str) -> Iterator[Ranks]:
+def joined(place: ProcessRank, accelerator: str) -> Iterator[Ranks]:
     """Meet the other processes: gloo between processors, nccl between GPUs.
 
     Raises:

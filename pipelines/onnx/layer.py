@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from quant.costs.use import Use
+from quant.costs.geometry import LayerGeometry
 
 OPSET, IR = 17, 8  # of 2022: what every runtime reads
 TOP = 127  # largest code of a weight; -128 is left out, so that 0 is in the middle
@@ -45,13 +45,13 @@ class Affine:
         return (codes.astype(np.float32) - self.zero) * self.scale
 
 
-def float_model(use: Use, weight: Array, bias: Array) -> bytes:
+def float_model(use: LayerGeometry, weight: Array, bias: Array) -> bytes:
     """float32 input "x" of `use.input` to output "y" of `use.output`."""
     constants = {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
     return _model(use, [_layer(use, "x", "weight", "bias", "y")], constants, TensorProto.FLOAT)
 
 
-def int8_model(use: Use, weight: Array, bias: Array, x: Affine, y: Affine) -> bytes:
+def int8_model(use: LayerGeometry, weight: Array, bias: Array, x: Affine, y: Affine) -> bytes:
     """Codes "x" of `use.input` to codes "y" of `use.output`; rounds the weight to nearest."""
     rows = np.abs(weight.reshape(len(weight), -1)).max(1)
     scale = np.where(rows > 0, rows / TOP, 1.0).astype(np.float32)
@@ -83,7 +83,7 @@ def _scaled(operation: str, given: str, grid: str, result: str, **more: int) -> 
     )
 
 
-def _layer(use: Use, x: str, weight: str, bias: str, y: str) -> NodeProto:
+def _layer(use: LayerGeometry, x: str, weight: str, bias: str, y: str) -> NodeProto:
     inputs = [x, weight, bias]
     if len(use.shape) == 2:
         return helper.make_node("Gemm", inputs, [y], name="layer", transB=1)
@@ -100,7 +100,9 @@ def _layer(use: Use, x: str, weight: str, bias: str, y: str) -> NodeProto:
     )
 
 
-def _model(use: Use, nodes: list[NodeProto], constants: dict[str, Array], kind: int) -> bytes:
+def _model(
+    use: LayerGeometry, nodes: list[NodeProto], constants: dict[str, Array], kind: int
+) -> bytes:
     graph = helper.make_graph(
         nodes,
         "layer",

@@ -41,7 +41,7 @@ def session(model: bytes, threads: int, profile: Path | None = None) -> ort.Infe
 
 
 @dataclass(frozen=True)
-class Runs:
+class Latencies:
     """The runs of a model that count.
 
     Attributes:
@@ -59,7 +59,7 @@ def alternately(
     warmup: int,
     repeats: int,
     attempts: int,
-) -> dict[str, Runs]:
+) -> dict[str, Latencies]:
     """Time every operator of each model, one run after the other.
 
     The models take turns, so that what else happens on the machine slows down all of them alike. On
@@ -112,12 +112,12 @@ def _operators(profile: Path) -> dict[str, list[float]]:
 
 def _least_interrupted(
     times: dict[str, list[float]], warmup: int, switches: list[int], repeats: int
-) -> Runs:
+) -> Latencies:
     """Of the runs after the warm-up; an operator that a model holds twice is added up."""
     kept = np.argsort(switches, kind="stable")[:repeats]
     runs = warmup + len(switches)
     found = {name: np.reshape(each, (runs, -1)).sum(1)[warmup:] for name, each in times.items()}
-    return Runs(
+    return Latencies(
         {name: each[kept].tolist() for name, each in found.items()},
         interrupted=int(np.count_nonzero(np.array(switches)[kept])),
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipelines.reporting import canvas, pages, plots, wording
-from pipelines.reporting.wording import Results
+from pipelines.reporting import canvas, formatting, plots, templates
+from pipelines.reporting.formatting import Results
 
 
 def render(
@@ -24,11 +24,11 @@ def render(
         gallery: JPEG files by the name of the evaluation image that they show.
         path: file to write; its folder exists.
     """
-    base = wording.baseline_name(results)
-    page = pages.template("reporting/report.html.j2").render(
+    base = formatting.baseline_name(results)
+    page = templates.template("reporting/report.html.j2").render(
         results=results,
-        say=wording,
-        title=f"{results.get('model') or 'model'}, {wording.bits(results)}",
+        say=formatting,
+        title=f"{results.get('model') or 'model'}, {formatting.bits(results)}",
         headline=_headline(results),
         summary=_summary(results),
         figures={name: Markup(canvas.inline(figure, name)) for name, figure in drawn.items()},
@@ -47,53 +47,53 @@ def _embedded(file: Path) -> str:
 
 def _headline(results: Results) -> list[tuple[str, str, str]]:
     """(question, answer, what the answer stands on) of the three things a reader wants to know."""
-    names = wording.metrics(results)
+    names = formatting.metrics(results)
     metric = names[0] if names else ""
-    lost = wording.get(results, "drop", "points")
+    lost = formatting.get(results, "drop", "points")
     good = (
-        f"How good ({wording.metric_name(metric)})" if metric else "How good",
-        wording.number(wording.get(results, "quantized", metric), 2, " %"),
-        f"float {wording.number(wording.get(results, 'float', metric), 2, ' %')}, drop "
-        f"{wording.number(lost)} points {wording.interval(results)}",
+        f"How good ({formatting.metric_name(metric)})" if metric else "How good",
+        formatting.number(formatting.get(results, "quantized", metric), 2, " %"),
+        f"float {formatting.number(formatting.get(results, 'float', metric), 2, ' %')}, drop "
+        f"{formatting.number(lost)} points {formatting.interval(results)}",
     )
     fast = (
-        f"How fast (against {wording.baseline_name(results)})",
-        wording.speedup(results),
-        f"{wording.seconds(wording.solve_seconds(results))} of solving; "
-        f"{wording.evidence(results)}",
+        f"How fast (against {formatting.baseline_name(results)})",
+        formatting.speedup(results),
+        f"{formatting.seconds(formatting.solve_seconds(results))} of solving; "
+        f"{formatting.evidence(results)}",
     )
     small = (
         "How small",
-        wording.size(wording.get(results, "size_mb", "quantized")),
-        f"float {wording.size(wording.get(results, 'size_mb', 'float'))}, "
-        f"{wording.factor(wording.shrink(results))} smaller",
+        formatting.size(formatting.get(results, "size_mb", "quantized")),
+        f"float {formatting.size(formatting.get(results, 'size_mb', 'float'))}, "
+        f"{formatting.factor(formatting.shrink(results))} smaller",
     )
     return [good, fast, small]
 
 
 def _summary(results: Results) -> list[tuple[str, str, str]]:
     """(name, value, remark) of every figure of the summary table."""
-    get, number, scientific = wording.get, wording.number, wording.scientific
+    get, number, scientific = formatting.get, formatting.number, formatting.scientific
     rows = []
-    for key in wording.metrics(results):
+    for key in formatting.metrics(results):
         before, after = get(results, "float", key), get(results, "quantized", key)
         raw = get(results, "uncorrected", key)
         remark = f"{number(raw)} before the statistics were corrected" if raw is not None else ""
         change = f"{number(before)} → {number(after)}"
-        rows.append((f"{wording.metric_name(key)}, float → quantized (%)", change, remark))
-    samples = wording.samples(results)
-    base, costs = wording.baseline_name(results), results.get("costs")
+        rows.append((f"{formatting.metric_name(key)}, float → quantized (%)", change, remark))
+    samples = formatting.samples(results)
+    base, costs = formatting.baseline_name(results), results.get("costs")
     return [
         *rows,
-        ("drop (points)", wording.drop(results), f"95 % interval, paired, {samples}"),
+        ("drop (points)", formatting.drop(results), f"95 % interval, paired, {samples}"),
         ("agreement with the float model (%)", number(get(results, "fidelity", "agreement")), ""),
         ("KL divergence to the float model", scientific(get(results, "fidelity", "kl")), "nats"),
         ("SQNR of the outputs (dB)", number(get(results, "fidelity", "sqnr_db"), 1), ""),
-        (f"speed-up over {base}", wording.speedup(results), wording.evidence(results)),
+        (f"speed-up over {base}", formatting.speedup(results), formatting.evidence(results)),
         (
             f"time of {base}",
-            wording.baseline_seconds(results),
-            f"against {wording.seconds(wording.solve_seconds(results))} on the same Hessians",
+            formatting.baseline_seconds(results),
+            f"against {formatting.seconds(formatting.solve_seconds(results))} on the same Hessians",
         ),
         (
             f"layer loss relative to {base}",
@@ -102,11 +102,15 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
         ),
         (
             "size",
-            f"{wording.size(get(results, 'size_mb', 'float'))} → "
-            f"{wording.size(get(results, 'size_mb', 'quantized'))}",
+            f"{formatting.size(get(results, 'size_mb', 'float'))} → "
+            f"{formatting.size(get(results, 'size_mb', 'quantized'))}",
             "codes, grids and what stays unquantized",
         ),
-        *([("costs", wording.price(results), wording.priced_against(results))] if costs else []),
+        *(
+            [("costs", formatting.price(results), formatting.priced_against(results))]
+            if costs
+            else []
+        ),
         *_mixed(results),
     ]
 
@@ -115,7 +119,7 @@ def _mixed(results: Results) -> list[tuple[str, str, str]]:
     """What the search for bits found, if there was one."""
     if not results.get("precision"):
         return []
-    return [("bits by layer", wording.allocation(results), "on calibration images")]
+    return [("bits by layer", formatting.allocation(results), "on calibration images")]
 
 
 def _layer(layer: Mapping[str, Any], base: str) -> dict[str, str]:
@@ -125,23 +129,23 @@ def _layer(layer: Mapping[str, Any], base: str) -> dict[str, str]:
         "layer": str(layer.get("name")),
         "shape": "×".join(map(str, layer.get("shape") or ()))
         + (f", {groups} groups" if (groups := layer.get("groups") or 1) > 1 else ""),
-        "bits": wording.count(layer.get("bits")),
-        "method": str(layer.get("method") or wording.MISSING),
-        "loss": wording.scientific(layer.get("loss")),
-        "÷ rtn": wording.number(own, 3),
-        f"÷ {base}": wording.number(own / baseline if own and baseline else None, 3),
-        f"rows of {base}": f"{wording.count(layer.get('baseline_rows'))} / "
-        f"{wording.count(layer.get('rows'))}",
-        "sensitivity": wording.scientific(layer.get("sensitivity")),
-        "clustering": wording.number(layer.get("cluster")),
-        "time": wording.seconds(layer.get("seconds")),
+        "bits": formatting.count(layer.get("bits")),
+        "method": str(layer.get("method") or formatting.MISSING),
+        "loss": formatting.scientific(layer.get("loss")),
+        "÷ rtn": formatting.number(own, 3),
+        f"÷ {base}": formatting.number(own / baseline if own and baseline else None, 3),
+        f"rows of {base}": f"{formatting.count(layer.get('baseline_rows'))} / "
+        f"{formatting.count(layer.get('rows'))}",
+        "sensitivity": formatting.scientific(layer.get("sensitivity")),
+        "clustering": formatting.number(layer.get("cluster")),
+        "time": formatting.seconds(layer.get("seconds")),
     }
 
 
 def _provenance(results: Results) -> list[tuple[str, str]]:
     """Where the figures come from: enough to make them again."""
     correction = results.get("correction") or {}
-    kl = f"KL {wording.scientific(correction.get('kl_before'))} → " + wording.scientific(
+    kl = f"KL {formatting.scientific(correction.get('kl_before'))} → " + formatting.scientific(
         correction.get("kl_after")
     )
     kept = "kept" if correction.get("kept") else "not kept"
@@ -167,7 +171,7 @@ def _training(results: Results) -> str | None:
     trained = results.get("rounding")
     if not trained:
         return None
-    kl = " → ".join(wording.scientific(trained[f"kl_{when}"]) for when in ("before", "after"))
+    kl = " → ".join(formatting.scientific(trained[f"kl_{when}"]) for when in ("before", "after"))
     best = trained.get("best_step") if trained["kept"] else None
     taken = f", taken after {best:,}" if best else ""
     return (

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.reporting.wording import Results
+from pipelines.reporting.formatting import Results
 
 FIRST = ("name", "shape", "groups", "bits", "method", "rows", "loss", "loss_rtn", "loss_vs_rtn")
 

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipelines.reporting import canvas, wording
-from pipelines.reporting.wording import Results
+from pipelines.reporting import canvas, formatting
+from pipelines.reporting.formatting import Results
 
 NAMED = 40  # layers of a matrix that are written out
 
@@ -102,4 +102,4 @@ def _measure(results: Results) -> str:
     found = results["precision"]
     if found["measure"] == "agreement":
         return "agreement"
-    return wording.metric_name(str(results.get("metric")))
+    return formatting.metric_name(str(results.get("metric")))

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipelines.machine.disk import replacing
-from pipelines.reporting import canvas, mixed_plots, sensitivity_plots, training_plot, wording
-from pipelines.reporting.wording import Results
+from pipelines.reporting import canvas, formatting, mixed_plots, sensitivity_plots, training_plot
+from pipelines.reporting.formatting import Results
 
 
 def figures(results: Results, heatmaps: Mapping[str, Any]) -> dict[str, Figure]:
@@ -76,7 +76,7 @@ def loss_per_layer(results: Results) -> Figure | None:
         some = np.array([value if value else np.nan for value in baseline], dtype=float)
         axes.plot(
             some, y, "D", markersize=6, markerfacecolor="none", markeredgecolor=canvas.BASELINE,
-            markeredgewidth=1.5, label=wording.baseline_name(results),
+            markeredgewidth=1.5, label=formatting.baseline_name(results),
         )  # fmt: skip
     axes.plot(method, y, "o", markersize=5, color=canvas.METHOD, label=str(results.get("method")))
     canvas.name_rows(axes, [str(layer["name"]) for layer in layers])
@@ -98,7 +98,7 @@ def seconds_per_stage(results: Results) -> Figure | None:
     }
     if not stages:
         return None
-    cached = [bool(wording.get(results, "cached", name)) for name in stages]
+    cached = [bool(formatting.get(results, "cached", name)) for name in stages]
     figure = canvas.blank(0.7 + 0.3 * len(stages))
     axes = figure.add_subplot()
     colours = [canvas.BASELINE if name == "baseline" else canvas.METHOD for name in stages]
@@ -107,7 +107,7 @@ def seconds_per_stage(results: Results) -> Figure | None:
         if stored:
             bar.set(facecolor="none", edgecolor=bar.get_facecolor(), hatch="////", linewidth=1)
     labels = [
-        f"{wording.seconds(value)}{' (from the store)' if stored else ''}"
+        f"{formatting.seconds(value)}{' (from the store)' if stored else ''}"
         for value, stored in zip(stages.values(), cached, strict=True)
     ]
     axes.bar_label(bars, labels, padding=3)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.reporting.wording import Results
+from pipelines.reporting.formatting import Results
 
 NEEDED = ("model", "method", "float", "quantized")
 OBJECTS = ("float", "quantized", "fidelity", "drop", "seconds", "baseline", "size_mb", "rounding")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipelines.reporting import canvas
-from pipelines.reporting.wording import Results
+from pipelines.reporting.formatting import Results
 
 
 def per_layer(results: Results) -> Figure | None:

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.reporting import wording
-from pipelines.reporting.wording import Results
+from pipelines.reporting import formatting
+from pipelines.reporting.formatting import Results
 
 
 def print_table(results: Results, console: Console) -> None:
@@ -18,7 +18,9 @@ def print_table(results: Results, console: Console) -> None:
     table = Table(
         box=box.SIMPLE,
         show_header=False,
-        title=Text(f"{results.get('model')}: {wording.bits(results)} by {results.get('method')}"),
+        title=Text(
+            f"{results.get('model')}: {formatting.bits(results)} by {results.get('method')}"
+        ),
         title_justify="left",
         title_style="bold",
         pad_edge=False,
@@ -37,29 +39,29 @@ def nearby(path: str | Path) -> str:
 
 
 def _rows(results: Results) -> list[tuple[str, Text]]:
-    get, number = wording.get, wording.number
+    get, number = formatting.get, formatting.number
     rows = []
-    for index, key in enumerate(wording.metrics(results)):
+    for index, key in enumerate(formatting.metrics(results)):
         value = _strong(f"{number(get(results, 'quantized', key))} %")
         value.append(f"  (float {number(get(results, 'float', key))} %)", "dim")
         if index == 0 and get(results, "drop", "points") is not None:
-            value.append(f"  drop {wording.drop(results)} points")
-        rows.append((wording.metric_name(key), value))
+            value.append(f"  drop {formatting.drop(results)} points")
+        rows.append((formatting.metric_name(key), value))
     fidelity = Text(f"agreement {number(get(results, 'fidelity', 'agreement'), 2, ' %')}")
-    fidelity.append(f", KL {wording.scientific(get(results, 'fidelity', 'kl'))}")
+    fidelity.append(f", KL {formatting.scientific(get(results, 'fidelity', 'kl'))}")
     fidelity.append(f", SQNR {number(get(results, 'fidelity', 'sqnr_db'), 1, ' dB')}")
-    base = wording.baseline_name(results)
-    fast = _strong(wording.speedup(results))
-    fast.append(f"  ({wording.evidence(results)})", "dim")
-    small = _strong(wording.size(get(results, "size_mb", "quantized")))
+    base = formatting.baseline_name(results)
+    fast = _strong(formatting.speedup(results))
+    fast.append(f"  ({formatting.evidence(results)})", "dim")
+    small = _strong(formatting.size(get(results, "size_mb", "quantized")))
     small.append(
-        f"  (float {wording.size(get(results, 'size_mb', 'float'))}, "
-        f"{wording.factor(wording.shrink(results))} smaller)",
+        f"  (float {formatting.size(get(results, 'size_mb', 'float'))}, "
+        f"{formatting.factor(formatting.shrink(results))} smaller)",
         "dim",
     )
     return [
         *rows,
-        ("evaluated on", Text(f"{wording.samples(results)} of {results.get('data')}")),
+        ("evaluated on", Text(f"{formatting.samples(results)} of {results.get('data')}")),
         ("against float", fidelity),
         (f"speed-up over {base}", fast),
         (f"layer loss / {base}", Text(number(results.get("loss_ratio_vs_baseline"), 3))),
@@ -68,14 +70,14 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
         *_mixed(results),
         ("time", _time(results)),
         ("layers", _layers(results)),
-        ("files", Text(nearby(results.get("output_dir") or wording.MISSING))),
+        ("files", Text(nearby(results.get("output_dir") or formatting.MISSING))),
     ]
 
 
 def _mixed(results: Results) -> list[tuple[str, Text]]:
     if not results.get("precision"):
         return []
-    return [("bits by layer", Text(wording.allocation(results)))]
+    return [("bits by layer", Text(formatting.allocation(results)))]
 
 
 def _costs(results: Results) -> list[tuple[str, Text]]:
@@ -84,14 +86,16 @@ def _costs(results: Results) -> list[tuple[str, Text]]:
     return [
         (
             "costs",
-            Text(wording.price(results)).append(f"  {wording.priced_against(results)}", "dim"),
+            Text(formatting.price(results)).append(
+                f"  {formatting.priced_against(results)}", "dim"
+            ),
         )
     ]
 
 
 def _time(results: Results) -> Text:
-    text = Text(wording.seconds(wording.get(results, "seconds", "total")))
-    text.append(f", solving {wording.seconds(wording.solve_seconds(results))}")
+    text = Text(formatting.seconds(formatting.get(results, "seconds", "total")))
+    text.append(f", solving {formatting.seconds(formatting.solve_seconds(results))}")
     cached = [name for name, stored in (results.get("cached") or {}).items() if stored]
     if cached:
         text.append(f"  (from the store: {', '.join(cached)})", "dim")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from pipelines.reporting import canvas
-from pipelines.reporting.wording import Results
+from pipelines.reporting.formatting import Results
 
 
 def training(results: Results) -> Figure | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.comparing.asked import ELSEWHERE
+from pipelines.comparing.settings import ELSEWHERE
 from pipelines.reporting import results_file
 
 PATHS = {"data.root", "data.calibration_root", "model.checkpoint"}  # what lies there is compared

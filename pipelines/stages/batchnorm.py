@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from evaluation.decoded import Batches
+from evaluation.datasets import Batches
 from evaluation.fidelity import Distance
 from evaluation.images import ImageData
 from pipelines.machine.machine import Machine

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from evaluation.decoded import Batches
+from evaluation.datasets import Batches
 from evaluation.images import ImageData
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.prediction import PredictLosses
-from pipelines.stages.solving.by_layer import of_each
+from pipelines.stages.loss_prediction import PredictLosses
+from pipelines.stages.solving.per_layer import for_each_layer
 from pipelines.stages.solving.solve import FitGrid, LayerInput, float_inputs
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.sensitivity import clustering, heatmap, sensitivity
@@ -60,7 +60,7 @@ class Sensitivity:
             return {"columns": S.sum(1), "heatmap": heatmap(S, *PICTURE)}, figures
 
         layers = float_inputs(network, calibration, self.inputs, importance)
-        found = of_each(layers, judged, machine)
+        found = for_each_layer(layers, judged, machine)
         tensors = {
             f"{kind}/{name}": t for name, (kinds, _) in found.items() for kind, t in kinds.items()
         }

@@ -50,7 +50,7 @@ class Input(Protocol):
         ...
 
 
-class TakenError(Exception):
+class LockedError(Exception):
     """Another run is computing this artifact."""
 
 
@@ -87,15 +87,15 @@ class Store:
             if found is None:
                 held.enter_context(self._locked(folder))
                 found = self._load(folder, key, self.say)  # another run may have finished it by now
-            self.ranks.agree((key, found is not None))
+            self.ranks.broadcast((key, found is not None))
             if found is None:
                 found = self._compute(stage, inputs, folder, key)
-                self.ranks.agree(key)
+                self.ranks.broadcast(key)
         return found
 
     def _follow(self, stage: Any, inputs: tuple[Input, ...], folder: Path, key: str) -> Artifact:
         """What rank 0 finds or computes, where this process is another one."""
-        wanted, cached = self.ranks.agree((key, False))
+        wanted, cached = self.ranks.broadcast((key, False))
         if wanted != key:
             raise ValueError(
                 f"the processes of this run do not have the same inputs for {folder.parent.name}: "
@@ -104,7 +104,7 @@ class Store:
         if not cached:
             if getattr(stage, "TOGETHER", False):
                 stage.run(*inputs, **self._scratch(stage, folder))
-            self.ranks.agree(key)
+            self.ranks.broadcast(key)
         found = self._load(folder, key)
         if found is None:
             raise ValueError(f"what was just stored in {folder} cannot be read by all processes")
@@ -132,7 +132,7 @@ class Store:
         if not self.ranks.several:
             return self.in_any_order(compute, inputs, advance)
         alone = self.alone
-        cached = self.ranks.agree([alone.has(stage, *i) for i in inputs])
+        cached = self.ranks.broadcast([alone.has(stage, *i) for i in inputs])
         missing = [n for n, there in enumerate(cached) if not there]
         advance(len(inputs) - len(missing))
         share = self.ranks.mine([costs[n] for n in missing])
@@ -158,8 +158,8 @@ class Store:
         while left:
             before = len(left)
             for number, item in list(left.items()):
-                with suppress(TakenError):
-                    found[number] = work(self.hasty, item)
+                with suppress(LockedError):
+                    found[number] = work(self.without_waiting, item)
                     del left[number]
                     advance(1)
             if len(left) == before:
@@ -174,7 +174,7 @@ class Store:
         return replace(self, ranks=Ranks())
 
     @property
-    def hasty(self) -> Store:
+    def without_waiting(self) -> Store:
         """`alone`, but not waiting for another run."""
         return replace(self.alone, patient=False)
 
@@ -232,7 +232,7 @@ class Store:
             except Timeout:
                 waited = True
         if waited and not self.patient:
-            raise TakenError(folder.parent.name)
+            raise LockedError(folder.parent.name)
         if waited:
             self.say(f"another run is computing {folder.parent.name}: waiting for it")
             lock.acquire()

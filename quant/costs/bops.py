@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quant.costs.work import Work, require_bits
+from quant.costs.workload import Workload, require_bits
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Bops:
     name = "bops"
     unit = "GBOPs"
 
-    def cost(self, work: Work, weight_bits: int, act_bits: int) -> float:
+    def cost(self, work: Workload, weight_bits: int, act_bits: int) -> float:
         """Of one layer."""
         require_bits(weight_bits, act_bits)
         return work.macs * weight_bits * act_bits / 1e9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from quant.costs.work import Work, require_bits
+from quant.costs.workload import Workload, require_bits
 
 KERNELS = {"int8": 8, "float32": 32}  # what was run, and up to how many bits it stands for
 
@@ -44,7 +44,7 @@ class Measured:
     name = "measured"
     unit = "ms"
 
-    def cost(self, work: Work, weight_bits: int, act_bits: int) -> float:
+    def cost(self, work: Workload, weight_bits: int, act_bits: int) -> float:
         """Of one layer, all its uses together.
 
         Raises:
@@ -52,7 +52,7 @@ class Measured:
         """
         return sum(timing.ms for timing in self.timings(work, weight_bits, act_bits))
 
-    def timings(self, work: Work, weight_bits: int, act_bits: int) -> list[Timing]:
+    def timings(self, work: Workload, weight_bits: int, act_bits: int) -> list[Timing]:
         """Of every use of a layer, with its spread."""
         require_bits(weight_bits, act_bits)
         which = kernel(weight_bits, act_bits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quant.costs.device import Device
-from quant.costs.work import Work, require_bits
+from quant.costs.workload import Workload, require_bits
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Roofline:
     name = "roofline"
     unit = "ms"
 
-    def cost(self, work: Work, weight_bits: int, act_bits: int) -> float:
+    def cost(self, work: Workload, weight_bits: int, act_bits: int) -> float:
         """Of one layer.
 
         Raises:
@@ -44,13 +44,13 @@ class Roofline:
         )
         return 1e3 * seconds + 1e-3 * self.device.launch_us * work.calls
 
-    def compute(self, work: Work, weight_bits: int, act_bits: int) -> float:
+    def compute(self, work: Workload, weight_bits: int, act_bits: int) -> float:
         """Seconds of arithmetic."""
         widths = (self.device.computes_at(weight_bits), self.device.computes_at(act_bits))
         peak = min(self.device.peak_tops[width] for width in widths)
         return 2 * work.macs * self.device.batch / (1e12 * peak)
 
-    def memory(self, work: Work, weight_bits: int, act_bits: int) -> float:
+    def memory(self, work: Workload, weight_bits: int, act_bits: int) -> float:
         """Seconds of traffic; every call of the layer reads its weights anew."""
         weights = work.weights * work.calls * self.device.stores_at(weight_bits)
         numbers = self.device.batch * (work.inputs + work.outputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quant.costs.work import Work, require_bits
+from quant.costs.workload import Workload, require_bits
 
 FLOATING = 16  # bits from which weights are floating-point numbers, and need no grid
 
@@ -32,7 +32,7 @@ class Size:
         if self.scale_bytes < 0:
             raise ValueError(f"cost.scale_bytes={self.scale_bytes} must not be negative")
 
-    def cost(self, work: Work, weight_bits: int, act_bits: int) -> float:
+    def cost(self, work: Workload, weight_bits: int, act_bits: int) -> float:
         """Of one layer; the bits of its activations make no difference."""
         require_bits(weight_bits, act_bits)
         codes = -(-work.weights * weight_bits // 8)

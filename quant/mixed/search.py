@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from quant.mixed.programme import cheapest_loss
+from quant.mixed.integer_program import cheapest_loss
 from quant.mixed.space import Config, Space
 
 Meets = Callable[[Config], bool]

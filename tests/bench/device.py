@@ -19,14 +19,14 @@ from pipelines.machine.host import Host
 from pipelines.machine.machine import Machine
 from pipelines.stages.precision.timing import TimeLayer
 from pipelines.store.artifacts import Keyed
+from quant.costs.geometry import LayerGeometry
 from quant.costs.measured import Timing
-from quant.costs.use import Use
 
 SIDE = 512
 COPIED = 2**24  # float32 numbers
 
 
-def timings(use: Use, host: Host, repeats: int) -> dict[str, Timing]:
+def timings(use: LayerGeometry, host: Host, repeats: int) -> dict[str, Timing]:
     """Of both kernels."""
     record = (
         TimeLayer(repeats=repeats, attempts=10 * repeats, warmup=10)
@@ -38,7 +38,7 @@ def timings(use: Use, host: Host, repeats: int) -> dict[str, Timing]:
 
 def peaks(host: Host, repeats: int) -> dict[str, float]:
     """10^12 operations a second."""
-    square = Use((SIDE, SIDE), 1, (SIDE, SIDE), (SIDE, SIDE))
+    square = LayerGeometry((SIDE, SIDE), 1, (SIDE, SIDE), (SIDE, SIDE))
     found = timings(square, host, repeats)
     return {kernel: 2 * SIDE**3 / (one.low * 1e9) for kernel, one in found.items()}
 
@@ -66,7 +66,7 @@ def main() -> None:
     for kernel, rate in peaks(host, arguments.repeats).items():
         print(f"{kernel}: {rate:.3f} * 10^12 operations a second")
     print(f"bandwidth: {bandwidth(10 * arguments.repeats):.1f} * 10^9 bytes a second")
-    for kernel, one in timings(Use((4, 2), 1, (1, 2), (1, 4)), host, 1000).items():
+    for kernel, one in timings(LayerGeometry((4, 2), 1, (1, 2), (1, 4)), host, 1000).items():
         print(f"launch, {kernel}: {1e3 * one.ms:.0f} microseconds")
 
 

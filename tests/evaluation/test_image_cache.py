@@ -9,9 +9,9 @@ import torch
 
 from evaluation import image_cache
 from evaluation.cifar import Cifar10
-from evaluation.decoded import Decoded, loader
+from evaluation.datasets import DecodedDataset, loader
 from evaluation.digits import Digits
-from evaluation.image_cache import Kept
+from evaluation.image_cache import ImageCache
 from evaluation.samples import Samples
 
 CONFIG = {
@@ -22,7 +22,7 @@ CONFIG = {
 
 @pytest.fixture(autouse=True)
 def empty(monkeypatch):
-    monkeypatch.setattr(image_cache, "samples", Kept())
+    monkeypatch.setattr(image_cache, "samples", ImageCache())
 
 
 @pytest.fixture
@@ -50,15 +50,15 @@ def view(image: str, label: int) -> tuple[torch.Tensor, int]:
     return torch.full((4,), float(ord(image))), label
 
 
-def everything(images: Decoded, workers: int = 0) -> list[float]:
+def everything(images: DecodedDataset, workers: int = 0) -> list[float]:
     return [float(x) for batch in loader(images, workers, 2) for x in batch[0][:, 0]]
 
 
 def test_each_sample_is_decoded_once_whatever_part_of_them_is_asked_for(asked):
     images = samples(asked)
-    whole = Decoded(images, view, "view")
+    whole = DecodedDataset(images, view, "view")
     assert everything(whole) == everything(whole) == [97, 98, 99]
-    assert everything(Decoded(images.take([2, 0]), view, "view")) == [99, 97]
+    assert everything(DecodedDataset(images.take([2, 0]), view, "view")) == [99, 97]
     assert asked == {"a": 1, "b": 1, "c": 1}
 
 
@@ -68,14 +68,14 @@ def test_other_views_and_other_files_have_samples_of_their_own(asked):
         return -x, y
 
     plain = samples(asked)
-    assert everything(Decoded(plain, view, "view")) == [97, 98, 99]
-    assert everything(Decoded(plain, darker, "darker")) == [-97, -98, -99]
+    assert everything(DecodedDataset(plain, view, "view")) == [97, 98, 99]
+    assert everything(DecodedDataset(plain, darker, "darker")) == [-97, -98, -99]
     moved = samples(asked, container="another file")
-    assert everything(Decoded(moved, darker, "view")) == [-97, -98, -99]
+    assert everything(DecodedDataset(moved, darker, "view")) == [-97, -98, -99]
 
 
 def test_a_batch_that_is_changed_in_place_changes_no_sample(asked):
-    images = Decoded(samples(asked), view, "view")
+    images = DecodedDataset(samples(asked), view, "view")
     for batch in loader(images, 0, 1):
         batch[0].zero_()
     assert everything(images) == [97, 98, 99]
@@ -83,8 +83,8 @@ def test_a_batch_that_is_changed_in_place_changes_no_sample(asked):
 
 def test_no_more_is_kept_than_there_is_room_for_and_what_came_first_stays(asked, monkeypatch):
     monkeypatch.setattr(image_cache, "LIMIT", 2 * 16)  # two samples of four float32
-    monkeypatch.setattr(image_cache, "samples", Kept())
-    images = Decoded(samples(asked), view, "view")
+    monkeypatch.setattr(image_cache, "samples", ImageCache())
+    images = DecodedDataset(samples(asked), view, "view")
     for _ in range(3):
         assert everything(images) == [97, 98, 99]
     assert asked == {"a": 1, "b": 1, "c": 3}
@@ -92,23 +92,23 @@ def test_no_more_is_kept_than_there_is_room_for_and_what_came_first_stays(asked,
 
 def test_what_a_job_has_not_asked_for_is_gone_when_the_next_one_begins(asked):
     images = samples(asked)
-    everything(Decoded(images, view, "view"))
+    everything(DecodedDataset(images, view, "view"))
     image_cache.samples.renew()
-    everything(Decoded(images.take([0]), view, "view"))
+    everything(DecodedDataset(images.take([0]), view, "view"))
     image_cache.samples.renew()
-    everything(Decoded(images, view, "view"))
+    everything(DecodedDataset(images, view, "view"))
     assert asked == {"a": 1, "b": 2, "c": 2}
 
 
 def test_room_is_given_back_when_samples_go(asked, monkeypatch):
     monkeypatch.setattr(image_cache, "LIMIT", 16)
-    monkeypatch.setattr(image_cache, "samples", Kept())
+    monkeypatch.setattr(image_cache, "samples", ImageCache())
     images = samples(asked)
-    everything(Decoded(images.take([0]), view, "view"))
+    everything(DecodedDataset(images.take([0]), view, "view"))
     for _ in range(2):
         image_cache.samples.renew()
     for _ in range(2):
-        everything(Decoded(images.take([1]), view, "view"))
+        everything(DecodedDataset(images.take([1]), view, "view"))
     assert asked == {"a": 1, "b": 1}
 
 
@@ -117,7 +117,7 @@ def test_a_full_memory_keeps_nothing(asked, monkeypatch):
         image_cache.psutil, "virtual_memory", lambda: type("Free", (), {"available": 0})
     )
     image_cache.samples.renew()
-    images = Decoded(samples(asked), view, "view")
+    images = DecodedDataset(samples(asked), view, "view")
     assert everything(images) == everything(images) == [97, 98, 99]
     assert asked == {"a": 2, "b": 2, "c": 2}
 

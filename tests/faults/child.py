@@ -23,7 +23,7 @@ from pipelines.machine import machine
 from pipelines.models import digits  # noqa: F401
 from pipelines.reporting import plots
 from pipelines.stages import calibrate, report
-from pipelines.stages.precision import changes, mixed
+from pipelines.stages.precision import mixed, perturbations
 from pipelines.stages.solving import baseline, quantize
 from pipelines.store.store import Store
 from tests.faults.points import Moment, Points
@@ -79,7 +79,7 @@ def watch(request: Request) -> None:
     """Count moments by stage, and by the part of the chain that asks for it."""
     folders = [Path(request.store), Path(request.folder)]
     points = Points(Path(request.trace), folders, request.at, request.do)
-    calibrate.SAVE_EVERY = changes.SAVE_EVERY = 0.0
+    calibrate.SAVE_EVERY = perturbations.SAVE_EVERY = 0.0
     points.around(Store, "_compute", lambda store, stage, *rest: type(stage).__name__)
     points.around(ptq, "prepare", "prepare")
     points.around(quantize.QuantizeLayers, "run", "quantize")

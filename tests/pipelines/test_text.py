@@ -14,7 +14,7 @@ from pipelines.models.transformers import TransformersModel
 from pipelines.stages import calibrate
 from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.calibrate import Calibrate, layers_of
-from pipelines.stages.solving.activation_cache import Waiting
+from pipelines.stages.solving.activation_cache import ActivationCache
 from pipelines.stages.solving.sequential import CollectPair
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
@@ -101,7 +101,12 @@ def test_sequential_sums_run_over_all_calls_of_a_layer(tiny_bert, batch):
     layers = calibrate.find(network.module, next(iter(data.calibration_loader()))[0])[0]
     name = "model.bert.encoder.layer.1.output.dense"
     collect = CollectPair(
-        network.module, other, layers[name], None, batch, Waiting(network.module, other, layers, 4)
+        network.module,
+        other,
+        layers[name],
+        None,
+        batch,
+        ActivationCache(network.module, other, layers, 4),
     )
     with torch.inference_mode():
         for number, loaded_batch in enumerate(data.calibration_loader()):
@@ -118,7 +123,9 @@ def test_a_layer_called_once_is_not_run_past_and_a_smaller_last_batch_is_not_los
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     layers, _ = calibrate.find(net, torch.randn(2, 3))
-    collect = CollectPair(net, copy.deepcopy(net), layers["0"], None, 4, Waiting(net, net, {}, 0))
+    collect = CollectPair(
+        net, copy.deepcopy(net), layers["0"], None, 4, ActivationCache(net, net, {}, 0)
+    )
     ran = []
     net[2].register_forward_hook(lambda *args: ran.append(1))
     batches = [torch.randn(n, 3) for n in (4, 4, 4, 2)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quant.grid import Grid, fit
-from quant.rounding import KINDS, SoftRounding, StraightRounding, beta_at, logit, undecided
+from quant.rounding import KINDS, SoftRounding, StraightThroughRounding, beta_at, logit, undecided
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_the_exponent_waits_and_then_falls_evenly():
 
 def test_straight_rounding_trains_with_what_is_decided_and_passes_gradients(weights):
     grid = fit(weights, 3, granularity="row", symmetric=False, search="mse")
-    rounding = StraightRounding(weights, grid.codes(weights), grid, (10, 7), 0.0)
+    rounding = StraightThroughRounding(weights, grid.codes(weights), grid, (10, 7), 0.0)
     W = rounding(torch.empty(0))
     torch.testing.assert_close(W.reshape(weights.shape), grid.round(weights))
     factors = torch.linspace(-1, 1, W.numel(), dtype=torch.float64).reshape(W.shape)

@@ -18,7 +18,7 @@ from quant.precision import check_bits, spread
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class AllocationContext:
     """What an allocation may look at: float network, calibration images, stages to come."""
 
     store: Store
@@ -66,7 +66,7 @@ class Precision(Protocol):
     def check(self, layers: Sequence[str]) -> None:
         """Raise a ValueError where a setting does not fit the layers of the network."""
 
-    def allocate(self, given: Given) -> Allocation:
+    def allocate(self, given: AllocationContext) -> Allocation:
         """Bits for every layer."""
         ...
 
@@ -98,7 +98,7 @@ class Uniform:
         """Raise a ValueError where an override names no layer."""
         check_names(self.overrides, layers)
 
-    def allocate(self, given: Given) -> Allocation:
+    def allocate(self, given: AllocationContext) -> Allocation:
         """Nothing to search."""
         return Allocation(spread(list(given.layers), self.bits, self.ends_bits, self.overrides))
 

@@ -14,8 +14,8 @@ from evaluation.images import ImageData
 from pipelines.machine.machine import Machine
 from pipelines.stages.activations import grids_of
 from pipelines.stages.evaluate import Evaluate
-from pipelines.stages.precision.allocate import Given
-from pipelines.stages.precision.changes import Change
+from pipelines.stages.precision.allocate import AllocationContext
+from pipelines.stages.precision.perturbations import Perturbation
 from pipelines.stages.solving.quantize import shifted_mean
 from pipelines.stages.solving.solve import as_weight, effort, float_inputs
 from pipelines.store.artifacts import Artifact, Keyed
@@ -24,7 +24,7 @@ from quant.ranges import TensorGrid
 
 
 @dataclass(frozen=True)
-class Figures:
+class EvaluateConfiguration:
     """Stage: the task's metric of a network, and how far it is from the float network."""
 
     TOGETHER: ClassVar[bool] = True
@@ -57,7 +57,7 @@ class Candidates:
     """
 
     def __init__(
-        self, given: Given, widths: Sequence[int], inputs: bool, images: int | None
+        self, given: AllocationContext, widths: Sequence[int], inputs: bool, images: int | None
     ) -> None:
         """`inputs`: quantize them too; `images`: how many to try configurations on."""
         self.given, self.widths = given, widths
@@ -89,7 +89,7 @@ class Candidates:
             self.changes[choice][0].make(module)
         chosen = ",".join(self.changes[choice][1] for choice in bits.items())
         key = f"{self.given.network.key} {chosen}"
-        stage, machine = Figures(), self.given.machine
+        stage, machine = EvaluateConfiguration(), self.given.machine
         found = self.given.store.run(
             stage, Keyed(module, key), self.reference, self.float_outputs, self.data, machine
         )
@@ -101,7 +101,7 @@ class Candidates:
         self.cached &= artifact.cached
         return artifact
 
-    def _solved(self) -> dict[tuple[str, int], tuple[Change, str]]:
+    def _solved(self) -> dict[tuple[str, int], tuple[Perturbation, str]]:
         """By the method of the run, on inputs that do not depend on other layers' bits."""
         given, found = self.given, {}
         stage = given.quantize
@@ -122,7 +122,7 @@ class Candidates:
                 mean = given.calibration.tensors[f"mean/{layer.name}"]
                 moved = shifted_mean(given.network.module, layer, solution, mean, mean)
             grid = self.grids.get(layer.name, {}).get(bits)
-            change = Change(layer, bits, as_weight(solution, layer), moved, grid)
+            change = Perturbation(layer, bits, as_weight(solution, layer), moved, grid)
             inputs_key = f"/{self.grid_keys[bits]}" if grid is not None else ""
             found[layer.name, bits] = change, solution.key + inputs_key
         return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quant.costs.roofline import Roofline
-from quant.costs.work import CostModel, Work
+from quant.costs.workload import CostModel, Workload
 
 HALF = 16  # bits of what is not quantized, and of the network that is compared with
 
@@ -24,7 +24,7 @@ class Costs:
 
     def run(
         self,
-        work: Mapping[str, Work],
+        work: Mapping[str, Workload],
         bits: Mapping[str, int],
         inputs: Mapping[str, int],
     ) -> dict[str, Any]:

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.stages.precision.allocate import Allocation, Given, check_names
+from pipelines.stages.precision.allocate import Allocation, AllocationContext, check_names
 from pipelines.stages.precision.candidates import Candidates
-from pipelines.stages.precision.changes import MeasureChanges
 from pipelines.stages.precision.correlation import correlations
+from pipelines.stages.precision.perturbations import MeasurePerturbations
 from pipelines.stages.precision.timing import TimeLayer, cost_model
 from pipelines.stages.precision.traces import MeasureTraces
 from pipelines.stages.precision.work import MeasureWork, works_of
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.costs.work import CostModel, Work
+from quant.costs.workload import CostModel, Workload
 from quant.layers import Layer
 from quant.mixed.search import SEARCHES
 from quant.mixed.sensitivity import METRICS, Measured
@@ -62,7 +62,7 @@ class Mixed:
     images: int | None
     ends_bits: int | None
     overrides: Mapping[str, int] = field(hash=False)
-    changes: MeasureChanges
+    changes: MeasurePerturbations
     traces: MeasureTraces
     check_predictions: int = 0
 
@@ -113,7 +113,7 @@ class Mixed:
         """Bits of the layers, in their order of use, that the search leaves alone."""
         return exceptions(names, self.ends_bits, self.overrides)
 
-    def allocate(self, given: Given) -> Allocation:
+    def allocate(self, given: AllocationContext) -> Allocation:
         """Measure, then search. Every configuration that is tried is stored."""
         fixed = self.fixed(list(given.layers))
         widths = sorted({*self.choices, *fixed.values()})
@@ -166,7 +166,7 @@ class Mixed:
             candidates.cached,
         )
 
-    def _measured(self, given: Given, candidates: Candidates) -> Artifact:
+    def _measured(self, given: AllocationContext, candidates: Candidates) -> Artifact:
         lower = [c for c in candidates.changes if c[1] < FULL]
         listed = [candidates.changes[c][0] for c in lower]
         keys = ",".join(candidates.changes[c][1] for c in lower)
@@ -181,7 +181,7 @@ class Mixed:
             )
         )
 
-    def _traces(self, given: Given, candidates: Candidates) -> Tensor | None:
+    def _traces(self, given: AllocationContext, candidates: Candidates) -> Tensor | None:
         if self.metric != "hessian_trace" and not self.check_predictions:
             return None
         layers = Keyed(given.layers, given.calibration.key)
@@ -189,7 +189,7 @@ class Mixed:
         return candidates.ran(found).tensors["trace"]
 
     def _costs(
-        self, given: Given, candidates: Candidates
+        self, given: AllocationContext, candidates: Candidates
     ) -> tuple[dict[str, CostModel], dict[str, Tensor]]:
         """The models, and what every layer costs at every width [N, B], by name."""
         layers = Keyed(given.layers, given.calibration.key)
@@ -202,7 +202,7 @@ class Mixed:
                 return bits if name in candidates.grids else FULL
             return given.activations.bits or FULL
 
-        def cost(model: CostModel, work: Work, bits: int) -> float:
+        def cost(model: CostModel, work: Workload, bits: int) -> float:
             return model.cost(work, bits, act_bits(work.name, bits))
 
         models = {
@@ -285,11 +285,13 @@ class _Asked:
         return max(self.known, key=lambda config: self.known[config])
 
 
-def _total(costs: Tensor, given: Given, widths: Sequence[int], bits: Mapping[str, int]) -> float:
+def _total(
+    costs: Tensor, given: AllocationContext, widths: Sequence[int], bits: Mapping[str, int]
+) -> float:
     return float(sum(costs[i, widths.index(bits[name])] for i, name in enumerate(given.layers)))
 
 
-def _float_weight(given: Given, layer: Layer) -> Tensor:
+def _float_weight(given: AllocationContext, layer: Layer) -> Tensor:
     return given.network.module.get_parameter(layer.weight).detach()
 
 

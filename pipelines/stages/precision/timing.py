@@ -12,9 +12,9 @@ from pipelines.machine.host import Host
 from pipelines.machine.machine import Machine
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import Store
+from quant.costs.geometry import LayerGeometry
 from quant.costs.measured import Measured, Timing
-from quant.costs.use import Use
-from quant.costs.work import CostModel, Work
+from quant.costs.workload import CostModel, Workload
 
 OPERATORS = {"float32": ("Conv", "FusedConv", "Gemm"), "int8": ("QLinearConv", "QGemm")}
 SPREAD = (10, 50, 90)  # percentiles of a timing: low, ms, high
@@ -44,7 +44,7 @@ class TimeLayer:
                 f"least as many, cost.warmup={self.warmup} at least 0"
             )
 
-    def run(self, use: Keyed[Use], host: Host) -> Artifact:
+    def run(self, use: Keyed[LayerGeometry], host: Host) -> Artifact:
         """Record: {"timings": {kernel: a Timing}, "layer", "host"}.
 
         Raises:
@@ -93,12 +93,12 @@ def timing(kernel: str, operators: Mapping[str, list[float]], interrupted: int) 
 
 
 def measure(
-    stage: TimeLayer, store: Store, works: Mapping[str, Work], machine: Machine
+    stage: TimeLayer, store: Store, workloads: Mapping[str, Workload], machine: Machine
 ) -> Measured:
     """The cost model of these layers on this machine: times what the store does not hold yet."""
     host = Host.of(machine)
-    uses: dict[str, tuple[str, Use]] = {}
-    for name, work in works.items():
+    uses: dict[str, tuple[str, LayerGeometry]] = {}
+    for name, work in workloads.items():
         for use in work.uses:
             uses.setdefault(use.key, (name, use))
     table = {}
@@ -115,7 +115,7 @@ def measure(
 
 
 def cost_model(
-    cost: CostModel | TimeLayer, store: Store, works: Mapping[str, Work], machine: Machine
+    cost: CostModel | TimeLayer, store: Store, workloads: Mapping[str, Workload], machine: Machine
 ) -> CostModel:
     """What a file of conf/cost/ stands for; timings are taken where it needs them."""
-    return measure(cost, store, works, machine) if isinstance(cost, TimeLayer) else cost
+    return measure(cost, store, workloads, machine) if isinstance(cost, TimeLayer) else cost

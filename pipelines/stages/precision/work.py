@@ -10,14 +10,14 @@ from evaluation.images import ImageData
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.costs.use import Use
-from quant.costs.work import Work, works
+from quant.costs.geometry import LayerGeometry
+from quant.costs.workload import Workload, workloads
 from quant.layers import Layer
 
 
 @dataclass(frozen=True)
 class MeasureWork:
-    """See quant/costs/work.py."""
+    """See quant/costs/workload.py."""
 
     def run(
         self,
@@ -28,15 +28,17 @@ class MeasureWork:
     ) -> Artifact:
         """Record: the `Work` of every layer on the first calibration image."""
         example, _ = next(iter(data.value.calibration_loader(first=1)))
-        found = works(network.module, example, layers.value)
+        found = workloads(network.module, example, layers.value)
         return Artifact({}, {"work": [asdict(work) for work in found.values()]})
 
 
-def works_of(found: Artifact) -> dict[str, Work]:
+def works_of(found: Artifact) -> dict[str, Workload]:
     """What `MeasureWork` has stored, by layer."""
     rows = [_tuples(row) for row in found.record["work"]]
     return {
-        row["name"]: Work(**{**row, "uses": tuple(Use(**_tuples(u)) for u in row["uses"])})
+        row["name"]: Workload(
+            **{**row, "uses": tuple(LayerGeometry(**_tuples(u)) for u in row["uses"])}
+        )
         for row in rows
     }
 

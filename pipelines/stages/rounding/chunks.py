@@ -26,7 +26,7 @@ Chunk = tuple[Tensor, Tensor]  # images, and their numbers
 Found = TypeVar("Found")
 
 
-class SideBySide:
+class ParallelChunks:
     """So many chunks at a time, each on its share of the cores.
 
     Attributes:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from evaluation.fidelity import Distance
-from pipelines.stages.rounding.chunks import Chunk, SideBySide, trained
+from pipelines.stages.rounding.chunks import Chunk, ParallelChunks, trained
 from pipelines.stages.rounding.loss import Task, balance, distances, in_chunks, regulariser
 from pipelines.stages.rounding.schedule import Schedule
 from quant.label_free import laid_out
@@ -52,7 +52,7 @@ class RoundingTraining(LightningModule):
         self.epochs = math.ceil(schedule.steps / self.epoch_steps)
         self.roundings = of_kind(self.quantized, Rounding)
         self.quantizers = of_kind(self.quantized, LearnedQuantize)
-        self._side_by_side = SideBySide(task, 1)
+        self._side_by_side = ParallelChunks(task, 1)
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seconds", torch.zeros((), dtype=torch.float64))
         self.register_buffer("start", torch.tensor(torch.nan))
@@ -121,7 +121,7 @@ class RoundingTraining(LightningModule):
         """Lightning moves what it knows of; and where does the training start from?"""
         self.task.reference.to(self.device)
         if self.device.type == "cpu" and self.trainer.precision == "32-true":
-            self._side_by_side = SideBySide(self.task, self._at_once())
+            self._side_by_side = ParallelChunks(self.task, self._at_once())
         self._mean = {name: value.to(self.device) for name, value in self._mean.items()}
         if not int(self.done):
             self.start.fill_(self.held_out_kl())

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from quant.calls import Call, Calls
 from quant.layers import Layer
-from quant.walk import Stop, Walk
+from quant.stepped_forward import SteppedForward, Stop
 
 GB = 10**9
 
 
-class Waiting:
+class ActivationCache:
     """The first batches, as many as memory allows; the others run from the start every time.
 
     None wait where a layer is used more than once in a pass, or not in the order given: what it
@@ -38,7 +38,7 @@ class Waiting:
         memory_gb: float,
     ) -> None:
         self.networks, self.layers, self.memory = (network, quantized), layers, memory_gb * GB
-        self.walks: dict[int, tuple[Walk, Walk]] = {}
+        self.walks: dict[int, tuple[SteppedForward, SteppedForward]] = {}
         self.begun, self.full = False, memory_gb <= 0
         self._bytes: dict[int, int] = {}
 
@@ -52,7 +52,7 @@ class Waiting:
         if self.begun or self.full or not (self.walks or self._straight(images)):
             self.full = True
             return False
-        walks = [Walk(network, images) for network in self.networks]
+        walks = [SteppedForward(network, images) for network in self.networks]
         self.walks[number] = (walks[0], walks[1])
         return True
 

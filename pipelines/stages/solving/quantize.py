@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evaluation.images import ImageData
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.solving.activation_cache import Waiting
+from pipelines.stages.solving.activation_cache import ActivationCache
 from pipelines.stages.solving.sequential import SequentialInputs
 from pipelines.stages.solving.solve import (
     LayerInput,
@@ -137,7 +137,7 @@ class QuantizeLayers:
         inputs = float_inputs(network, calibration, self.inputs, importance)
         quantized = deepcopy(network.module)
         layers = {name: given.layer for name, given in inputs.items()}
-        waiting = Waiting(network.module, quantized, layers, self.memory_gb)
+        waiting = ActivationCache(network.module, quantized, layers, self.memory_gb)
         with machine.screen.bar("quantize", len(inputs)) as advance, closing(waiting):
             if self.inputs != "sequential":  # no layer waits for another
                 found = store.run_each(

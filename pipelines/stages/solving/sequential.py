@@ -23,7 +23,7 @@ from evaluation.images import ImageData
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages.calibrate import summed
-from pipelines.stages.solving.activation_cache import Waiting, calls_of
+from pipelines.stages.solving.activation_cache import ActivationCache, calls_of
 from pipelines.stages.solving.solve import LayerInput
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call
@@ -52,7 +52,7 @@ class SequentialInputs:
         quantized: Keyed[nn.Module],
         data: Keyed[ImageData],
         layer: Keyed[Layer],
-        waiting: Keyed[Waiting],
+        waiting: Keyed[ActivationCache],
         machine: Machine,
     ) -> Artifact:
         """Tensors: W* [g, r, c], H [g, c, c]; mean inputs [g, c] "mean" (m~), "float_mean" (m)."""
@@ -120,7 +120,7 @@ class CollectPair(nn.Module):
         layer: Layer,
         positions: int | None,
         batch_size: int,
-        waiting: Waiting,
+        waiting: ActivationCache,
     ) -> None:
         super().__init__()
         self.waiting, self.seen, self.resumed = waiting, set[int](), not waiting.begun

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipelines.comparing import __main__ as command
-from pipelines.comparing import cells, facets, files, finding, layers, marks, plots
+from pipelines.comparing import cells, discovery, facets, files, layers, markers, plots
 from pipelines.reporting import layers_csv
 
 EXAMPLE = json.loads((Path(__file__).parents[1] / "example_results.json").read_text())
@@ -55,7 +55,7 @@ def test_every_run_is_shown_as_what_became_of_it(tmp_path):
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "results.json").write_text('{"model": "a", "meth')
     (tmp_path / "no run at all").mkdir()
-    runs = finding.find([tmp_path, tmp_path / "done"])  # given twice, found once
+    runs = discovery.find([tmp_path, tmp_path / "done"])  # given twice, found once
     assert states(runs) == {
         "done": "done", "failed": "failed", "started": "started", "cut": "damaged",
     }  # fmt: skip
@@ -82,21 +82,21 @@ def test_every_run_is_shown_as_what_became_of_it(tmp_path):
 )
 def test_results_with_something_else_where_a_number_belongs_are_damaged(tmp_path, changes, reason):
     write(tmp_path / "run", **changes)
-    (run,) = finding.find([tmp_path])
+    (run,) = discovery.find([tmp_path])
     assert run.state == "damaged" and reason in run.reason
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "\xff\xfe", ""])
 def test_a_file_that_is_no_json_is_named(tmp_path, text):
     (tmp_path / "results.json").write_bytes(text.encode("latin-1"))
-    (run,) = finding.find([tmp_path])
+    (run,) = discovery.find([tmp_path])
     assert run.state == "damaged" and run.reason.startswith("results.json: ")
 
 
 def test_numbers_that_are_not_finite_read_as_missing(tmp_path):
     text = json.dumps(EXAMPLE | {"speedup": float("nan")})
     (tmp_path / "results.json").write_text(text)
-    (run,) = finding.find([tmp_path])
+    (run,) = discovery.find([tmp_path])
     assert run.results["speedup"] is None
 
 
@@ -113,7 +113,7 @@ def test_same_settings_are_named_whatever_machine_and_tracking(tmp_path):
     configure(write(tmp_path / "b"), bits=4, machine={"cores": 8}, tracking={"mode": "online"})
     configure(write(tmp_path / "c"), bits=4, damping=0.1)
     configure(tmp_path / "d", bits=4)  # started again
-    runs = {run.folder.name: run for run in finding.find([tmp_path])}
+    runs = {run.folder.name: run for run in discovery.find([tmp_path])}
     assert runs["a"].same_as is None and runs["c"].same_as is None
     assert runs["b"].same_as == runs["a"].number == runs["d"].same_as
 
@@ -123,7 +123,7 @@ def test_without_a_configuration_settings_are_what_the_results_say(tmp_path):
     write(tmp_path / "a", command=one)
     write(tmp_path / "b", command=[*reversed(one[:3]), "machine=cluster"])
     write(tmp_path / "c", command=["block=64"])
-    runs = {run.folder.name: run for run in finding.find([tmp_path])}
+    runs = {run.folder.name: run for run in discovery.find([tmp_path])}
     assert runs["b"].same_as == runs["a"].number
     assert runs["c"].same_as is None
 
@@ -133,7 +133,7 @@ def test_other_models_data_metrics_and_images_are_other_facets(tmp_path):
         [{}, {"method": "obq"}, {"model": "b"}, {"data": "d"}, {"n_images": 7}, {"metric": "top5"}]
     ):
         write(tmp_path / str(i), **changes)
-    split = facets.split(finding.find([tmp_path]))
+    split = facets.split(discovery.find([tmp_path]))
     assert sorted(len(facet.points) for facet in split) == [1, 1, 1, 1, 2]
 
 
@@ -141,10 +141,10 @@ def test_a_series_is_named_by_what_differs(tmp_path):
     write(tmp_path / "a", method="rtn", inputs="float", command=["sweeps=1"])
     write(tmp_path / "b", method="rtn", inputs="float", command=["sweeps=1"], act_bits=8)
     write(tmp_path / "c", method="rtn", inputs="float", command=["sweeps=1", "block=32"])
-    (facet,) = facets.split(finding.find([tmp_path]))
+    (facet,) = facets.split(discovery.find([tmp_path]))
     assert list(facet.series) == ["rtn", "rtn, block=32", "rtn, 8-bit activations"]
-    found = marks.looks(facet)
-    assert found["rtn"].colour == marks.OF_METHODS["rtn"]
+    found = markers.looks(facet)
+    assert found["rtn"].colour == markers.OF_METHODS["rtn"]
     assert len({look.colour for look in found.values()}) == 3
 
 
@@ -155,7 +155,7 @@ def test_a_series_of_searched_bits_is_named_by_the_search_not_by_what_it_found(t
     more = ["precision.metric=hessian_trace", "precision.search=bisection"]
     write(tmp_path / "a", method="rtn", act_bits=2.2, precision=found, command=words)
     write(tmp_path / "b", method="rtn", act_bits=2.9, precision=other, command=[*words, *more])
-    (facet,) = facets.split(finding.find([tmp_path]))
+    (facet,) = facets.split(discovery.find([tmp_path]))
     assert list(facet.series) == [
         "rtn, inter_layer + quadratic, 99 % of agreement",
         "rtn, hessian_trace + bisection, 99 % of agreement",
@@ -172,7 +172,7 @@ def test_bits_are_the_mean_over_weights():
 def test_the_interval_of_the_accuracy_is_that_of_the_drop_below_the_float_network(tmp_path):
     write(tmp_path / "a", float={"top1": 80.0}, quantized={"top1": 78.0},
           drop={"points": 2.0, "ci95": [1.5, 2.75]})  # fmt: skip
-    (only,) = facets.split(finding.find([tmp_path]))[0].points
+    (only,) = facets.split(discovery.find([tmp_path]))[0].points
     assert (only.low, only.accuracy, only.high) == (77.25, 78.0, 78.5)
 
 
@@ -192,7 +192,7 @@ def test_searched_bits_are_drawn_against_every_cost_and_device(tmp_path):
     search = {"metric": "inter_layer", "search": "greedy", "widths": [4, 8]}
     for name, device in (("a", "A100"), ("b", "H200")):
         write(tmp_path / name, costs=costs, device=device, precision=search)
-    drawn = plots.figures(facets.split(finding.find([tmp_path]))[0])
+    drawn = plots.figures(facets.split(discovery.find([tmp_path]))[0])
     assert {"pareto", "bops", "latency, A100", "latency, H200"} <= set(drawn)
     for device in ("A100", "H200"):
         axes = drawn[f"latency, {device}"].axes[0]
@@ -204,7 +204,7 @@ def test_searched_bits_are_drawn_against_every_cost_and_device(tmp_path):
 def test_figures_are_those_that_the_values_suffice_for(tmp_path):
     write(tmp_path / "full")
     write(tmp_path / "bare" / "b", model="bare", float={}, quantized={}, speedup=None)
-    full, bare = sorted(facets.split(finding.find([tmp_path])), key=lambda f: f.model == "bare")
+    full, bare = sorted(facets.split(discovery.find([tmp_path])), key=lambda f: f.model == "bare")
     assert set(plots.figures(full)) == {"bits", "pareto", "seconds", "speedup"}
     assert plots.figures(bare) == {}
 
@@ -213,7 +213,7 @@ def test_a_run_far_below_the_others_gets_an_arrow_in_the_close_up(tmp_path):
     for i, (bits, top1) in enumerate([(2, 10.0), (3, 78.0), (4, 79.0), (8, 80.0)]):
         write(tmp_path / str(i), weight_bits=bits, float={"top1": 80.0}, quantized={"top1": top1},
               drop={"points": 80.0 - top1, "ci95": [79 - top1, 81 - top1]})  # fmt: skip
-    (facet,) = facets.split(finding.find([tmp_path]))
+    (facet,) = facets.split(discovery.find([tmp_path]))
     drawn = plots.figures(facet)
     limits = {name: figure.axes[0].get_ylim() for name, figure in drawn.items()}
     assert limits["bits"][0] < 10 and limits["close"][0] > 70
@@ -224,7 +224,7 @@ def test_a_run_far_below_the_others_gets_an_arrow_in_the_close_up(tmp_path):
 def test_layers_come_from_layers_csv_where_the_results_have_none(tmp_path):
     write(tmp_path / "a", layers=None)
     layers_csv.write(EXAMPLE, tmp_path / "a" / "layers.csv")
-    (run,) = finding.find([tmp_path])
+    (run,) = discovery.find([tmp_path])
     read, known = run.results["layers"], EXAMPLE["layers"]
     assert [layer["name"] for layer in read] == [layer["name"] for layer in known]
     for key in ("shape", "bits", "loss", "seconds"):
@@ -235,7 +235,7 @@ def test_the_comparison_of_layers_begins_with_two_methods_on_the_same_problem(tm
     write(tmp_path / "a", method="rtn", weight_bits=3)
     write(tmp_path / "b", method="obq", weight_bits=4)
     write(tmp_path / "c", method="rtn", weight_bits=4)
-    runs = finding.find([tmp_path])
+    runs = discovery.find([tmp_path])
     titles = [layers.data(runs)[i]["title"] for i in layers.first_two(runs)]
     assert ["obq" in titles[0], "rtn" in titles[1]] == [True, True]
     assert all("4-bit" in title for title in titles)
@@ -245,7 +245,7 @@ def test_the_comparison_of_layers_begins_with_two_methods_on_the_same_problem(tm
 def test_columns_that_say_the_same_everywhere_are_said_once(tmp_path):
     write(tmp_path / "a", method="rtn", inputs="float")
     write(tmp_path / "b", method="obq", inputs="float")
-    columns, alike = cells.spread([cells.row(run.results) for run in finding.find([tmp_path])])
+    columns, alike = cells.spread([cells.row(run.results) for run in discovery.find([tmp_path])])
     assert alike["inputs"] == "float" and "inputs" not in columns
     assert {"method", "quantized", "speed-up"} <= set(columns)
 
@@ -253,11 +253,11 @@ def test_columns_that_say_the_same_everywhere_are_said_once(tmp_path):
 def test_settings_that_all_runs_have_are_said_once(tmp_path):
     write(tmp_path / "a", method="rtn", command=["block=8", "damping=0.1"])
     write(tmp_path / "b", method="rtn", command=["damping=0.1", "sweeps=2"])
-    rows = [cells.row(run.results) for run in finding.find([tmp_path])]
+    rows = [cells.row(run.results) for run in discovery.find([tmp_path])]
     columns, alike = cells.spread(rows)
     assert alike["other settings"] == "damping=0.1" and "other settings" in columns
     assert [row["other settings"].text for row in rows] == ["block=8", "sweeps=2"]
-    columns, alike = cells.spread([cells.row(finding.find([tmp_path / "a"])[0].results)])
+    columns, alike = cells.spread([cells.row(discovery.find([tmp_path / "a"])[0].results)])
     assert alike["other settings"] == "block=8 damping=0.1" and "other settings" not in columns
 
 
@@ -269,7 +269,7 @@ def mixed(tmp_path):
     write(tmp_path / "three", model="100% & {odd}")
     configure(tmp_path / "four")
     (tmp_path / "four" / "error.log").write_text("ValueError: no\nimages")
-    return finding.find([tmp_path])
+    return discovery.find([tmp_path])
 
 
 def test_markdown_has_a_table_per_facet_and_names_what_is_in_none(mixed):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.comparing import finding, page
+from pipelines.comparing import discovery, page
 
 EXAMPLE = json.loads((Path(__file__).parents[1] / "example_results.json").read_text())
 HOSTILE = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">$x_{$\\"
@@ -26,7 +26,7 @@ def write(folder, **changes):
 def made(tmp_path):
     """The page of all runs in the folder."""
     path = tmp_path / "page.html"
-    page.write(finding.find([tmp_path]), path)
+    page.write(discovery.find([tmp_path]), path)
     return path
 
 

@@ -71,7 +71,7 @@ class Threads(Ranks):
         meeting.barrier.wait()
         return found
 
-    def agree(self, value):
+    def broadcast(self, value):
         return self.gather(value)[0]
 
 

@@ -14,7 +14,15 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from pipelines.reporting import canvas, html, layers_csv, plots, sensitivity_plots, summary, wording
+from pipelines.reporting import (
+    canvas,
+    formatting,
+    html,
+    layers_csv,
+    plots,
+    sensitivity_plots,
+    summary,
+)
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -286,14 +294,14 @@ def test_brackets_in_names_are_shown_and_not_taken_for_colours(results):
      (3599.8, "1 h 00 min"), (7260, "2 h 01 min"), (None, "–")],
 )  # fmt: skip
 def test_durations_read_well_at_every_scale(value, text):
-    assert wording.seconds(value) == text
+    assert formatting.seconds(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(0.02528, "25.3 kB"), (0.1502, "0.15 MB"), (97.49, "97.5 MB"), (None, "–")]
 )
 def test_sizes_read_well_at_every_scale(value, text):
-    assert wording.size(value) == text
+    assert formatting.size(value) == text
 
 
 def test_a_command_in_words_is_shown_as_typed_and_an_empty_one_not_at_all(results, tmp_path):
@@ -315,8 +323,8 @@ def test_the_commit_is_shown_and_that_it_was_changed(results, tmp_path):
 
 
 def test_the_main_metric_comes_first():
-    assert wording.metrics({"float": {"top5": 99.0, "top1": 80.0}}) == ["top1", "top5"]
-    assert wording.metrics({"float": {"mine": 1.0, "miou": 70.0}}) == ["miou", "mine"]
+    assert formatting.metrics({"float": {"top5": 99.0, "top1": 80.0}}) == ["top1", "top5"]
+    assert formatting.metrics({"float": {"mine": 1.0, "miou": 70.0}}) == ["miou", "mine"]
 
 
 def test_pictures_and_figures_by_class_are_in_the_page_itself(results, tmp_path):
@@ -357,5 +365,5 @@ def test_a_trained_rounding_is_drawn_from_its_start_and_told_in_words(results, t
         "4,000 steps, taken after 2,000, from row_parallel" in page
         and "1.2% of the codes changed" in page
     )
-    assert wording.solve_seconds(trained) == wording.solve_seconds(results) + 60
+    assert formatting.solve_seconds(trained) == formatting.solve_seconds(results) + 60
     assert "training" not in plots.figures(results, {})

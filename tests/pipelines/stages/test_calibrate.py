@@ -13,7 +13,7 @@ from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages import calibrate
 from pipelines.stages.calibrate import Calibrate, layers_of
-from pipelines.stages.solving.activation_cache import Waiting
+from pipelines.stages.solving.activation_cache import ActivationCache
 from pipelines.stages.solving.sequential import CollectPair, moved
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
@@ -221,7 +221,7 @@ def test_hessians_of_the_quantized_inputs_and_moved_weights_are_the_least_square
         other.stem[0].weight.mul_(16).round_().div_(16)
     layer = Layer("down.0", "down.0.weight", tuple(other.down[0].weight.shape), 1)
     collect = CollectPair(
-        network.module, other, layer, None, 16, Waiting(network.module, other, {}, 0)
+        network.module, other, layer, None, 16, ActivationCache(network.module, other, {}, 0)
     )
     inputs: dict[str, list[torch.Tensor]] = {"float": [], "quantized": []}
     hooks = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evaluation.digits import Digits
-from pipelines.comparing import finding
+from pipelines.comparing import discovery
 from pipelines.machine.machine import Machine
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.objective import Divergence, LayerLoss, Quantized
@@ -80,7 +80,7 @@ def test_the_layer_loss_is_a_geometric_mean_of_ratios():
         def __init__(self, loss, rtn):
             self.tensors = {"loss": torch.tensor(loss), "loss_rtn": torch.tensor(rtn)}
 
-    class Given:
+    class AllocationContext:
         class weights:  # noqa: N801
             solutions = {  # noqa: RUF012
                 "a": Solution([1.0, 1.0], [4.0, 4.0]),
@@ -88,7 +88,9 @@ def test_the_layer_loss_is_a_geometric_mean_of_ratios():
                 "c": Solution([0.0], [0.0]),
             }
 
-    assert LayerLoss().measure(Given())["value"] == pytest.approx(math.exp(math.log(0.25) / 3))
+    assert LayerLoss().measure(AllocationContext())["value"] == pytest.approx(
+        math.exp(math.log(0.25) / 3)
+    )
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def test_a_search_never_looks_at_the_evaluation_images(obliq, blind, shared_stor
     assert found.status == 0, found.text
     assert not list(found.folder.rglob("results.json"))
     with pytest.raises(FileNotFoundError, match="no run below"):
-        finding.find([found.folder])
+        discovery.find([found.folder])
     study = json.loads((found.folder / "study.json").read_text())
     assert [row["number"] for row in study["trials"]] == [0, 1, 2]
     assert study["trials"][0]["settings"] == {"damping": 0.01}, "the default is the first"

@@ -18,7 +18,7 @@ from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.batchnorm import CorrectStatistics
 from pipelines.stages.calibrate import Calibrate
 from pipelines.stages.evaluate import Evaluate
-from pipelines.stages.prediction import PredictLosses
+from pipelines.stages.loss_prediction import PredictLosses
 from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solving.solve import SolveLayer
 from quant.activations import Place

@@ -21,7 +21,7 @@ from evaluation.coco import Coco
 from evaluation.digits import Digits
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
-from pipelines.store.store import Store, TakenError
+from pipelines.store.store import LockedError, Store
 
 runs: list[str] = []
 
@@ -415,10 +415,10 @@ def test_what_nobody_else_is_left_to_do_is_waited_for(store, said, elsewhere):
 
 def test_a_hasty_store_says_that_another_run_is_at_it(store, elsewhere):
     release = elsewhere(3.0)
-    with pytest.raises(TakenError, match="Double"):
-        double(store.hasty)
+    with pytest.raises(LockedError, match="Double"):
+        double(store.without_waiting)
     release()
-    assert not double(store.hasty).cached and double(store.hasty).cached
+    assert not double(store.without_waiting).cached and double(store.without_waiting).cached
 
 
 def test_a_killed_run_leaves_neither_half_a_result_nor_a_lock(worker, tmp_path):

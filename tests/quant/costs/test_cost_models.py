@@ -12,13 +12,13 @@ from quant.costs.bops import Bops
 from quant.costs.device import Device, profile
 from quant.costs.roofline import Roofline
 from quant.costs.size import Size
-from quant.costs.work import Work, works
+from quant.costs.workload import Workload, workloads
 from quant.grid import fit
 from quant.layers import find
 from quant.packing import pack
 
-CONV = Work("conv", (64, 32, 3, 3), 1, positions=100, inputs=3200, outputs=6400)
-HEAD = Work("head", (1000, 512), 1, positions=1, inputs=512, outputs=1000)
+CONV = Workload("conv", (64, 32, 3, 3), 1, positions=100, inputs=3200, outputs=6400)
+HEAD = Workload("head", (1000, 512), 1, positions=1, inputs=512, outputs=1000)
 NUMBERS = {
     "title": "a device",
     "peak_tops": {4: 40, 8: 20, 16: 10},
@@ -49,7 +49,7 @@ def test_size_is_what_packed_codes_and_their_grid_really_take(bits):
     )
     stored = (pack(grid.codes(W), bits), grid.scale, grid.zero.to(torch.uint8))
     taken = sum(t.numel() * t.element_size() for t in stored)
-    assert Size(4).cost(Work("", (7, 13), 1, 1, 13, 7), bits, 8) * 1e6 == pytest.approx(taken)
+    assert Size(4).cost(Workload("", (7, 13), 1, 1, 13, 7), bits, 8) * 1e6 == pytest.approx(taken)
 
 
 def test_bops_are_macs_times_both_widths():
@@ -57,7 +57,7 @@ def test_bops_are_macs_times_both_widths():
 
 
 def test_a_convolution_of_many_positions_is_bound_by_compute():
-    work = Work("conv", (64, 64, 3, 3), 1, positions=10_000, inputs=640_000, outputs=640_000)
+    work = Workload("conv", (64, 64, 3, 3), 1, positions=10_000, inputs=640_000, outputs=640_000)
     seconds = 2 * 64 * 64 * 9 * 10_000 / 20e12  # 37 us; 13 us of traffic
     assert Roofline(device()).cost(work, 8, 8) == pytest.approx(1e3 * seconds + 5e-3, rel=1e-12)
 
@@ -101,7 +101,7 @@ def test_a_batch_shares_the_weights_and_a_layer_used_twice_reads_them_twice():
             return self.layer(self.layer(x))
 
     model, x = Twice().eval(), torch.rand(1, 64)
-    work = works(model, x, find(model, x)[0])["layer"]
+    work = workloads(model, x, find(model, x)[0])["layer"]
     seconds = 2 * (64 * 64 + 128) / 100e9
     assert one.cost(work, 8, 8) == pytest.approx(1e3 * seconds + 2 * 5e-3, rel=1e-12)
 

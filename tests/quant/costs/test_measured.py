@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from quant.costs.geometry import LayerGeometry
 from quant.costs.measured import Measured, Timing, kernel
-from quant.costs.use import Use
-from quant.costs.work import Work
+from quant.costs.workload import Workload
 
-ONE = Use((4, 8), 1, (5, 8), (5, 4))
-TWO = Use((4, 8), 1, (2, 8), (2, 4))
+ONE = LayerGeometry((4, 8), 1, (5, 8), (5, 4))
+TWO = LayerGeometry((4, 8), 1, (2, 8), (2, 4))
 TABLE = {
     ONE.key: {"int8": Timing(1.0, 0.9, 2.0, 50), "float32": Timing(3.0, 2.5, 4.0, 50)},
     TWO.key: {"int8": Timing(0.5, 0.4, 0.6, 50), "float32": Timing(1.0, 0.5, 4.0, 50)},
@@ -30,15 +30,15 @@ def test_four_bits_run_as_int8_and_what_has_more_than_eight_as_float32(bits, exp
 
 
 def test_a_layer_costs_the_median_of_all_its_uses():
-    work = Work("layer", (4, 8), 1, 12, 96, 48, (ONE, TWO, TWO))
+    work = Workload("layer", (4, 8), 1, 12, 96, 48, (ONE, TWO, TWO))
     assert Measured(TABLE).cost(work, 4, 8) == 1.0 + 0.5 + 0.5
     assert Measured(TABLE).cost(work, 16, 16) == 3.0 + 1.0 + 1.0
     assert [t.high for t in Measured(TABLE).timings(work, 8, 8)] == [2.0, 0.6, 0.6]
 
 
 def test_a_layer_that_was_not_timed_is_named():
-    other = Use((4, 8), 1, (3, 8), (3, 4))
+    other = LayerGeometry((4, 8), 1, (3, 8), (3, 4))
     with pytest.raises(ValueError, match=r"layer x: no int8 timing of 4x8 g1 on 3x8"):
-        Measured(TABLE).cost(Work("x", (4, 8), 1, 3, 24, 12, (other,)), 8, 8)
+        Measured(TABLE).cost(Workload("x", (4, 8), 1, 3, 24, 12, (other,)), 8, 8)
     with pytest.raises(ValueError, match="holds no uses"):
-        Measured(TABLE).cost(Work("x", (4, 8), 1, 3, 24, 12), 8, 8)
+        Measured(TABLE).cost(Workload("x", (4, 8), 1, 3, 24, 12), 8, 8)

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from quant.mixed.exchange import good
-from quant.mixed.programme import cheapest_loss, factor
+from quant.mixed.integer_program import cheapest_loss, factor
+from quant.mixed.local_search import good
 from quant.mixed.search import SEARCHES, bisection, greedy, quadratic
 from quant.mixed.space import Space
 

@@ -11,7 +11,11 @@ import torch.nn.functional as F
 
 from pipelines.machine.machine import Machine
 from pipelines.stages.calibrate import Calibrate, layers_of
-from pipelines.stages.precision.changes import Change, CollectChanges, MeasureChanges
+from pipelines.stages.precision.perturbations import (
+    CollectPerturbations,
+    MeasurePerturbations,
+    Perturbation,
+)
 from pipelines.stages.precision.traces import MeasureTraces
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
@@ -52,7 +56,9 @@ def opened(digits, tmp_path_factory):
             noise = torch.randn(W.shape, generator=draw) * size * W.std()
             norm = layers[name].norm
             mean = network.module.get_buffer(norm) + 0.01 if norm else None
-            changes.append(Change(layers[name], bits, W + noise, mean, grid if bits == 2 else None))
+            changes.append(
+                Perturbation(layers[name], bits, W + noise, mean, grid if bits == 2 else None)
+            )
     return network, data, layers, module, changes
 
 
@@ -123,7 +129,7 @@ def measured(opened, stage, scratch, batch=None):
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_couplings_and_divergences_equal_those_of_networks_changed_by_hand(opened, tmp_path, batch):
-    found = measured(opened, MeasureChanges(40), tmp_path, batch)
+    found = measured(opened, MeasurePerturbations(40), tmp_path, batch)
     A, alone = by_hand(opened, 40)
     scale = A.diagonal().sqrt()
     off = (found.tensors["couplings"] - A) / (scale[:, None] * scale)
@@ -160,11 +166,11 @@ def test_traces_agree_with_gradients_of_the_networks_own_decisions(opened):
 
 
 def test_an_interrupted_measurement_goes_on_with_the_same_numbers(opened, tmp_path, monkeypatch):
-    stage = MeasureChanges(64)
+    stage = MeasurePerturbations(64)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     whole = measured(opened, stage, tmp_path / "a").tensors
-    add, calls = CollectChanges._add, []
+    add, calls = CollectPerturbations._add, []
 
     def dies(self, x):
         if len(calls) == 2:
@@ -172,12 +178,14 @@ def test_an_interrupted_measurement_goes_on_with_the_same_numbers(opened, tmp_pa
         calls.append(len(x))
         add(self, x)
 
-    monkeypatch.setattr("pipelines.stages.precision.changes.SAVE_EVERY", 0.0)
-    monkeypatch.setattr(CollectChanges, "_add", dies)
+    monkeypatch.setattr("pipelines.stages.precision.perturbations.SAVE_EVERY", 0.0)
+    monkeypatch.setattr(CollectPerturbations, "_add", dies)
     with pytest.raises(RuntimeError, match="killed"):
         measured(opened, stage, tmp_path / "b")
     seen = []
-    monkeypatch.setattr(CollectChanges, "_add", lambda self, x: (seen.append(len(x)), add(self, x)))
+    monkeypatch.setattr(
+        CollectPerturbations, "_add", lambda self, x: (seen.append(len(x)), add(self, x))
+    )
     rest = measured(opened, stage, tmp_path / "b").tensors
     assert sum(calls) == 32 and sum(seen) == 32
     assert all(torch.allclose(rest[k], whole[k], rtol=1e-12) for k in whole)
@@ -186,7 +194,7 @@ def test_an_interrupted_measurement_goes_on_with_the_same_numbers(opened, tmp_pa
 @pytest.mark.parametrize("name", ["images", "draws"])
 def test_measuring_nothing_is_refused(name):
     with pytest.raises(ValueError, match=r"precision\.changes\.images=0"):
-        MeasureChanges(0)
+        MeasurePerturbations(0)
     with pytest.raises(ValueError, match=rf"precision\.traces\.{name}=0"):
         MeasureTraces(**{"images": 1, "draws": 1, "seed": 0, name: 0})
 

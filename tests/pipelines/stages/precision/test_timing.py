@@ -23,9 +23,9 @@ from pipelines.stages.precision.timing import OPERATORS, TimeLayer, cost_model, 
 from pipelines.store.store import Store
 from quant.calls import Call
 from quant.costs.device import WIDTHS
+from quant.costs.geometry import LayerGeometry, geometry_of
 from quant.costs.measured import Measured, Timing
-from quant.costs.use import Use, use_of
-from quant.costs.work import Work, works
+from quant.costs.workload import Workload, workloads
 from quant.layers import find
 
 MACHINE = Machine("cpu", 1, "32-true", 1)
@@ -52,7 +52,7 @@ def layer(name):
     x = torch.randint(0, 128, shape, generator=draw) * 0.02 - 1.2
     call = F.linear if len(shape) == 2 else F.conv2d
     expected = call(x.double(), weight.double(), bias.double(), **arguments)
-    use = use_of(Call(x, weight, **arguments))
+    use = geometry_of(Call(x, weight, **arguments))
     return use, weight.numpy(), bias.numpy(), x.numpy(), expected.numpy()
 
 
@@ -110,7 +110,7 @@ class Two(nn.Module):
 def work():
     torch.manual_seed(0)
     model, x = Two().eval(), torch.rand(1, 8, 6, 6)
-    return works(model, x, find(model, x)[0])
+    return workloads(model, x, find(model, x)[0])
 
 
 @pytest.fixture
@@ -171,8 +171,8 @@ def test_the_least_interrupted_runs_count(monkeypatch):
     times = iter({"Gemm": each} for each in seen_times)
     monkeypatch.setattr(session, "_operators", lambda path: next(times))
     found = session.alternately(models, 1, warmup=1, repeats=3, attempts=4)
-    assert found["a"] == session.Runs({"Gemm": [0.5, 10.0, 20.0]}, interrupted=2)
-    assert found["b"] == session.Runs({"Gemm": [1.0, 2.0, 3.0]}, interrupted=0)
+    assert found["a"] == session.Latencies({"Gemm": [0.5, 10.0, 20.0]}, interrupted=2)
+    assert found["b"] == session.Latencies({"Gemm": [1.0, 2.0, 3.0]}, interrupted=0)
 
 
 def test_runs_end_when_enough_were_not_interrupted(monkeypatch):
@@ -189,7 +189,7 @@ def test_runs_end_when_enough_were_not_interrupted(monkeypatch):
 
 
 def test_a_failure_names_the_layer(store, work, monkeypatch):
-    runs = session.Runs({"Conv": [1.0]}, 0)
+    runs = session.Latencies({"Conv": [1.0]}, 0)
     monkeypatch.setattr(session, "alternately", lambda *a: {"int8": runs})
     with pytest.raises(ValueError, match="no int8 kernel") as error:
         measure(STAGE, store, work, MACHINE)
@@ -224,7 +224,7 @@ def test_every_device_is_chosen_by_name_and_has_sane_numbers(name):
     other = composed("+cost=roofline")
     assert (model == other) == (name == "a100")
     assert set(model.device.peak_tops) <= set(WIDTHS)
-    work = Work("", (256, 256, 3, 3), 1, 196, 50176, 50176)
+    work = Workload("", (256, 256, 3, 3), 1, 196, 50176, 50176)
     costs = [model.cost(work, *bits) for bits in ((4, 4), (4, 8), (8, 8), (4, 16), (16, 16))]
     assert costs == sorted(costs)
 
@@ -236,6 +236,6 @@ def test_a_device_without_a_number_is_refused_by_its_key():
 
 
 def test_a_use_of_a_batch_folded_into_windows_keeps_its_images():
-    use = use_of(Call(torch.rand(4, 3, 5, 5), torch.rand(2, 3, 3, 3)))
-    assert use == Use((2, 3, 3, 3), 1, (4, 3, 5, 5), (4, 2, 3, 3))
+    use = geometry_of(Call(torch.rand(4, 3, 5, 5), torch.rand(2, 3, 3, 3)))
+    assert use == LayerGeometry((2, 3, 3, 3), 1, (4, 3, 5, 5), (4, 2, 3, 3))
     assert use.positions == 4 * 9

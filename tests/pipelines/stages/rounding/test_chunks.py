@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.stages.rounding.chunks import SideBySide, sharing, trained
+from pipelines.stages.rounding.chunks import ParallelChunks, sharing, trained
 from pipelines.stages.rounding.loss import distances
 from tests.pipelines.stages.rounding.test_training import Images, softened, training
 
@@ -46,7 +46,7 @@ def test_gradients_are_those_of_chunks_one_after_the_other_bit_for_bit(count):
     wanted = [p.grad.clone() for p in trained(task.quantized).values()]
     for parameter in trained(task.quantized).values():
         parameter.grad = torch.full_like(parameter, 0.25)
-    found = SideBySide(task, count).backward(loss, chunks_of(x))
+    found = ParallelChunks(task, count).backward(loss, chunks_of(x))
     assert [value.item() for value in found] == expected
     gradients = [p.grad for p in trained(task.quantized).values()]
     pairs = list(zip(gradients, wanted, strict=True))
@@ -66,7 +66,7 @@ def test_copies_follow_the_parameters_and_keep_gradients_and_taps_to_themselves(
     assert [p.requires_grad for p in copy.parameters()] == [
         p.requires_grad for p in task.quantized.parameters()
     ]
-    side = SideBySide(task, 3)
+    side = ParallelChunks(task, 3)
     assert len({id(each.quantized) for each in side.tasks}) == 3
     assert len({id(each.reference) for each in side.tasks}) == 3
 
@@ -74,7 +74,7 @@ def test_copies_follow_the_parameters_and_keep_gradients_and_taps_to_themselves(
 def test_an_error_in_a_chunk_is_told_and_the_threads_are_as_before():
     task, x = task_of_seven()
     before = torch.get_num_threads()
-    side = SideBySide(task, 2)
+    side = ParallelChunks(task, 2)
 
     def fails(task, chunk):
         raise ValueError(f"image {int(chunk[1][0])} is broken")
@@ -101,7 +101,7 @@ def test_chunks_are_read_as_they_are_needed(count, most):
             read.append(chunk)
             yield chunk
 
-    for value in SideBySide(task, count).each(loss, chunks()):
+    for value in ParallelChunks(task, count).each(loss, chunks()):
         done.append(value)
         assert len(read) - len(done) < most
     assert len(done) == 4

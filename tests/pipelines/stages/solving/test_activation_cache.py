@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipelines.machine.machine import Machine
-from pipelines.stages.solving.activation_cache import Waiting
+from pipelines.stages.solving.activation_cache import ActivationCache
 from pipelines.stages.solving.sequential import SequentialInputs
 from pipelines.store.artifacts import Keyed
 from quant.layers import find
@@ -32,7 +32,7 @@ def walked(networks, memory_gb, between=lambda waiting: None):
     """What SequentialInputs gives for every layer, each changed a little once it is done."""
     network, other, data, layers = networks
     other.load_state_dict(network.module.state_dict())
-    waiting, found = Waiting(network.module, other, layers, memory_gb), []
+    waiting, found = ActivationCache(network.module, other, layers, memory_gb), []
     draw = torch.Generator().manual_seed(0)
     passes = []
     handles = [m.register_forward_hook(lambda *a: passes.append(1)) for m in last_of(networks)]
@@ -117,10 +117,10 @@ def test_nothing_waits_where_a_layer_is_used_twice_or_out_of_order():
     x = torch.randn(1, 3, 4, 4)
     twice, swapped = Twice().eval(), Swapped().eval()
     layers, _ = find(twice, x)
-    assert not Waiting(twice, twice, layers, 4).begin(0, x)
+    assert not ActivationCache(twice, twice, layers, 4).begin(0, x)
     layers, _ = find(swapped, x)
-    assert Waiting(swapped, swapped, layers, 4).begin(0, x)
-    assert not Waiting(swapped, swapped, dict(reversed(layers.items())), 4).begin(0, x)
+    assert ActivationCache(swapped, swapped, layers, 4).begin(0, x)
+    assert not ActivationCache(swapped, swapped, dict(reversed(layers.items())), 4).begin(0, x)
 
 
 def test_a_run_gives_the_same_weights_with_and_without_waiting(obliq, tmp_path):

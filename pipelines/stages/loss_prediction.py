@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.solving.by_layer import of_each
+from pipelines.stages.solving.per_layer import for_each_layer
 from pipelines.stages.solving.solve import FitGrid, LayerInput, float_inputs
 from pipelines.store.artifacts import Artifact
 from quant.methods import rtn
@@ -41,7 +41,7 @@ class PredictLosses:
     ) -> Artifact:
         """Record: {layer: {bits: loss}}."""
         layers = float_inputs(network, calibration, self.inputs, importance)
-        return Artifact({}, of_each(layers, self._losses, machine))
+        return Artifact({}, for_each_layer(layers, self._losses, machine))
 
     def _losses(self, given: LayerInput) -> dict[str, float]:
         raw = given.problem()

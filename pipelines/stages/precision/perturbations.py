@@ -32,7 +32,7 @@ SAVE_EVERY = 60.0  # seconds between two savings of unfinished sums
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class Perturbation:
     """One layer at fewer bits.
 
     Attributes:
@@ -76,7 +76,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class MeasureChanges:
+class MeasurePerturbations:
     """Divergence of every change, and couplings of all pairs.
 
     Attributes:
@@ -94,7 +94,7 @@ class MeasureChanges:
     def run(
         self,
         module: Keyed[nn.Module],
-        changes: Keyed[Sequence[Change]],
+        changes: Keyed[Sequence[Perturbation]],
         data: Keyed[ImageData],
         machine: Machine,
         *,
@@ -113,7 +113,7 @@ class MeasureChanges:
         """
         ranks = machine.ranks  # with several, unfinished sums would be parts of the sums
         kept = None if ranks.several else Checkpoint(scratch, "changes")
-        collect = CollectChanges(data.value, module.value, changes.value, kept)
+        collect = CollectPerturbations(data.value, module.value, changes.value, kept)
         collect.resume()
         rest = data.value.calibration_loader(start=collect.sums.n, first=self.images)
         if len(rest):
@@ -136,14 +136,14 @@ class MeasureChanges:
         )
 
 
-class CollectChanges(nn.Module):
+class CollectPerturbations(nn.Module):
     """Sums over images; saves them now and then."""
 
     def __init__(
         self,
         data: ImageData,
         module: nn.Module,
-        changes: Sequence[Change],
+        changes: Sequence[Perturbation],
         unfinished: Checkpoint | None,
     ) -> None:
         super().__init__()

@@ -13,9 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.comparing import asked
+from pipelines.comparing import settings
 from pipelines.reporting import layers_csv, results_file
-from pipelines.reporting.wording import Results
+from pipelines.reporting.formatting import Results
 
 INSIDE = {"config", "plots", "pictures", "wandb"}  # of a run: no runs are in there
 STATES = {
@@ -114,8 +114,8 @@ def _read(file: Path) -> Run:
         state=state,
         results=results,
         reason=reason,
-        asked=asked.names(folder),
-        settings=asked.settings(folder, results),
+        asked=settings.names(folder),
+        settings=settings.settings(folder, results),
         same_as=None,
         when=_time(evidence),
     )

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from quant.calls import Calls
-from quant.walk import Stop, Walk
+from quant.stepped_forward import SteppedForward, Stop
 
 
 class Block(nn.Module):
@@ -55,7 +55,7 @@ def weights(net):
 
 def test_every_stop_has_the_input_that_the_layers_before_it_give_as_they_are_by_then(net, x):
     wanted, moved = [], []
-    walk = Walk(net, x)
+    walk = SteppedForward(net, x)
     draw = torch.Generator().manual_seed(2)
     for weight in weights(net):
         moved.append(to(walk, weight).clone())
@@ -74,7 +74,7 @@ def test_every_stop_has_the_input_that_the_layers_before_it_give_as_they_are_by_
 
 def test_it_stands_still_until_it_is_advanced_and_close_ends_its_thread(net, x):
     before = threading.active_count()
-    walks = [Walk(net, x) for _ in range(5)]
+    walks = [SteppedForward(net, x) for _ in range(5)]
     for walk in walks:
         to(walk, weights(net)[2])
     assert threading.active_count() == before + 5
@@ -84,7 +84,7 @@ def test_it_stands_still_until_it_is_advanced_and_close_ends_its_thread(net, x):
 
 
 def test_what_it_holds_is_what_it_still_needs(net, x):
-    walk = Walk(net, x)
+    walk = SteppedForward(net, x)
     to(walk, weights(net)[0])
     assert walk.bytes() == x.numel() * 4
     to(walk, weights(net)[2])  # in the first block: the input of the sum, and of the layer
@@ -95,7 +95,7 @@ def test_what_it_holds_is_what_it_still_needs(net, x):
 
 
 def test_an_error_in_the_pass_is_told_to_who_advances_it(x):
-    walk = Walk(nn.Conv2d(7, 2, 3), x)
+    walk = SteppedForward(nn.Conv2d(7, 2, 3), x)
     with pytest.raises(RuntimeError, match="channels"):
         walk.advance()
     assert walk.done
@@ -110,13 +110,13 @@ def test_a_pass_may_handle_its_own_errors(x):
             except RuntimeError:
                 return x + 1
 
-    walk = Walk(Tries(), x)
+    walk = SteppedForward(Tries(), x)
     walk.advance()
     assert walk.done
 
 
 def test_operations_run_in_the_context_of_who_advances_them(net, x):
-    walk = Walk(net, x)
+    walk = SteppedForward(net, x)
     with torch.autocast("cpu", torch.bfloat16):
         found = to(walk, weights(net)[5])
         seen = []

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipelines.comparing.facets import Facet, Point
-from pipelines.reporting import canvas, wording
+from pipelines.reporting import canvas, formatting
 
 OF_METHODS = {"row_parallel": canvas.METHOD, "obq": canvas.BASELINE, "rtn": canvas.RTN}
 COLOURS = ("#3a9d5d", "#9a6fc9", "#d1495b", "#1ba3a3", "#b07d2b", "#d670ad", "#6b7fd7", "#7d9a1f")
@@ -70,7 +70,7 @@ def arrows(axes: Axes, below: Sequence[tuple[float, Point, str]]) -> None:
             at, 0.02, "v", markersize=5, color=colour, transform=axes.transAxes, clip_on=False
         )
         axes.annotate(
-            wording.number(p.accuracy, 1), (at, 0.02), xycoords="axes fraction",
+            formatting.number(p.accuracy, 1), (at, 0.02), xycoords="axes fraction",
             xytext=(0, 4 + 9 * level), textcoords="offset points", ha="center", va="bottom",
             color=colour, fontsize=8,
         )  # fmt: skip

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from quant.calls import Call, Calls
-from quant.costs.use import Use, use_of
+from quant.costs.geometry import LayerGeometry, geometry_of
 from quant.layers import Layer
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What one layer does on one input (image).
 
     Attributes:
@@ -41,7 +41,7 @@ class Work:
     positions: int
     inputs: int
     outputs: int
-    uses: tuple[Use, ...] = ()
+    uses: tuple[LayerGeometry, ...] = ()
 
     @property
     def weights(self) -> int:
@@ -72,12 +72,14 @@ class CostModel(Protocol):
         """ "MB", "GBOPs" or "ms"."""
         ...
 
-    def cost(self, work: Work, weight_bits: int, act_bits: int) -> float:
+    def cost(self, work: Workload, weight_bits: int, act_bits: int) -> float:
         """Of one layer. 16 bits are half precision, 32 are float32."""
         ...
 
 
-def works(network: nn.Module, example: Tensor, layers: Mapping[str, Layer]) -> dict[str, Work]:
+def workloads(
+    network: nn.Module, example: Tensor, layers: Mapping[str, Layer]
+) -> dict[str, Workload]:
     """Run `network` on the first image of `example`, and see what each of `layers` does.
 
     Args:
@@ -90,11 +92,11 @@ def works(network: nn.Module, example: Tensor, layers: Mapping[str, Layer]) -> d
     """
     if len(example) == 0:
         raise ValueError("the example holds no image: the costs of layers are seen on the first")
-    uses: dict[str, list[Use]] = {name: [] for name in layers}
+    uses: dict[str, list[LayerGeometry]] = {name: [] for name in layers}
 
     def receive(name: str, operation: str, call: Call | None) -> None:
         if call is not None:
-            uses[name].append(use_of(call))
+            uses[name].append(geometry_of(call))
 
     weights = {name: network.get_parameter(layer.weight) for name, layer in layers.items()}
     with torch.no_grad(), Calls(weights, receive):
@@ -115,8 +117,8 @@ def require_bits(weight_bits: int, act_bits: int) -> None:
             raise ValueError(f"{name}={bits} must lie in 1 ... 32 (16: half precision, 32: float)")
 
 
-def _work(layer: Layer, uses: tuple[Use, ...]) -> Work:
-    return Work(
+def _work(layer: Layer, uses: tuple[LayerGeometry, ...]) -> Workload:
+    return Workload(
         layer.name,
         layer.shape,
         layer.groups,

@@ -13,7 +13,7 @@ import torch
 from pyscipopt import Model, quicksum
 from torch import Tensor
 
-from quant.mixed.exchange import good
+from quant.mixed.local_search import good
 from quant.mixed.space import Config, Space
 
 RANK_TOLERANCE = 1e-6  # eigenvalues below this part of the largest are left out

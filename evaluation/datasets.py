@@ -17,7 +17,7 @@ from evaluation.task import Batch, View
 Batches = DataLoader[Batch]
 
 
-class Decoded(Dataset[Any]):
+class DecodedDataset(Dataset[Any]):
     """Samples as a network takes them, decoded when asked for the first time.
 
     Args:
@@ -48,10 +48,10 @@ class Decoded(Dataset[Any]):
         return self.view(image, samples.labels[index])
 
 
-class Numbered(Dataset[tuple[Tensor, int]]):
+class IndexedDataset(Dataset[tuple[Tensor, int]]):
     """Images with their numbers instead of their labels."""
 
-    def __init__(self, images: Decoded) -> None:
+    def __init__(self, images: DecodedDataset) -> None:
         self.images = images
 
     def __len__(self) -> int:

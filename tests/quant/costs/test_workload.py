@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quant.costs.use import Use
-from quant.costs.work import Work, works
+from quant.costs.geometry import LayerGeometry
+from quant.costs.workload import Workload, workloads
 from quant.layers import find
 
 
@@ -31,7 +31,7 @@ class Small(nn.Module):
 def measured(model, example):
     model.eval()
     layers, _ = find(model, example)
-    return works(model, example, layers)
+    return workloads(model, example, layers)
 
 
 def test_positions_inputs_outputs_and_macs_are_those_counted_by_hand():
@@ -55,11 +55,11 @@ def test_a_use_keeps_the_geometry_that_its_time_depends_on():
     torch.manual_seed(0)
     found = measured(Small(), torch.rand(1, 3, 9, 6))
     assert found["stem"].uses == (
-        Use((8, 3, 3, 5), 1, (1, 3, 9, 6), (1, 8, 5, 6), (2, 1), (1, 2, 1, 2), (1, 1)),
+        LayerGeometry((8, 3, 3, 5), 1, (1, 3, 9, 6), (1, 8, 5, 6), (2, 1), (1, 2, 1, 2), (1, 1)),
     )
-    same = Use((8, 1, 3, 3), 8, (1, 8, 5, 6), (1, 8, 5, 6), (1, 1), (2, 2, 2, 2), (2, 2))
+    same = LayerGeometry((8, 1, 3, 3), 8, (1, 8, 5, 6), (1, 8, 5, 6), (1, 1), (2, 2, 2, 2), (2, 2))
     assert found["depthwise"].uses == (same, same)
-    assert found["tokens"].uses == (Use((8, 8), 1, (30, 8), (30, 8)),)
+    assert found["tokens"].uses == (LayerGeometry((8, 8), 1, (30, 8), (30, 8)),)
     keys = {use.key for work in found.values() for use in work.uses}
     assert len(keys) == 4
     assert same.key == "8x1x3x3 g8 on 1x8x5x6 stride 1x1 padding 2x2x2x2 dilation 2x2"
@@ -99,10 +99,10 @@ def test_a_layer_that_the_network_does_not_use_is_named():
     layers, _ = find(model, torch.rand(1, 3, 9, 6))
     model.forward = lambda x: model.stem(x)
     with pytest.raises(ValueError, match=r"layer depthwise is not used .* \(3 of 4 layers\)"):
-        works(model, torch.rand(1, 3, 9, 6), layers)
+        workloads(model, torch.rand(1, 3, 9, 6), layers)
     with pytest.raises(ValueError, match="holds no image"):
-        works(model, torch.rand(0, 3, 9, 6), layers)
+        workloads(model, torch.rand(0, 3, 9, 6), layers)
 
 
 def test_a_work_of_sums_alone_has_one_call():
-    assert Work("x", (4, 2), 1, 7, 14, 28).calls == 1
+    assert Workload("x", (4, 2), 1, 7, 14, 28).calls == 1

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.reporting import wording
-from pipelines.reporting.wording import Results
+from pipelines.reporting import formatting
+from pipelines.reporting.formatting import Results
 
 ELSEWHERE = {"machine", "tracking", "tags", "report", "pictures"}  # these change no figure
 NAMES = ("experiment", "model", "data", "method")
@@ -56,8 +56,8 @@ def words(results: Results) -> list[str]:
 
 
 def others(results: Results) -> list[str]:
-    """Those of `words` that do not say how bits were searched, where `wording.search` does."""
-    if wording.search(results) is None:
+    """Those of `words` that do not say how bits were searched, where `formatting.search` does."""
+    if formatting.search(results) is None:
         return words(results)
     said = ("precision.metric=", "precision.search=", "precision.target=", "precision.measure=")
     return [word for word in words(results) if not word.startswith(said)]

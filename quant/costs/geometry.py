@@ -12,7 +12,7 @@ from quant.calls import Call, pair
 
 
 @dataclass(frozen=True)
-class Use:
+class LayerGeometry:
     """One call of `linear` or `conv2d` on one image: all that its running time depends on.
 
     Attributes:
@@ -47,18 +47,18 @@ class Use:
         return f"{text} stride {stride} padding {padding} dilation {dilation}"
 
 
-def use_of(call: Call) -> Use:
+def geometry_of(call: Call) -> LayerGeometry:
     """The sizes of a call, without its numbers."""
     x, w = call.x, call.weight
     shape = tuple(w.shape)
     if w.dim() == 2:
         positions = x.numel() // x.shape[-1]
-        return Use(shape, 1, (positions, shape[1]), (positions, shape[0]))
+        return LayerGeometry(shape, 1, (positions, shape[1]), (positions, shape[0]))
     x = x if x.dim() == 4 else x[None]
     stride, dilation = pair(call.stride), pair(call.dilation)
     arguments = (None, stride, call.padding, dilation, call.groups)
     output = F.conv2d(x.to("meta"), w.to("meta"), *arguments)  # sizes only
-    return Use(
+    return LayerGeometry(
         shape, call.groups, tuple(x.shape), tuple(output.shape), stride, call.margins, dilation
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from pipelines.stages.solving.solve import LayerInput, effort
 Found = TypeVar("Found")
 
 
-def of_each(
+def for_each_layer(
     layers: Mapping[str, LayerInput], work: Callable[[LayerInput], Found], machine: Machine
 ) -> dict[str, Found]:
     """work(layer) of each, by name; where there are several processes, each one does its share."""

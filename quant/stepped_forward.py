@@ -26,7 +26,7 @@ class _Abandoned(BaseException):
     """Unwinds the thread of a walk that nobody goes on with."""
 
 
-class Walk:
+class SteppedForward:
     """One forward pass of `module` on `inputs`, begun by the first `advance`."""
 
     def __init__(self, module: nn.Module, *inputs: Tensor) -> None:
@@ -130,7 +130,7 @@ class _End:
 
 
 class _Asking(TorchFunctionMode):
-    def __init__(self, walk: Walk) -> None:
+    def __init__(self, walk: SteppedForward) -> None:
         super().__init__()
         self.walk = walk
 
