@@ -16,8 +16,6 @@ import pytest
 import torch
 
 import pipelines.store.store
-from evaluation.coco import Coco
-from evaluation.digits import Digits
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import LockedError, Store
@@ -36,14 +34,6 @@ class Double:
     def run(self, number: Keyed[float], machine: Keyed[object]) -> Artifact:
         runs.append("Double")
         return Artifact({"x": torch.full((64,), self.factor * number.value)}, {"by": self.factor})
-
-
-@dataclass(frozen=True)
-class Ids:
-    """Ignores its images."""
-
-    def run(self, images: Keyed[object], machine: Keyed[object]) -> Artifact:
-        return Artifact({}, {})
 
 
 @pytest.fixture(autouse=True)
@@ -78,14 +68,6 @@ def test_another_setting_or_input_is_computed_anew(store, change):
     first, second = double(store), double(store, **change)
     assert not second.cached and first.key != second.key
     assert double(store).cached, "what was stored before must stay"
-
-
-def test_results_of_one_data_set_class_are_not_served_to_another(store):
-    tasks = [Keyed(object.__new__(kind), "the same images") for kind in (Coco, Digits)]
-    stage, nothing = Ids(), Keyed(None, "")
-    found = [store.run(stage, task, nothing) for task in tasks]
-    assert found[0].key != found[1].key and not found[1].cached
-    assert all(store.has(stage, task, nothing) for task in tasks)
 
 
 def test_an_input_without_a_key_changes_nothing(store):
