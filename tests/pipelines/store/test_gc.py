@@ -146,7 +146,7 @@ def test_what_a_living_run_has_used_stays_and_a_killed_one_holds_nothing(store):
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline().strip() == b"in"
-        begun = users.first_start(store.root) + users.CLOCKS
+        begun = users.first_start(store.root) + users.CLOCK_SKEW
         assert before <= begun <= time.time()
         new = fill(store, 2)
         assert collected(store, keep=0) == [old]
