@@ -6,10 +6,12 @@ keys. Half precision changes more, and is.
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import random
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,8 +145,14 @@ class Machine:
 
     def _lightning(self) -> ModuleType:
         """The module that imports Lightning, which takes seconds: only when a loop runs."""
-        with self.screen.busy("starting Lightning"), memory.importing():
-            from pipelines.machine import trainer
+        if loaded := sys.modules.get("pipelines.machine.trainer"):
+            return loaded
+        with self.screen.busy("starting Lightning"):
+            gc.collect()  # else garbage would be frozen
+            with memory.importing():
+                from pipelines.machine import trainer
+
+                memory.freeze_gc("Lightning")
         return trainer
 
     def _trainer(self, advance: Callable[[int], None], *callbacks: Any, **more: Any) -> Any:
