@@ -13,6 +13,7 @@ from evaluation.images import ImageData
 from pipelines.machine import clock, memory
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
+from pipelines.stages import objective as objectives
 from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.batchnorm import CorrectStatistics
 from pipelines.stages.calibrate import Calibrate
@@ -79,12 +80,12 @@ class Chain:
             calibrate=self.calibrate.fitted(chosen),
             label_free=self.label_free.fitted(chosen),
             rounding=self.rounding and self.rounding.fitted(fitting),
-            objective=self.objective and self.objective.fitted(readable),
+            objective=objectives.fitted(self.objective, readable),
         )
 
     def held_out(self, images: int) -> int:
         """How many of so many calibration images the objective keeps for itself."""
-        return self.objective.held_out_of(images) if self.objective is not None else 0
+        return objectives.held_out_of(self.objective, images)
 
     @property
     def counts(self) -> dict[str, int | None]:

@@ -185,6 +185,8 @@ def _overrides(words: list[str]) -> tuple[list[str], str | None]:
     for word in rest:
         if word in ("--config-dir", "-cd"):
             folder = next(rest)
+        elif word.startswith("--config-dir="):
+            folder = word.partition("=")[2]
         elif word not in OPTIONS:
             kept.append(word)
     return kept, folder
