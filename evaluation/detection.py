@@ -20,6 +20,7 @@ from evaluation.fidelity import Distance, Drop
 from evaluation.images import ImageData
 from evaluation.jackknife import jackknife
 from evaluation.letterbox import Letterbox, to_image
+from evaluation.nms import non_max_suppression
 from evaluation.samples import Samples
 from evaluation.task import Batch, Outputs, View
 
@@ -66,6 +67,11 @@ class DetectionData(ImageData):
     def classes(self) -> int:  # type: ignore[override]
         """Number of classes."""
         return len(self.names)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        names = ("confidence", "iou", "max_detections")
+        return {name: getattr(self, name) for name in names}
 
     def check_input(self, data_config: Mapping[str, Any]) -> None:
         super().check_input(data_config)
@@ -115,17 +121,7 @@ class DetectionData(ImageData):
 
     def suppress(self, decoded: Tensor, places: Tensor) -> Tensor:
         """Non-maximum suppression of [b, 4 + classes, n]; boxes are mapped back to the images."""
-        from ultralytics.utils.nms import non_max_suppression
-
-        found = non_max_suppression(
-            decoded.float(),
-            self.confidence,
-            self.iou,
-            multi_label=True,
-            max_det=self.max_detections,
-            nc=self.classes,
-            max_time_img=1e9,  # no time limit: results must not depend on the machine's speed
-        )
+        found = non_max_suppression(decoded, self.confidence, self.iou, self.max_detections)
         kept = torch.zeros(len(found), self.max_detections, 6)
         for row, boxes, place in zip(kept, found, places.tolist(), strict=True):
             row[: len(boxes)] = boxes.cpu()

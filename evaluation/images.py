@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
-from lightning import LightningDataModule
-
 from evaluation import image_cache
 from evaluation.augmentation import WithCopies
 from evaluation.datasets import Batches, DecodedDataset, IndexedDataset, loader
@@ -19,7 +17,7 @@ from evaluation.split import split
 from evaluation.task import ImageTask
 
 
-class ImageData(LightningDataModule, ImageTask):
+class ImageData(ImageTask):
     """Base class of data sets: subclasses define the task, and their subclasses the data source.
 
     Attributes:
@@ -45,7 +43,6 @@ class ImageData(LightningDataModule, ImageTask):
         skip_bad: bool,
         images: int | None,
     ) -> None:
-        super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size} must be at least 1")
         if workers < 0:
@@ -191,6 +188,12 @@ class ImageData(LightningDataModule, ImageTask):
     def evaluation_key(self) -> str:
         """sha256 of the evaluation images and their transform."""
         return self._key(self.evaluation)
+
+    @property
+    def outputs_key(self) -> str:
+        """Key of what stored outputs depend on besides the networks: images and task settings."""
+        settings = json.dumps(dict(self.settings), sort_keys=True)
+        return f"{self.evaluation_key} {settings}" if self.settings else self.evaluation_key
 
     def calibration_loader(self, start: int = 0, first: int | None = None) -> Batches:
         """Calibration images `start` to `first` (None: to the end).

@@ -145,8 +145,9 @@ class RunInfo:
         return replace(self, about=about, config=filled(self.config, counts))
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed={self.seed!r} must be a whole number, at least 0")
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not whole or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed!r} must be a whole number from 0 to 2^32 - 1")
 
 
 @dataclass(eq=False)
@@ -210,7 +211,7 @@ class RunContext:
     @property
     def evaluation(self) -> Keyed[ImageData]:
         """Evaluation images."""
-        return Keyed(self.chain.data, self.chain.data.evaluation_key)
+        return Keyed(self.chain.data, self.chain.data.outputs_key)
 
     @property
     def reference(self) -> Keyed[nn.Module | None]:

@@ -211,7 +211,7 @@ def chain(
         from pipelines.store.store import Store
         from pipelines.tracking import NullTracker
 
-        memory.freeze_gc()
+        memory.freeze_gc("stages")
         typecheck.complete(settings, Chain)
         typecheck.check(settings)
         stages = Chain.__dataclass_fields__

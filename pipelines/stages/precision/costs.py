@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.images import ImageData
-from pipelines.models.network import Network
 from quant.costs.roofline import Roofline
-from quant.costs.workload import CostModel, workloads
-from quant.layers import Layer
+from quant.costs.workload import CostModel, Workload
 
 HALF = 16  # bits of unquantized tensors, and of the network to compare with
 
@@ -27,28 +24,22 @@ class Costs:
 
     def run(
         self,
-        network: Network,
-        data: ImageData,
-        layers: Mapping[str, Layer],
+        workloads: Mapping[str, Workload],
         bits: Mapping[str, int],
         inputs: Mapping[str, int],
     ) -> dict[str, Any]:
         """Entries of results.json.
 
         Args:
-            network: the float network.
-            data: images, one of which gives the layers' input shapes.
-            layers: the quantized layers, by name.
+            workloads: workloads of the quantized layers, by name.
             bits: bits of their weights.
             inputs: bits of their inputs; 16 for a layer without an entry.
         """
-        example, _ = next(iter(data.calibration_loader(first=1)))
-        layer_workloads = workloads(network.module, example, layers)
-        chosen = {name: (bits[name], inputs.get(name, HALF)) for name in layers}
-        half = dict.fromkeys(layers, (HALF, HALF))
+        chosen = {name: (bits[name], inputs.get(name, HALF)) for name in workloads}
+        half = dict.fromkeys(workloads, (HALF, HALF))
         costs, widest = (
             {
-                name: sum(model.cost(layer_workloads[n], *widths[n]) for n in layers)
+                name: sum(model.cost(workloads[n], *widths[n]) for n in workloads)
                 for name, model in self.models.items()
             }
             for widths in (chosen, half)

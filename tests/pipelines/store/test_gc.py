@@ -146,7 +146,7 @@ def test_what_a_living_run_has_used_stays_and_a_killed_one_holds_nothing(store):
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert other.stdout.readline().strip() == b"in"
-        begun = users.first_start(store.root) + users.CLOCKS
+        begun = users.first_start(store.root) + users.CLOCK_SKEW
         assert before <= begun <= time.time()
         new = fill(store, 2)
         assert collected(store, keep=0) == [old]
@@ -343,6 +343,5 @@ def test_the_command_line_has_it_and_a_run_keeps_what_it_uses(obliq, tmp_path, m
     monkeypatch.setattr(sys, "argv", ["obliq", "store", "gc", "--keep", "0"])
     from pipelines import run
 
-    with pytest.raises(SystemExit) as stop:
-        run.main()
-    assert stop.value.code == 0 and contents.scan(root) == []
+    run.main()
+    assert contents.scan(root) == []
