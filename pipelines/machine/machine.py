@@ -6,7 +6,6 @@ keys. Half precision changes more, and is.
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import random
@@ -147,12 +146,8 @@ class Machine:
         """The module that imports Lightning, which takes seconds: only when a loop runs."""
         if loaded := sys.modules.get("pipelines.machine.trainer"):
             return loaded
-        with self.screen.busy("starting Lightning"):
-            gc.collect()  # else garbage would be frozen
-            with memory.importing():
-                from pipelines.machine import trainer
-
-                memory.freeze_gc("Lightning")
+        with self.screen.busy("starting Lightning"), memory.importing_late("lightning"):
+            from pipelines.machine import trainer
         return trainer
 
     def _trainer(self, advance: Callable[[int], None], *callbacks: Any, **more: Any) -> Any:

@@ -47,6 +47,15 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def importing_late(library: str) -> Iterator[None]:
+    """Import a large library during a run, without garbage collection of its objects."""
+    gc.collect()  # else garbage would be frozen
+    with importing():
+        yield
+        freeze_gc(library)
+
+
 @cache
 def freeze_gc(imports: str) -> None:
     """Exclude all current objects, most of them of imported modules, from garbage collection.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evaluation import digits
+from pipelines.machine import memory
 from pipelines.models.network import Network, validated
 from pipelines.models.state_dict import load_into
 from pipelines.store.artifacts import Artifact
@@ -72,9 +73,10 @@ class TrainDigits:
 
     def run(self) -> Artifact:
         """The trained state dict and the last epoch's loss. The global RNG state is preserved."""
-        from timm.data import create_transform
+        with memory.importing_late("lightning"):
+            from timm.data import create_transform
 
-        from pipelines.models.digits_training import train
+            from pipelines.models.digits_training import train
 
         pool, _ = digits.split()
         transform = create_transform(**self.data_config, is_training=False)
