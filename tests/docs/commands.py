@@ -32,7 +32,7 @@ from pipelines.cli import renamed, typecheck
 from pipelines.cli.overrides import CONF
 from tests.docs.blocks import ROOT
 
-PLAIN = {"mkdir", "ls", "cat", "head", "cp", "test"}  # left to the shell
+PLAIN = {"mkdir", "ls", "cat", "echo", "head", "cp", "test"}  # left to the shell
 ELSEWHERE = {"git", "wandb", "sbatch", "unzip", "open", "ray"}  # only in blocks with `needs`
 OPTIONS = {"-m", "--multirun"}
 INFORM = {"--help", "--help-all", "--version", "--hydra-help", "--info", "--cfg", "-c"}

@@ -82,7 +82,7 @@ WORDS = {
     "data.skip_bad=7": "data.skip_bad=7 must be true or false",
     "method.order=best": "order='best' must be",
     "method.block_size=0": "block",
-    "block_size=abc": "block='abc' must be a whole number",
+    "block_size=abc": "block_size='abc' must be a whole number",
     "method.cd_passes=abc": "method.cd_passes='abc' must be a whole number",
     "grid.search=best": "search='best' must be",
     "grid.granularity=cell": "granularity='cell' must be",
@@ -167,7 +167,7 @@ class Code:
 
 
 BREAKS = {
-    "missing": (Path.unlink, "not there"),
+    "missing": (Path.unlink, "does not exist"),
     "corrupt": (cut, "download it again"),
     "keys that do not fit": (rename_a_key, "missing: conv1.weight"),
     "not finite": (put_a_nan, "conv1.weight"),
@@ -246,10 +246,7 @@ def test_too_many_classes_for_the_network_is_told(refused, folder, checkpoint):
     for name in "cdefghij":
         shutil.rmtree(folder / name)
     words = on(folder, f"model.checkpoint='{checkpoint}'", "data.classes=2", "calibrate.images=2")
-    assert (
-        "outputs [10] per image, [4 + classes, boxes], but the data set has 2 classes"
-        in refused(*words)
-    )
+    assert "returns [10] values per image, but the data set has 2 classes" in refused(*words)
 
 
 def test_unreadable_images_are_left_out_where_that_is_asked_for(
