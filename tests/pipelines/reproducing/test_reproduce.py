@@ -46,9 +46,12 @@ def reproduce(monkeypatch, capfd, shared_store, tmp_path):
         words = ["obliq", "reproduce", str(file), "--out", str(out), *words]
         monkeypatch.setattr(sys, "argv", words)
         capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
+        status = 0
+        try:
             run.main()
-        return stop.value.code or 0, "".join(capfd.readouterr()), out
+        except SystemExit as stop:
+            status = stop.code
+        return status, "".join(capfd.readouterr()), out
 
     return command
 
