@@ -1,1 +1,1 @@
-"""Tasks, their data sets and metrics, and fidelity against the float model."""
+"""Tasks, data sets, metrics, and fidelity to the float network."""

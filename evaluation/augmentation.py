@@ -1,7 +1,7 @@
-"""Altered copies of calibration images: shifted a little, half of them mirrored.
+"""Augmented copies of calibration images: shifted slightly, half of them mirrored.
 
-Hessians of a thousand small images fit those images: a network solved on them is a third nearer to
-its float original there than on others. No label is needed, so altered copies serve as more images.
+Hessians of a thousand small images overfit: a network solved on them is a third closer to its float
+original on those images than on others. No labels are needed, so augmented copies can add images.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-SHIFT = 8  # an image moves by at most one part in so many of its size
+SHIFT = 8  # shift an image by at most 1 / SHIFT of its height and width
 
 
 class WithCopies(Dataset[Any]):
-    """The images of a data set as they are, then `copies` altered ones of each, pass by pass.
+    """All images of a data set unchanged, then `copies` passes of augmented ones.
 
     Args:
-        images: (x [3, h, w], y) by number, n of them; y is handed on as it is.
-        copies: passes after the first one.
-        start: leave out so many of all n (1 + copies).
+        images: data set of n pairs (x [3, h, w], y); y is passed through unchanged.
+        copies: number of augmented passes.
+        start: number of the n (1 + copies) items to skip at the beginning.
     """
 
     def __init__(self, images: Any, copies: int, start: int = 0) -> None:
@@ -34,17 +34,19 @@ class WithCopies(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         if index >= len(self):
             raise IndexError(index)
-        number = self.start + index
-        x, y = self.images[number % len(self.images)]
-        return (x if number < len(self.images) else altered(x, number)), y
+        item = self.start + index
+        x, y = self.images[item % len(self.images)]
+        return (x if item < len(self.images) else augmented(x, item)), y
 
 
-def altered(x: Tensor, seed: int) -> Tensor:
-    """x [3, h, w] moved by up to an eighth of its size, its edges mirrored, and maybe flipped."""
-    draw = torch.Generator().manual_seed(seed)
+def augmented(x: Tensor, seed: int) -> Tensor:
+    """x [3, h, w] shifted by up to 1 / SHIFT with reflection padding, flipped half of the time."""
+    generator = torch.Generator().manual_seed(seed)
     h, w = x.shape[-2:]
     down, right = h // SHIFT, w // SHIFT
-    top, left = (int(torch.randint(0, 2 * most + 1, (), generator=draw)) for most in (down, right))
-    wide = F.pad(x[None], (right, right, down, down), mode="reflect")[0]
-    moved = wide[:, top : top + h, left : left + w]
-    return moved.flip(-1) if torch.rand((), generator=draw) < 0.5 else moved
+    top, left = (
+        int(torch.randint(0, 2 * most + 1, (), generator=generator)) for most in (down, right)
+    )
+    padded = F.pad(x[None], (right, right, down, down), mode="reflect")[0]
+    shifted = padded[:, top : top + h, left : left + w]
+    return shifted.flip(-1) if torch.rand((), generator=generator) < 0.5 else shifted

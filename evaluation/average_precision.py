@@ -1,8 +1,8 @@
 """Mean average precision of detections as COCO defines it, computed by faster-coco-eval.
 
-AP of a class: mean of the precision at 101 recalls, and over the IoU thresholds 0.50, 0.55 ... 0.95
-("50-95") or at 0.50 alone. mAP: mean over the classes with at least one object that is no crowd.
-Of each image and class the 100 detections of highest score count (COCO's maxDets).
+AP of a class: precision averaged over 101 recall levels, at IoU 0.50 alone or over the IoU
+thresholds 0.50, 0.55 ... 0.95 ("50-95"). mAP: mean over the classes with at least one object that
+is not a crowd. Only the 100 highest-scoring detections of each image and class count (maxDets).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ MAX_DETECTIONS = 100
 def average_precision(
     detections: Sequence[Tensor], truths: Sequence[Objects], classes: int
 ) -> dict[str, Any]:
-    """Compare what a network found in images with what they show.
+    """Match detections to the ground truth and average the precision.
 
     Args:
-        detections: [k, 6] of each image: x1, y1, x2, y2 in pixels of the original image, score,
-            class index. Any order, k = 0 is allowed; rows that only pad must be cut off before.
-        truths: objects of each image.
+        detections: [k, 6] per image: x1, y1, x2, y2 in pixels of the original image, score, class
+            index. Any order, k = 0 is allowed; padding rows must be removed first.
+        truths: ground-truth objects per image.
         classes: number of classes.
 
     Returns:
         map50_95, map50: percent.
-        per_class: {class index: AP50-95 in percent; None where no image has such an object}.
+        per_class: {class index: AP50-95 in percent; None if no image has such an object}.
 
     Raises:
-        ValueError: no object in any image, another number of images, or detections that are not
-            finite, of a class that does not exist, or of another shape.
+        ValueError: no image has an object, the numbers of images differ, or detections have
+            non-finite values, an unknown class or the wrong shape.
     """
     precision = _precision(_evaluation(detections, truths, classes))
     return {
@@ -54,15 +54,15 @@ def average_precision(
 def map_without_groups(
     detections: Sequence[Tensor], truths: Sequence[Objects], classes: int, groups: int = 20
 ) -> list[float]:
-    """mAP50-95 in percent with the images i of i % groups == 0 left out, then those of 1, ...
+    """mAP50-95 in percent without the images i % groups == 0, then without i % groups == 1, ...
 
-    For a delete-a-group jackknife. The mean is over the classes of which the images left show an
-    object. Arguments and errors are those of `average_precision`. Every group is matched anew:
-    about `groups` times the duration of `average_precision`.
+    For a delete-a-group jackknife. Each mean is over the classes with an object in the remaining
+    images. Arguments and errors as in `average_precision`. Matching is repeated for every group,
+    so this takes about `groups` times as long as `average_precision`.
 
     Raises:
-        ValueError: also with fewer images than groups, fewer than two groups, or if all objects
-            are in one group.
+        ValueError: also if there are fewer images than groups, fewer than two groups, or all
+            objects are in one group.
     """
     if not 2 <= groups <= len(truths):
         raise ValueError(f"groups={groups} must lie in 2..{len(truths)}: {len(truths)} images")
@@ -77,19 +77,19 @@ def map_without_groups(
 def _evaluation(
     detections: Sequence[Tensor], truths: Sequence[Objects], classes: int
 ) -> COCOeval_faster:
-    """The library's evaluation of all images, ready to run. Ids of images start at 1."""
+    """The library's evaluator over all images, not run yet. Image ids start at 1."""
     if len(detections) != len(truths):
         raise ValueError(
             f"detections of {len(detections)} images, objects of {len(truths)}: "
-            "both must be of the same images"
+            "both must cover the same images"
         )
     truth = COCO(_dataset(truths, classes), print_function=_silent)
-    found = [
+    results = [
         {"image_id": image, "category_id": int(row[5]), "bbox": _bbox(*row[:4]), "score": row[4]}
         for image, rows in enumerate(detections, start=1)
         for row in _rows(rows, image - 1, classes)
     ]
-    evaluation = COCOeval_faster(truth, truth.loadRes(found), "bbox", print_function=_silent)
+    evaluation = COCOeval_faster(truth, truth.loadRes(results), "bbox", print_function=_silent)
     evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.params.areaRng = evaluation.params.areaRng[:1]  # objects of any size
     evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
@@ -97,14 +97,14 @@ def _evaluation(
 
 
 def _precision(evaluation: COCOeval_faster) -> NDArray[np.float64]:
-    """Percent [10 IoU thresholds, 101 recalls, classes]; negative for a class without objects."""
+    """Percent [10 IoU thresholds, 101 recalls, classes]; negative for classes without objects."""
     evaluation.evaluate()
     evaluation.accumulate()
     precision: NDArray[np.float64] = 100 * np.asarray(evaluation.eval["precision"])[..., 0, 0]
     if not (precision >= 0).any():
         raise ValueError(
             f"no object in any of {len(evaluation.params.imgIds)} images (crowds aside): average "
-            "precision is not defined. Give more images, or the labels that belong to these"
+            "precision is not defined. Use more images (data.images), or check data.root's labels"
         )
     return precision
 
@@ -128,7 +128,7 @@ def _dataset(truths: Sequence[Objects], classes: int) -> dict[str, Any]:
     ]
     unknown = sorted({box.class_index for boxes in truths for box in boxes} - set(range(classes)))
     if unknown:
-        raise ValueError(f"objects are of the classes {unknown}, which are not in 0..{classes - 1}")
+        raise ValueError(f"objects have the classes {unknown}, which are not in 0..{classes - 1}")
     for number, annotation in enumerate(annotations, start=1):  # id 0 would mean "unmatched"
         annotation["id"] = number
     return {
@@ -146,16 +146,16 @@ def _rows(detections: Tensor, image: int, classes: int) -> list[list[float]]:
     if detections.ndim != 2 or detections.shape[1] != 6:
         raise ValueError(
             f"detections of image {image} are {list(detections.shape)}: "
-            "[k, 6] with x1, y1, x2, y2, score, class is needed"
+            "expected [k, 6] with x1, y1, x2, y2, score, class"
         )
     rows = detections.detach().double().cpu()
     if not rows.isfinite().all() or not torch.isin(rows[:, 5], torch.arange(classes)).all():
         raise ValueError(
-            f"detections of image {image} hold numbers that are not finite or a class that is not "
-            f"one of 0..{classes - 1}: cut off the rows that only pad, and check `classes`"
+            f"detections of image {image} have non-finite values or a class outside "
+            f"0..{classes - 1}: remove padding rows, and check `classes`"
         )
     return rows.tolist()
 
 
 def _silent(*_: object) -> None:
-    """Takes what the library would print."""
+    """Swallow the library's progress messages."""

@@ -1,4 +1,4 @@
-"""Objects in images: what a data set for detection knows of them."""
+"""Object boxes: the labels of detection data sets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from evaluation.samples import Samples
 
 
 class Box(NamedTuple):
-    """One object. Coordinates are pixels of the image as its file holds it, from the top left.
+    """One object. Coordinates are pixels of the stored image, from its top left corner.
 
-    The label of an image in `Samples.labels` is a tuple of such rows, empty where it shows none.
+    The label of an image in `Samples.labels` is a tuple of these, empty if it shows no object.
 
     Attributes:
         class_index: 0 to classes - 1.
-        x1, y1, x2, y2: left, upper, right and lower edge, inside the image; x1 < x2, y1 < y2.
-        crowd: 1: a region of many objects, which COCO neither asks for nor punishes; 0: one object.
-        area: square pixels, of the object's outline where the data set knows it, else of the box.
+        x1, y1, x2, y2: left, top, right and bottom edge, inside the image; x1 < x2, y1 < y2.
+        crowd: 1 for a region of many objects, which COCO's metric ignores; 0 for one object.
+        area: square pixels of the object's outline if the data set has it, else of the box.
     """
 
     class_index: int
@@ -34,12 +34,12 @@ Objects = tuple[Box, ...]
 
 @dataclass(frozen=True, eq=False)
 class BoxFolder:
-    """What one split of a folder holds.
+    """One split of a folder of images with boxes.
 
     Attributes:
         samples: images; their labels are `Objects`.
-        names: name of each class.
-        dropped: boxes left out, since they lie outside of their image or have no area.
+        names: class names.
+        dropped: number of boxes skipped because they lie outside the image or have no area.
     """
 
     samples: Samples
@@ -54,12 +54,12 @@ def clip(
     crowd: int = 0,
     area: float | None = None,
 ) -> Box | None:
-    """The part of a box that lies inside its image; None where nothing of it does.
+    """The part of a box inside its image; None if there is none.
 
     Args:
         corners: x1, y1, x2, y2 in pixels.
         size: width and height of the image in pixels.
-        area: square pixels; None: that of the clipped box.
+        area: square pixels; None: area of the clipped box.
     """
     width, height = size
     x1, x2 = (min(max(x, 0.0), float(width)) for x in (corners[0], corners[2]))

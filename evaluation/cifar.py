@@ -1,7 +1,7 @@
-"""CIFAR-10: the usual python batches, or JPEGs end to end in an .npz file.
+"""CIFAR-10: the original python batches, or concatenated JPEGs in an .npz file.
 
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009). The python batches
-are pickles; they are read without running code.
+are pickles; reading them runs no code.
 """
 
 import hashlib
@@ -30,12 +30,13 @@ class Cifar10(ClassificationData):
 
     `root` and `calibration_root` are one of
 
-    - an `.npz` file: `jpeg` (all files' bytes end to end), `offset` [n + 1], `label` [n],
+    - an `.npz` file: `jpeg` (concatenated bytes of all files), `offset` [n + 1], `label` [n],
     - a folder with `cifar10_dev5000.npz` (evaluation), `cifar10_calib2000.npz` (calibration),
-    - the folder `cifar-10-batches-py`, or one that holds it: test batch, training batches.
+    - the folder `cifar-10-batches-py`, or its parent: test batch (evaluation), training batches
+      (calibration).
 
-    Calibration draws from the calibration part of `calibration_root`, or of `root` if that is null;
-    where there is no such part, from the evaluation images there.
+    Calibration images come from the calibration part of `calibration_root` (null: of `root`), or
+    from its evaluation part if there is none.
     """
 
     classes = 10
@@ -43,8 +44,9 @@ class Cifar10(ClassificationData):
     def pools(self) -> tuple[Samples, Samples]:
         if not self.root:
             raise ValueError(
-                "data.root is not set: give the folder cifar-10-batches-py or an .npz file of "
-                "JPEGs, data.root=/path/to/cifar10 (or set the environment variable OBLIQ_DATA)"
+                "data.root is not set: point it to the folder cifar-10-batches-py or to an .npz "
+                "file of JPEGs, data.root=/path/to/cifar10 (or set the environment variable "
+                "OBLIQ_DATA)"
             )
         root = Path(self.root).expanduser()
         evaluation = read(root, EVALUATION_NPZ, TEST_BATCHES)
@@ -62,10 +64,10 @@ def _holds(root: Path, npz: str, batches: tuple[str, ...]) -> bool:
 
 
 def read(root: Path, npz: str, batches: tuple[str, ...]) -> Samples:
-    """The images at `root`: the file itself, the file `npz` in it, or the batches in it.
+    """Index the images at `root`: an .npz file, a folder with the file `npz`, or with batches.
 
     Raises:
-        ValueError: none of them is there, or a file is damaged or holds code.
+        ValueError: `root` has none of these, or a file is damaged or contains code.
     """
     if root.is_file():
         return read_npz(root)
@@ -75,15 +77,15 @@ def read(root: Path, npz: str, batches: tuple[str, ...]) -> Samples:
     missing = [name for name in batches if not (folder / name).is_file()]
     if missing:
         raise ValueError(
-            f"{root} holds no CIFAR-10: there is neither {npz} nor {', '.join(missing)}. "
-            "Give cifar-10-batches-py, a folder that holds it, or an .npz file of JPEGs"
+            f"{root} holds no CIFAR-10: it has neither {npz} nor {', '.join(missing)}. Use "
+            "cifar-10-batches-py, its parent folder, or an .npz file of JPEGs"
         )
     return read_batches([folder / name for name in batches])
 
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """Bytes offset[i] .. offset[i + 1] of `jpeg` for the id "name#i"."""
+    """Encoded JPEG of the id "name#i": bytes offset[i] .. offset[i + 1] of `jpeg`."""
 
     jpeg: NDArray[np.uint8]
     offset: NDArray[np.int64]
@@ -94,17 +96,17 @@ class Slices:
 
 
 def read_npz(path: Path) -> Samples:
-    """JPEGs of an .npz file.
+    """Index the JPEGs of an .npz file.
 
     Raises:
-        ValueError: the file is damaged, holds pickled objects, or its arrays do not fit together.
+        ValueError: the file is damaged, contains pickled objects, or its arrays are inconsistent.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             jpeg, offset, label = (np.asarray(arrays[name]) for name in ("jpeg", "offset", "label"))
     except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} is no .npz file with the arrays jpeg, offset and label: {error}"
+            f"{path} is not an .npz file with the arrays jpeg, offset and label: {error}"
         ) from error
     steps = np.diff(offset)
     if (
@@ -117,8 +119,8 @@ def read_npz(path: Path) -> Samples:
     ):
         raise ValueError(
             f"{path}: jpeg {list(jpeg.shape)}, offset {list(offset.shape)}, label "
-            f"{list(label.shape)} do not fit: offset must rise from 0 to the length of jpeg and "
-            "have one entry more than label. Was the file cut short?"
+            f"{list(label.shape)} are inconsistent: offset must rise from 0 to the length of jpeg "
+            "and have one more entry than label. Is the file truncated?"
         )
     return Samples(
         ids=tuple(f"{path.stem}#{i}" for i in range(len(label))),
@@ -132,7 +134,7 @@ def read_npz(path: Path) -> Samples:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Row i of a batch (3072 bytes: red, green, blue plane) for the id "batch#i"."""
+    """Pixels of the id "batch#i": row i of a batch (3072 bytes: red, green, blue plane)."""
 
     arrays: dict[str, NDArray[np.uint8]]
 
@@ -143,16 +145,16 @@ class Rows:
 
 
 def decode_planes(blob: bytes) -> Image.Image:
-    """3072 bytes, plane after plane -> 32x32 RGB image."""
+    """3072 bytes, one plane per channel -> 32x32 RGB image."""
     planes = np.frombuffer(blob, np.uint8).reshape(3, SIDE, SIDE)
     return Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
 
 
 def read_batches(paths: list[Path]) -> Samples:
-    """All images of some python batches.
+    """Index all images of some python batches.
 
     Raises:
-        ValueError: a pickle is damaged, holds code, or holds no CIFAR-10 batch.
+        ValueError: a pickle is damaged, contains code, or is not a CIFAR-10 batch.
     """
     arrays: dict[str, NDArray[np.uint8]] = {}
     ids: list[str] = []
@@ -187,6 +189,7 @@ def _batch(path: Path, blob: bytes) -> tuple[NDArray[np.uint8], list[int]]:
         fits = False
     if not fits:
         raise ValueError(
-            f"{path} is no CIFAR-10 batch: it must hold data, uint8 [n, 3072], and labels, n ints"
+            f"{path} is not a CIFAR-10 batch: it must hold data, uint8 [n, 3072], and labels, "
+            "n ints"
         )
     return data, labels

@@ -1,4 +1,4 @@
-"""Image classification: one label an image, top-1 and top-5."""
+"""Image classification: one label per image, top-1 and top-5 accuracy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from evaluation.task import Batch, Outputs, View
 
 @dataclass(frozen=True)
 class Labelled:
-    """(x [3, h, w], label) of an image, by the model's own timm transform."""
+    """(x [3, h, w], label) of an image, transformed as timm does for the model."""
 
     transform: Callable[[Image.Image], Tensor]
 
@@ -32,7 +32,7 @@ class Labelled:
 
 
 class ClassificationData(ImageData):
-    """Labels are 0 .. classes - 1; a network gives one logit per class."""
+    """Labels are 0 .. classes - 1; a network returns one logit per class."""
 
     metric = "top1"
 
@@ -45,23 +45,23 @@ class ClassificationData(ImageData):
             named = ", ".join(f"{samples.ids[i]} has {samples.labels[i]}" for i in wrong[:5])
             raise ValueError(
                 f"{len(wrong)} of {len(samples)} {use} {self.kind} have labels outside "
-                f"0..{self.classes - 1}: {named}{' ...' if len(wrong) > 5 else ''}. Labels count "
-                f"from 0; a data set with other than {self.classes} classes needs data.classes=N"
+                f"0..{self.classes - 1}: {named}{' ...' if len(wrong) > 5 else ''}. Labels "
+                f"start at 0; for other than {self.classes} classes set data.classes=N"
             )
 
     def check_network(self, network: nn.Module, name: str, example: Tensor) -> None:
         logits = network(example)
         if logits.dim() != 2 or logits.shape[1] != self.classes:
             raise ValueError(
-                f"model {name} gives {list(logits.shape[1:])} numbers an image, but the data "
+                f"model {name} returns {list(logits.shape[1:])} values per image, but the data "
                 f"set has {self.classes} classes. Choose a model trained on this data set; for "
-                "class folders of your own set data.classes"
+                "your own class folders set data.classes"
             )
 
     def outputs(
         self, network: nn.Module, reference: nn.Module | None, batch: Batch
     ) -> dict[str, Tensor]:
-        """logits [b, classes] and labels [b]; small enough to keep, so no reference is run."""
+        """logits [b, classes] and labels [b], small enough to keep; the reference is not run."""
         images, labels = batch
         return {"logits": network(images).float(), "labels": labels}
 
@@ -82,7 +82,7 @@ class ClassificationData(ImageData):
 
 
 def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Percent of images whose label is the first, or among the first five, by logit.
+    """Percent of images whose label has the largest, or one of the five largest, logits.
 
     Args:
         logits: [n, classes].
@@ -92,7 +92,7 @@ def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
         top1, and top5 if there are more than five classes.
 
     Raises:
-        ValueError: the shapes do not fit, or a label is no class of the network.
+        ValueError: the shapes do not match, or a label is not a class of the network.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise ValueError(
@@ -103,7 +103,7 @@ def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(
             f"labels lie in {int(labels.min())}..{int(labels.max())} but the network has "
-            f"{classes} classes: is it a network for this data set?"
+            f"{classes} classes: was it trained on this data set?"
         )
     result = {"top1": 100 * correct(logits, labels).double().mean().item()}
     if classes > 5:
@@ -113,5 +113,5 @@ def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """[n] bool: is the label's logit the largest?"""
+    """[n] bool: whether the label has the largest logit."""
     return logits.argmax(1) == labels

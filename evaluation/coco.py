@@ -1,4 +1,4 @@
-"""COCO and data sets in its layout, or in YOLO's."""
+"""COCO, and other detection data sets in COCO's or YOLO's layout."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ EVALUATION, CALIBRATION = ("val2017", "val"), ("train2017", "train")
 
 
 class Coco(DetectionData):
-    """Boxes of objects.
+    """Images with object boxes.
 
-    `root` and `calibration_root` are folders that evaluation/coco_folder.py can read, or hold one
-    as `coco`. Evaluation takes the split val2017 (or val) of `root`, calibration train2017 (or
-    train) of `calibration_root`, or of `root` if that is null; without one, evaluation images.
+    `root` and `calibration_root` are folders that evaluation/coco_folder.py can read, or have such
+    a subfolder `coco`. Evaluation uses the split val2017 (or val) of `root`. Calibration uses
+    train2017 (or train) of `calibration_root` (null: of `root`), or val2017 if there is none.
 
     Attributes:
-        dropped: boxes that were left out because they lie outside of their image.
+        dropped: number of evaluation boxes skipped because they lie outside their image.
     """
 
     dropped: int = 0
@@ -28,8 +28,9 @@ class Coco(DetectionData):
     def pools(self) -> tuple[Samples, Samples]:
         if not self.root:
             raise ValueError(
-                "data.root is not set: give the folder with images/ and annotations/ (COCO) or "
-                "labels/ (YOLO), data.root=/path/to/coco (or set the variable OBLIQ_DATA)"
+                "data.root is not set: point it to the folder with images/ and annotations/ (COCO) "
+                "or labels/ (YOLO), data.root=/path/to/coco (or set the environment variable "
+                "OBLIQ_DATA)"
             )
         root = _folder(self.root)
         evaluation = read(root, _split(root, EVALUATION))
@@ -38,7 +39,8 @@ class Coco(DetectionData):
         if calibration.names != evaluation.names:
             raise ValueError(
                 f"the calibration images have {len(calibration.names)} classes and the evaluation "
-                f"images {len(evaluation.names)}, or in another order: are they of one data set?"
+                f"images {len(evaluation.names)}, or in another order: use the same data set for "
+                "data.root and data.calibration_root"
             )
         return calibration.samples, evaluation.samples
 
@@ -55,7 +57,7 @@ def _folder(root: str) -> Path:
 
 
 def _split(folder: Path, names: tuple[str, ...]) -> str:
-    """The first split that is there by a folder or a list; else the first name."""
+    """The first split that has an image folder or an annotation file; else the first name."""
     for name in names:
         places = [folder / "images" / name, folder / name]
         places += [folder / "annotations" / f"instances_{name}.json"]

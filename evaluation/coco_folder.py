@@ -1,4 +1,4 @@
-"""Folders of images with boxes: COCO's own layout, or YOLO's text files."""
+"""Folders of images with boxes, in COCO's JSON layout or with YOLO's text files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from evaluation import coco_json, yolo_labels
 from evaluation.boxes import BoxFolder
 
-# In the order of their ids; in COCO's own numbering, 1 to 90, ten numbers are not in use.
+# Ordered by COCO's category ids, which run from 1 to 90 with ten of them unused.
 COCO_NAMES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
     *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat"),
@@ -29,24 +29,24 @@ def read(
     annotations: Path | None = None,
     names: tuple[str, ...] = COCO_NAMES,
 ) -> BoxFolder:
-    """All images of one split with their boxes, none decoded.
+    """Index all images of one split and read their boxes; no image is decoded.
 
-    - COCO: `annotations/instances_<split>.json`; the images lie in `images/<split>/`, `<split>/`
-      or `images/`. If there is no folder of that split, a single `instances_*.json` is its list.
+    - COCO: `annotations/instances_<split>.json`; the images are in `images/<split>/`, `<split>/`
+      or `images/`. If the split has no folder, the only `instances_*.json` is used.
     - YOLO: `images/<split>/*.jpg` with `labels/<split>/*.txt`, or both without `<split>`.
 
-    Where both are, the JSON is read.
+    The JSON takes precedence.
 
     Args:
-        split: "val2017", say.
-        annotations: the JSON, if it lies elsewhere or is named otherwise.
-        names: of the classes in YOLO's text files, which hold none. A JSON has its own.
+        split: for example "val2017".
+        annotations: path of the JSON, if it is elsewhere or has another name.
+        names: class names for YOLO's text files, which contain none. A JSON has its own.
 
     Raises:
-        ValueError: no such folder, neither layout is there, or what a file says cannot be right.
+        ValueError: the folder does not exist, has neither layout, or a file has invalid content.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give one that holds images and their boxes")
+        raise ValueError(f"{folder} is not a folder: use one with images and their boxes")
     pictures = [folder / "images" / split, folder / split]
     own = any(place.is_dir() for place in pictures)
     listing = annotations or _listing(folder / "annotations", split, own)
@@ -57,14 +57,14 @@ def read(
         if images.is_dir() and labels.is_dir():
             return yolo_labels.read(images, labels, names)
     raise ValueError(
-        f"{folder} holds no boxes of {split}: neither annotations/instances_{split}.json (COCO) "
-        f"nor images/{split}/ with labels/{split}/ (YOLO) nor images/ with labels/ is there. "
-        "Is it another folder, or another split?"
+        f"{folder} has no boxes for {split}: neither annotations/instances_{split}.json (COCO) "
+        f"nor images/{split}/ with labels/{split}/ (YOLO) nor images/ with labels/ exists. "
+        "Check the folder and the name of the split"
     )
 
 
 def _listing(folder: Path, split: str, own: bool) -> Path | None:
-    """COCO's JSON of a split; `own`: the split has a folder of its own."""
+    """COCO's JSON of a split, if any; `own`: the split has its own image folder."""
     named = folder / f"instances_{split}.json"
     if named.is_file():
         return named

@@ -15,20 +15,20 @@ Entry = Mapping[str, Any]
 
 
 def read(path: Path, places: Sequence[Path]) -> BoxFolder:
-    """All images of a JSON with their boxes.
+    """Index all images of a JSON and read their boxes.
 
-    A class's index is the place of its id among the sorted ids. Boxes are clipped to the width and
-    height that the JSON gives; those outside of it or without area are dropped and counted.
-    `iscrowd` may be left out (0), and `area` (that of the box). Files it does not list are ignored.
+    The class index is the rank of the category id. Boxes are clipped to the image size in the JSON;
+    those outside or without area are dropped and counted. `iscrowd` (default: 0) and `area`
+    (default: area of the box) are optional. Images that the JSON does not list are ignored.
 
     Args:
-        path: the JSON. Needed: `images` with id, file_name, width, height; `categories` with id,
+        path: the JSON. Required: `images` with id, file_name, width, height; `categories` with id,
             name; `annotations` with image_id, category_id, bbox (x, y, width, height in pixels).
-        places: folders the images may lie in; the first that holds any is taken.
+        places: candidate image folders; the first one that contains any of the images is used.
 
     Raises:
-        ValueError: no such file, no JSON, something needed is missing or cannot be right, or
-            images are not there.
+        ValueError: the file is missing or not a JSON, a required entry is missing or invalid, or
+            images are missing.
     """
     content = _load(path)
     categories = _by_id(path, content, "categories")
@@ -58,11 +58,11 @@ def _samples(path: Path, places: Sequence[Path], objects: Mapping[str, Objects])
     folder = next((f for f in folders if any((f / name).is_file() for name in ids)), None)
     absent = [name for name in ids if folder is None or not (folder / name).is_file()]
     if folder is None or absent:
-        looked = folder or ", ".join(map(str, places))
+        searched = folder or ", ".join(map(str, places))
         raise ValueError(
-            f"{path} lists {len(absent)} of {len(ids)} images that are not in {looked}: "
+            f"{path} lists {len(absent)} of {len(ids)} images that are not in {searched}: "
             f"{', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}. "
-            "Add them, or list only those that are there"
+            "Add them, or remove them from the list"
         )
     return Samples(
         ids=tuple(ids),
@@ -79,9 +79,9 @@ def _load(path: Path) -> Entry:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}. Is the file complete?") from error
+        raise ValueError(f"{path} is not valid JSON: {error}. Is the file complete?") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}: expected an object")
+        raise ValueError(f"{path} holds a {type(content).__name__}: expected a JSON object")
     return content
 
 
@@ -98,7 +98,7 @@ def _by_id(path: Path, content: Entry, key: str) -> dict[int, Entry]:
         identity = _value(f"{path} {key}[{number}]", entry, "id")
         if type(identity) is not int or identity in found:
             raise ValueError(
-                f"{path} {key}[{number}] has the id {identity!r}: ids must be different integers"
+                f"{path} {key}[{number}] has the id {identity!r}: ids must be unique integers"
             )
         found[identity] = entry
     return found
@@ -111,14 +111,14 @@ def _by_name(
     for identity, entry in images.items():
         name = str(_value(f"{path} image {identity}", entry, "file_name"))
         if name in found:
-            raise ValueError(f"{path} lists {name} a second time")
+            raise ValueError(f"{path} lists {name} twice")
         found[name] = tuple(objects[identity])
     return found
 
 
 def _value(where: object, entry: Entry, key: str) -> Any:
     if key not in entry:
-        raise ValueError(f"{where} has no `{key}`: is this a COCO file of instances?")
+        raise ValueError(f"{where} has no `{key}`: is this a COCO instances file?")
     return entry[key]
 
 

@@ -1,4 +1,4 @@
-"""Samples as a network takes them, decoded when a loader asks for them."""
+"""Data sets of network inputs, decoded on access, and their data loader."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Batches = DataLoader[Batch]
 
 
 class DecodedDataset(Dataset[Any]):
-    """Samples as a network takes them, decoded when asked for the first time.
+    """Network inputs, decoded on first access and then cached.
 
     Args:
-        samples: to be decoded.
-        view: of the network.
-        source: what the view of a sample depends on beside its id; the same for the same pictures.
+        samples: encoded samples.
+        view: the network's preprocessing.
+        source: cache key of everything but the id that the result depends on.
     """
 
     def __init__(self, samples: Samples, view: View, source: str) -> None:
@@ -34,9 +34,9 @@ class DecodedDataset(Dataset[Any]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        if get_worker_info() is not None:  # a loader process ends after its pass
+        if get_worker_info() is not None:  # a cache would end with the process
             return self._decoded(index)
-        return image_cache.samples.get(
+        return image_cache.cache.get(
             (self.source, self.samples.ids[index]), lambda: self._decoded(index)
         )
 
@@ -47,7 +47,7 @@ class DecodedDataset(Dataset[Any]):
 
 
 class IndexedDataset(Dataset[tuple[Tensor, int]]):
-    """Images with their numbers instead of their labels."""
+    """Images with their indices instead of their labels."""
 
     def __init__(self, images: DecodedDataset) -> None:
         self.images = images
@@ -60,12 +60,12 @@ class IndexedDataset(Dataset[tuple[Tensor, int]]):
 
 
 def loader(images: Dataset[Any], workers: int, batches: int | Sequence[Sequence[int]]) -> Batches:
-    """Batch by batch, in order.
+    """A data loader that keeps the order.
 
     Args:
-        images: decoded.
+        images: data set of network inputs.
         workers: loader processes; at most one per core is started.
-        batches: images of a batch, or the numbers of those of every batch.
+        batches: batch size, or the indices of each batch.
     """
     sampling: dict[str, Any] = (
         {"batch_size": batches}
@@ -81,7 +81,7 @@ def loader(images: Dataset[Any], workers: int, batches: int | Sequence[Sequence[
 
 
 def _cores() -> int:
-    """Cores this process may use: more loader processes than that only wait."""
+    """Cores available to this process; more loader processes than that only wait."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8 grey: scikit-learn's embedded copy of UCI's test set, no files needed."""
+"""Handwritten digits, 8x8 greyscale: UCI's test set as included in scikit-learn; no files."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ from sklearn.datasets import load_digits
 from evaluation.classification import ClassificationData
 from evaluation.samples import Samples
 
-# The split is part of the data set's definition: other values make another data set.
+# The split is part of the data set's definition: changing these values changes the data set.
 SPLIT_SEED = 0
 HELD_OUT = 500
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """The 64 pixels (0..255) of digit "digits#17"."""
+    """The 64 pixels (0..255) of the digit with the id "digits#17"."""
 
     array: NDArray[np.uint8]  # [n, 64]
 
@@ -28,17 +28,17 @@ class Pixels:
 
 
 def decode_digit(blob: bytes) -> Image.Image:
-    """64 grey bytes -> 8x8 RGB image."""
+    """64 greyscale bytes -> 8x8 RGB image."""
     return Image.frombytes("L", (8, 8), blob).convert("RGB")
 
 
 def split() -> tuple[Samples, Samples]:
-    """(training pool of 1297 digits, evaluation pool of 500), always the same ones.
+    """(training pool of 1297 digits, evaluation pool of 500), a fixed split.
 
-    A network trained for these digits sees the training pool only; calibration draws from it too.
+    Training and calibration use the training pool only.
     """
     bunch: Any = load_digits()
-    grey = np.round(bunch.data * (255 / 16)).astype(np.uint8)  # 0..16 -> 0..255, one to one
+    grey = np.round(bunch.data * (255 / 16)).astype(np.uint8)  # 0..16 -> 0..255, injective
     pixels = Pixels(grey)
     everything = Samples(
         ids=tuple(f"digits#{i}" for i in range(len(grey))),
@@ -60,7 +60,7 @@ class Digits(ClassificationData):
         if self.root or self.calibration_root:
             raise ValueError(
                 f"data.root={self.root}, data.calibration_root={self.calibration_root}: the digits "
-                "are embedded and read no folder. Leave both out, or choose data=cifar10 or "
-                "data=imagenet"
+                "are embedded in scikit-learn and read no folder. Remove both settings, or use "
+                "data=cifar10 or data=imagenet"
             )
         return split()

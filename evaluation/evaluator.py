@@ -1,4 +1,4 @@
-"""Send the evaluation images through a network and keep what its task asks for."""
+"""Run a network on the evaluation images and collect the outputs its task needs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from evaluation.task import Batch, finite
 
 
 class CollectOutputs(LightningModule):
-    """Outputs of the evaluation images, for `Trainer.test`.
+    """Collects the outputs for all evaluation images; run it with `Trainer.test`.
 
     Attributes:
-        outputs: tensors [n, ...] on the CPU, in the order of the data set; after the test.
-        parts: of this process's batches; where there are several processes, whoever runs the test
-            must `join` those of all.
+        outputs: tensors [n, ...] on the CPU, in the order of the data set; set by the test.
+        parts: outputs of this process's batches. With several processes the caller must `join` the
+            parts of all of them after the test.
     """
 
     outputs: dict[str, Tensor]
@@ -35,18 +35,18 @@ class CollectOutputs(LightningModule):
         self.parts = []
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        found = self.task.outputs(self.network, self.reference, batch)
-        self.parts.append({name: value.detach().cpu() for name, value in found.items()})
+        outputs = self.task.outputs(self.network, self.reference, batch)
+        self.parts.append({name: value.detach().cpu() for name, value in outputs.items()})
 
     def on_test_epoch_end(self) -> None:
         if self.trainer.world_size == 1:
             self.join(self.parts)
 
     def join(self, parts: Sequence[dict[str, Tensor]]) -> None:
-        """The outputs of all batches, which are in their order.
+        """Concatenate the outputs of all batches, given in order.
 
         Raises:
-            ValueError: outputs that are not finite.
+            ValueError: some outputs are not finite.
         """
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         for name, values in joined.items():

@@ -1,4 +1,4 @@
-"""How far a quantized network is from the float one, on the same images.
+"""Fidelity of a quantized network to the float one on the same images.
 
 Source of the interval: Bonett & Price, Adjusted Wald Confidence Interval for a Difference of
 Binomial Proportions Based on Paired Data, J. of Educational and Behavioral Statistics 37(4), 2012.
@@ -16,7 +16,7 @@ from torch.nn.functional import kl_div
 
 
 class Drop(TypedDict):
-    """Loss of accuracy in points (100 * proportion), positive when quantization costs accuracy."""
+    """Accuracy drop in percentage points; positive if the quantized network is less accurate."""
 
     points: float
     ci95: list[float]
@@ -24,16 +24,16 @@ class Drop(TypedDict):
 
 @dataclass(frozen=True)
 class Distance:
-    """Sums over outputs, so that batches add up.
+    """Sums over outputs; the distances of batches add up.
 
     Attributes:
-        agreeing, asked: decisions that are the same, and all decisions that were compared.
-        kl, distributions: sum of KL divergences in nats, and how many distributions they are of.
+        agreeing, decisions: number of equal decisions, and of all decisions compared.
+        kl, distributions: sum of KL divergences in nats, and number of distributions.
         signal, noise: sums of squares of the float outputs and of the difference.
     """
 
     agreeing: float = 0.0
-    asked: float = 0.0
+    decisions: float = 0.0
     kl: float = 0.0
     distributions: float = 0.0
     signal: float = 0.0
@@ -43,20 +43,20 @@ class Distance:
         return Distance(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def figures(self) -> dict[str, float]:
-        """agreement in percent, mean kl, sqnr_db = 10 log10(signal / noise).
+        """agreement in percent, mean kl in nats, sqnr_db = 10 log10(signal / noise).
 
-        Where nothing was asked (no object in any image, say) the networks agree.
+        Agreement is 100 without any decision, for example if no image shows an object.
         """
         signal, noise = self.signal, self.noise
         return {
-            "agreement": 100 * self.agreeing / self.asked if self.asked else 100.0,
-            "kl": max(self.kl / self.distributions, 0.0),  # equal ones can give -1e-17
+            "agreement": 100 * self.agreeing / self.decisions if self.decisions else 100.0,
+            "kl": max(self.kl / self.distributions, 0.0),  # rounding can make it -1e-17
             "sqnr_db": 10 * math.log10(signal / noise) if signal and noise else _limit(noise),
         }
 
 
 def logits_distance(reference: Tensor, quantized: Tensor) -> Distance:
-    """Distance of logits [n, classes], in float64: n decisions by the largest, n softmaxes.
+    """Distance between logits [n, classes], in float64: n top-1 decisions, n distributions.
 
     Raises:
         ValueError: the shapes differ, or there are no images.
@@ -64,12 +64,12 @@ def logits_distance(reference: Tensor, quantized: Tensor) -> Distance:
     if reference.ndim != 2 or reference.shape != quantized.shape or not len(reference):
         raise ValueError(
             f"logits are {list(reference.shape)} (float) and {list(quantized.shape)} (quantized): "
-            "both must be [n, classes] of the same n > 0 images"
+            "both must be [n, classes] for the same n > 0 images"
         )
     f, q = reference.double(), quantized.double()
     return Distance(
         agreeing=float((f.argmax(1) == q.argmax(1)).sum()),
-        asked=len(f),
+        decisions=len(f),
         kl=float(softmax_divergence(f, q).sum()),
         distributions=len(f),
         signal=float(f.square().sum()),
@@ -78,10 +78,10 @@ def logits_distance(reference: Tensor, quantized: Tensor) -> Distance:
 
 
 def compare(reference: Tensor, quantized: Tensor) -> dict[str, float]:
-    """Fidelity of logits [n, classes] to the float network's, same images in the same order.
+    """Fidelity of logits [n, classes] to those of the float network, on the same images in order.
 
     Returns:
-        agreement: percent of images with the same top-1 class.
+        agreement: percentage of images with the same top-1 class.
         kl: mean over images of KL(softmax(reference) || softmax(quantized)), in nats.
         sqnr_db: 10 log10(sum reference^2 / sum (reference - quantized)^2); inf if they are equal.
 
@@ -98,13 +98,13 @@ def _limit(noise: float) -> float:
 def paired_drop(reference_correct: Tensor, quantized_correct: Tensor) -> Drop:
     """Float minus quantized accuracy with its adjusted Wald 95 % interval for paired proportions.
 
-    With n images, b that only the float network gets right and c that only the quantized one does:
-    p = (b + 1) / (n + 2), r = (c + 1) / (n + 2), and the interval is
-    p - r -+ z sqrt((p + r - (p - r)^2) / (n + 2)), cut off at -+100 points.
+    Of n images, b are correct only in the float network and c only in the quantized one. With
+    p = (b + 1) / (n + 2) and r = (c + 1) / (n + 2), the interval is
+    p - r -+ z sqrt((p + r - (p - r)^2) / (n + 2)), clipped to -+100 points.
 
     Args:
-        reference_correct: [n] bool, the float network is right.
-        quantized_correct: [n] bool, the quantized network is right.
+        reference_correct: [n] bool, whether the float network is correct.
+        quantized_correct: [n] bool, whether the quantized network is correct.
 
     Raises:
         ValueError: the shapes differ, or there are no images.
@@ -112,7 +112,7 @@ def paired_drop(reference_correct: Tensor, quantized_correct: Tensor) -> Drop:
     n = len(reference_correct)
     if reference_correct.shape != (n,) or quantized_correct.shape != (n,) or not n:
         raise ValueError(
-            f"{list(reference_correct.shape)} and {list(quantized_correct.shape)} answers: "
+            f"{list(reference_correct.shape)} and {list(quantized_correct.shape)} predictions: "
             "both must be [n] for the same n > 0 images"
         )
     before, after = reference_correct.bool(), quantized_correct.bool()

@@ -1,4 +1,4 @@
-"""Decoded samples that stay in memory until nobody asks for them any more."""
+"""In-memory cache of decoded samples."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ import psutil
 from torch import Tensor
 
 LIMIT = 2**30  # bytes
-SHARE = 4  # of the memory that is free: one part in so many
+SHARE = 4  # use at most 1 / SHARE of the free memory
 
 
 class ImageCache:
-    """What was decoded, by key; as much as there is room for, first come, first kept.
+    """Decoded samples by key; once full, it adds nothing more until `renew`.
 
-    A pass over more samples than fit finds the same ones kept every time; those that were used
-    least recently would be gone just before they are asked for again.
+    With no eviction, passes over more samples than fit hit the same cached ones every time. LRU
+    eviction would drop each sample just before its next use.
     """
 
     def __init__(self) -> None:
-        self._now: dict[Hashable, tuple[Tensor, Any]] = {}  # asked for since the last `renew`
-        self._before: dict[Hashable, tuple[Tensor, Any]] = {}  # not yet, but since the one before
+        self._now: dict[Hashable, tuple[Tensor, Any]] = {}  # used since the last `renew`
+        self._before: dict[Hashable, tuple[Tensor, Any]] = {}  # used only before it
         self._room = LIMIT
 
     def renew(self) -> None:
-        """Another job begins: drop what the last one has not asked for."""
+        """Start of a job: drop what the previous job did not use."""
         self._before, self._now = self._now, {}
         used = sum(map(_size, self._before.values()))
         self._room = min(LIMIT - used, psutil.virtual_memory().available // SHARE)
 
     def get(self, key: Hashable, decode: Callable[[], tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
-        """The sample of this key, not to be changed in place."""
+        """The decoded sample of this key; do not modify it in place."""
         if key in self._now:
             return self._now[key]
         if key in self._before:
-            found = self._before.pop(key)
+            sample = self._before.pop(key)
         else:
-            found = decode()
-            if _size(found) > self._room:
-                return found
-            self._room -= _size(found)
-        self._now[key] = found
-        return found
+            sample = decode()
+            if _size(sample) > self._room:
+                return sample
+            self._room -= _size(sample)
+        self._now[key] = sample
+        return sample
 
 
 def _size(sample: tuple[Tensor, Any]) -> int:
-    """In bytes; what is no tensor takes next to nothing."""
+    """Size in bytes; anything but tensors is negligible."""
     return sum(part.nbytes for part in sample if isinstance(part, Tensor))
 
 
-samples = ImageCache()  # of this process: the jobs of a sweep mostly want the same ones
+cache = ImageCache()  # shared by the jobs of a sweep in one process: most use the same samples

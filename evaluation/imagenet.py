@@ -1,4 +1,4 @@
-"""ImageNet and other image folders: one folder per class, or a flat folder with `labels.txt`."""
+"""ImageNet and other image folders: one folder per class, or `images/` with `labels.txt`."""
 
 import os
 import re
@@ -11,22 +11,22 @@ from evaluation.samples import Files, Samples, decode_file, part
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 
-# Names under which the parts of a data set usually lie inside one folder.
+# Usual names of the subfolders of a data set.
 EVALUATION_FOLDERS = ("val", "imagenet_val700")
 CALIBRATION_FOLDERS = ("train", "imagenet_train1000")
 
 
 class ImageNet(ClassificationData):
-    """Images of `classes` classes in a folder, laid out in one of two ways.
+    """Images of `classes` classes in a folder with one of two layouts.
 
-    - `<class>/<image>`: a class's index is its place among the sorted folder names. Where all
-      folders are named after ImageNet-1k's synsets and classes=1000, it is the synset's index,
-      so that a subset of the folders is enough.
-    - `images/<image>` and `labels.txt` with a line `<image> <label>` each, labels from 0.
+    - `<class>/<image>`: the class index is the rank of the sorted folder names. If classes=1000 and
+      all folders are named after ImageNet-1k synsets, it is the synset's index, so a subset of the
+      folders is enough.
+    - `images/<image>` and `labels.txt` with a line `<image> <label>` per image, labels from 0.
 
-    `root` and `calibration_root` are such folders, or hold some as `val` and `train`. Calibration
-    draws from the `train` folder of `calibration_root`, or of `root` if that is null; where there
-    is none, from the evaluation images there.
+    `root` and `calibration_root` are such folders, or contain them as `val` and `train`.
+    Calibration images come from the `train` folder of `calibration_root` (null: of `root`), or from
+    its evaluation images if there is none.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ImageNet(ClassificationData):
     def pools(self) -> tuple[Samples, Samples]:
         if not self.root:
             raise ValueError(
-                "data.root is not set: give the folder that holds the images, "
+                "data.root is not set: point it to the folder of images, "
                 "data.root=/path/to/imagenet (or set the environment variable OBLIQ_DATA)"
             )
         root = Path(self.root).expanduser()
@@ -61,14 +61,14 @@ class ImageNet(ClassificationData):
 
 
 def index(folder: Path, classes: int) -> Samples:
-    """All images of a folder with their labels, none opened.
+    """Index all images of a folder with their labels; no image is opened.
 
     Raises:
-        ValueError: no such folder, neither layout fits, no image in it, or the files and
-            `labels.txt` do not agree.
+        ValueError: the folder does not exist, has neither layout or no image, or `labels.txt` does
+            not match the files.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give one that holds images")
+        raise ValueError(f"{folder} is not a folder: use one with images")
     if (folder / "labels.txt").is_file():
         sizes, labels = _flat(folder)
     else:
@@ -86,7 +86,7 @@ def index(folder: Path, classes: int) -> Samples:
 
 
 def _scan(folder: Path, prefix: str) -> dict[str, int]:
-    """{prefix/name: bytes} of the image files of one folder."""
+    """{prefix/name: size in bytes} of the image files of one folder."""
     with os.scandir(folder) as entries:
         return {
             f"{prefix}/{entry.name}": entry.stat().st_size
@@ -100,8 +100,8 @@ def _class_folders(folder: Path, classes: int) -> tuple[dict[str, int], dict[str
         names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if not names or names == ["images"]:
         raise ValueError(
-            f"{folder} holds neither one folder per class nor images/ with labels.txt: "
-            "nothing says which class an image shows"
+            f"{folder} has neither one folder per class nor images/ with labels.txt: the images "
+            "have no labels. Use one of these two layouts"
         )
     sizes: dict[str, int] = {}
     labels: dict[str, int] = {}
@@ -121,25 +121,25 @@ def _class_indices(folder: Path, names: list[str], classes: int) -> list[int]:
             return [synsets[name] for name in names]
     raise ValueError(
         f"{folder} has {len(names)} class folders ({', '.join(names[:3])} ...) but "
-        f"data.classes={classes}, so labels would be out of range or shifted: a class's index is "
-        f"its place among the sorted folders. Set data.classes={len(names)} if the network has so "
-        "many, or add a folder (an empty one will do) for each class that is missing"
+        f"data.classes={classes}: the class index is the rank of the sorted folder names, so "
+        f"labels would be wrong. Set data.classes={len(names)} if the network has as many "
+        "classes, or add a folder (it may be empty) for each missing class"
     )
 
 
 def _flat(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
     if not (folder / "images").is_dir():
-        raise ValueError(f"{folder} has labels.txt but no folder images/ beside it")
+        raise ValueError(f"{folder} has labels.txt but no folder images/ next to it: add it")
     sizes = _scan(folder / "images", "images")
     labels = _read_labels(folder / "labels.txt")
     absent = sorted(labels.keys() - sizes.keys())
     unlisted = sorted(sizes.keys() - labels.keys())
-    for names, problem in ((absent, "lists no such file"), (unlisted, "does not list")):
+    for names, problem in ((absent, "lists missing files"), (unlisted, "does not list")):
         if names:
             raise ValueError(
                 f"{folder / 'labels.txt'} {problem}: {', '.join(names[:5])}"
-                f"{' ...' if len(names) > 5 else ''} ({len(names)} in all). "
-                "Each file of images/ needs one line `file label`"
+                f"{' ...' if len(names) > 5 else ''} ({len(names)} in total). "
+                "Each file in images/ needs one line `file label`"
             )
     return sizes, labels
 
@@ -154,6 +154,6 @@ def _read_labels(path: Path) -> dict[str, int]:
             raise ValueError(f"{path} line {number} is {line!r}: expected `file label`")
         key = f"images/{name.strip()}"
         if key in labels:
-            raise ValueError(f"{path} line {number} lists {name.strip()} a second time")
+            raise ValueError(f"{path} line {number} lists {name.strip()} twice")
         labels[key] = int(label)
     return labels

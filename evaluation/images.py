@@ -108,7 +108,7 @@ class ImageData(LightningDataModule, ImageTask):
         self._copies = copies
         self._data_config = dict(data_config)
         self._view = self.view(data_config)
-        image_cache.samples.renew()
+        image_cache.cache.renew()
 
     def check(self, report: Progress | None = None) -> None:
         """Decode every chosen and every evaluation image once.

@@ -1,4 +1,4 @@
-"""Photographs and class masks as tensors: how they are brought to one size, and read from files."""
+"""Images and class masks for segmentation: resizing, padding and reading from files."""
 
 import io
 from collections.abc import Mapping
@@ -15,16 +15,17 @@ from torch import Tensor
 
 from evaluation.samples import Files, open_image
 
-IGNORE = 255  # in a mask: this pixel counts for no metric
-PADDING = -1  # in a batch of masks: beyond the image
+IGNORE = 255  # in a mask: pixel excluded from all metrics
+PADDING = -1  # in a batch of masks: outside the image
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image of any size becomes an input of `side` (height, width).
+    """Preprocessing of an image of any size to the input size `side` (height, width).
 
-    pad: at its own size, at the top left, with zeros (after the normalisation) below and right;
-    a larger image is first shrunk to fit, its shape kept. squash: resized, its shape not kept.
+    With `pad`, the image keeps its size and is padded with zeros (after the normalisation) below
+    and on the right; a larger image is first scaled down to fit, with its aspect ratio. Without it
+    ("squash"), the image is resized to `side`, whatever its aspect ratio.
     """
 
     side: tuple[int, int]
@@ -38,13 +39,13 @@ class Geometry:
         """From a model's data config.
 
         Raises:
-            ValueError: crop_mode or crop_pct would cut off a part of the image.
+            ValueError: crop_mode or crop_pct would crop the image.
         """
         mode, share = data_config["crop_mode"], data_config["crop_pct"]
         if mode not in ("pad", "squash") or share != 1:
             raise ValueError(
-                f"data_config has crop_mode={mode!r} and crop_pct={share}: in segmentation every "
-                "pixel needs an answer, so set crop_mode to pad or squash, and crop_pct to 1.0"
+                f"data_config has crop_mode={mode!r} and crop_pct={share}: segmentation needs a "
+                "prediction for every pixel, so set crop_mode to pad or squash, and crop_pct to 1.0"
             )
         return cls(
             side=(data_config["input_size"][1], data_config["input_size"][2]),
@@ -55,14 +56,14 @@ class Geometry:
         )
 
     def area(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that such an image takes up in the input, from the top left."""
+        """Height and width of the image within the input, from its top left corner."""
         if not self.pad:
             return self.side
         share = min(1.0, self.side[0] / height, self.side[1] / width)
         return max(round(share * height), 1), max(round(share * width), 1)
 
     def input(self, image: Image.Image) -> Tensor:
-        """[3, *side] float32."""
+        """The network input [3, *side], float32."""
         height, width = self.area(image.height, image.width)
         if (width, height) != image.size:
             image = image.resize((width, height), str_to_pil_interp(self.interpolation))
@@ -73,7 +74,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Masks:
-    """(path of a mask below the files' root, (width, height) of its image) -> classes [h, w]."""
+    """(path of a mask relative to the root, (width, height) of its image) -> classes [h, w]."""
 
     files: Files
     classes: int
@@ -82,34 +83,34 @@ class Masks:
         """Read one mask.
 
         Raises:
-            ValueError: of another size or kind, or with values that are no class.
-            OSError: no such file, or damaged.
+            ValueError: the mask has the wrong size or mode, or values that are not a class.
+            OSError: the file is missing or damaged.
         """
         path = self.files.root / name
         image = open_image(io.BytesIO(self.files(name)))
         if image.mode not in ("P", "L"):
             raise ValueError(
-                f"mask {path} is of mode {image.mode}: a mask holds class indices, so it must be "
-                "an 8-bit palette or greyscale PNG. Convert colours to indices first"
+                f"mask {path} has the mode {image.mode}: masks hold class indices, so they must "
+                "be 8-bit palette or greyscale PNGs. Convert colours to indices first"
             )
         if image.size != size:
             raise ValueError(
                 f"mask {path} is {image.width}x{image.height} but its image is "
-                f"{size[0]}x{size[1]}: they must be equal. Is it the mask of another image?"
+                f"{size[0]}x{size[1]}: they must match. Is it the mask of another image?"
             )
         mask: NDArray[np.uint8] = np.array(image)
         wrong = [int(v) for v in np.unique(mask) if v >= self.classes and v != IGNORE]
         if wrong:
             raise ValueError(
                 f"mask {path} has the values {wrong[:5]}: only 0..{self.classes - 1} and {IGNORE} "
-                "(ignore) are allowed. Was it saved in colour, or for other classes?"
+                "(ignore) are allowed. Does it hold colours, or other classes?"
             )
         return mask
 
 
 @dataclass(frozen=True)
 class Masked:
-    """(x [3, *side], mask [*canvas] int64, PADDING beyond the image; [0] without a mask)."""
+    """(x [3, *side], mask [*canvas] int64 with PADDING outside the image; [0] without a mask)."""
 
     geometry: Geometry
     masks: Masks

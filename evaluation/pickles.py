@@ -1,7 +1,7 @@
-"""Read pickles of numpy arrays in Python's own containers, without running code.
+"""Safe reading of pickles that hold numpy arrays in built-in containers.
 
-A pickle is a program: it names functions, anywhere in Python, and calls them. The only names that
-an array needs are known, so all others are refused before anything is imported or called.
+A pickle is a program that can import and call any function. Arrays need only a few known names;
+all others are refused before anything is imported or called.
 """
 
 import io
@@ -12,28 +12,29 @@ import numpy as np
 
 
 class ForbiddenNameError(Exception):
-    """A pickle names something that is not part of a numpy array."""
+    """A pickle refers to a name that no numpy array needs."""
 
 
 def load(blob: bytes) -> Any:
-    """Arrays, dicts, lists, strings and numbers of a pickle; Python 2's strings come as bytes.
+    """Load arrays, dicts, lists, strings and numbers; strings of Python 2 are returned as bytes.
 
     Raises:
-        ValueError: the pickle holds code, or is damaged. The message goes on from the file's name.
+        ValueError: the pickle contains code, or is damaged. The caller puts the file name in front
+            of the message.
     """
     try:
         return ArrayUnpickler(io.BytesIO(blob), encoding="bytes").load()
     except ForbiddenNameError as error:
         raise ValueError(
-            f"is a pickle that holds code: it asks for {error}, arrays need no such thing. "
-            "Nothing of it was run. Fetch the file anew from its source"
+            f"is a pickle that contains code: it refers to {error}, which no array needs. "
+            "None of it was run. Download the file again from its original source"
         ) from None
     except Exception as error:  # a damaged pickle can fail in any instruction
-        raise ValueError(f"is no readable pickle ({error!r}). Fetch it anew") from error
+        raise ValueError(f"is not a readable pickle ({error!r}). Download it again") from error
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and Python's own containers; imports nothing, calls nothing else."""
+    """Builds numpy arrays and built-in containers; imports and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in KNOWN:
@@ -42,7 +43,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def _encode(text: str, encoding: str | bytes) -> bytes:
-    """What `_codecs.encode` does in pickles of bytes; no other codec is looked up."""
+    """`_codecs.encode` as pickled bytes use it; all other codecs are refused."""
     if encoding not in ("latin1", b"latin1"):
         raise ForbiddenNameError(f"_codecs.encode with {encoding!r}")
     return text.encode("latin1")
@@ -50,7 +51,7 @@ def _encode(text: str, encoding: str | bytes) -> bytes:
 
 _reconstruct = np.empty(0).__reduce__()[0]
 
-# What pickles of arrays name, by numpy 1 and 2, and what stands for it here.
+# Names in pickles of arrays by numpy 1 and 2, and the objects that they resolve to here.
 KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,

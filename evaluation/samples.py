@@ -1,4 +1,4 @@
-"""Labelled images, not decoded yet: choose, compare by content, find unreadable ones."""
+"""Labelled, still encoded images: selection, comparison by content, detection of bad files."""
 
 import hashlib
 import io
@@ -17,17 +17,17 @@ from PIL import Image
 
 Progress = Callable[[int, int], None]
 
-open_image = Image.open  # Pillow's own: importing ultralytics puts another in its place
+open_image = Image.open  # the original: importing ultralytics replaces Image.open
 
-# A damaged EXIF block (some ImageNet files have one) does not touch the pixels.
+# A damaged EXIF block (some ImageNet files have one) does not affect the pixels.
 warnings.filterwarnings("ignore", message="Corrupt EXIF data", module=r"PIL\.")
 
 
 def decode_file(blob: bytes) -> Image.Image:
-    """Decode an image file (JPEG, PNG, ...) of any colour mode to RGB, every pixel read.
+    """Decode all pixels of an image file (JPEG, PNG, ...) of any colour mode to RGB.
 
     Raises:
-        OSError and others of Pillow's: the file is truncated, corrupt or no image.
+        OSError and other errors of Pillow: the file is truncated, corrupt or not an image.
     """
     image = open_image(io.BytesIO(blob))
     if image.mode == "P" and "transparency" in image.info:
@@ -37,7 +37,7 @@ def decode_file(blob: bytes) -> Image.Image:
 
 @dataclass(frozen=True)
 class Files:
-    """Encoded bytes of files: the id is the path relative to `root`."""
+    """id -> content of a file; the id is the path relative to `root`."""
 
     root: Path
 
@@ -51,10 +51,10 @@ class Samples:
 
     Attributes:
         ids: unique and readable: a relative path, or "test_batch#17".
-        labels: of each image what its task knows of it: a class index, boxes, the name of a mask.
-        blob: id -> encoded bytes; picklable, so that loader processes can have it.
-        decode: encoded bytes -> RGB image, or what else the samples are.
-        sizes: bytes of each blob, cheap to know.
+        labels: one per image, as its task defines it: a class index, boxes, the path of a mask.
+        blob: id -> encoded bytes; picklable for loader processes.
+        decode: encoded bytes -> RGB image, or a sentence.
+        sizes: size of each blob in bytes, known without reading it.
         container: sha256 of the one file that holds all images; "" if each has its own file.
     """
 
@@ -70,12 +70,12 @@ class Samples:
 
     @property
     def key(self) -> str:
-        """sha256 over ids, labels, sizes and container: the same wherever the folder lies."""
+        """sha256 over ids, labels, sizes and container; independent of the folder's location."""
         content = [self.ids, self.labels, self.sizes, self.container]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def take(self, indices: Iterable[int]) -> "Samples":
-        """Images number `indices`, in that order."""
+        """The images at `indices`, in that order."""
         chosen = list(indices)
         return Samples(
             ids=tuple(self.ids[i] for i in chosen),
@@ -87,10 +87,10 @@ class Samples:
         )
 
     def without(self, other: "Samples") -> "Samples":
-        """Drop every image whose encoded bytes `other` has too, whatever its name.
+        """Drop every image whose encoded bytes also occur in `other`, whatever its name.
 
-        Only images of a size that occurs on both sides are read. The same picture encoded
-        anew is another image.
+        Only images whose size occurs on both sides are read. A re-encoded picture is a different
+        image.
         """
         shared = set(self.sizes) & set(other.sizes)
         known = {
@@ -112,7 +112,7 @@ class Samples:
         """Decode every image; return {id: reason} of those that fail, in the order of ids.
 
         Args:
-            progress: called with (images done, images in all) after each image.
+            progress: called with (images done, total images) after each image.
         """
         reasons: dict[str, str] = {}
         pool = ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1))
@@ -124,7 +124,7 @@ class Samples:
                 if progress:
                     progress(done, len(self))
         finally:
-            pool.shutdown(cancel_futures=True)  # or Ctrl-C would decode all the rest first
+            pool.shutdown(cancel_futures=True)  # else Ctrl-C would first decode the rest
         return {name: reasons[name] for name in self.ids if name in reasons}
 
     def _failure(self, name: str) -> str:
@@ -134,12 +134,12 @@ class Samples:
             raise
         except Exception as error:  # Pillow's decoders raise whatever the damage leads to
             reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-            return re.sub(r"<\S+ object at 0x[0-9a-f]+>", "its bytes", reason)  # alike every time
+            return re.sub(r"<\S+ object at 0x[0-9a-f]+>", "its bytes", reason)  # reproducible
         return ""
 
 
 def choose(pool: Samples, count: int, seed: int) -> Samples:
-    """`count` images of the pool, without replacement, in random order.
+    """Draw `count` images of the pool without replacement, in random order.
 
     Raises:
         ValueError: the pool has fewer images.
@@ -153,18 +153,18 @@ def choose(pool: Samples, count: int, seed: int) -> Samples:
 
 
 def spread(samples: Samples, count: int | None) -> Samples:
-    """At most `count` images, evenly spaced: the first ones could all be of one class."""
+    """At most `count` images, evenly spaced, as the first ones might all be of one class."""
     if count is None or count >= len(samples):
         return samples
     return samples.take(evenly(count, len(samples)))
 
 
 def evenly(count: int, total: int) -> list[int]:
-    """At most `count` of the numbers 0 ... total - 1, evenly spaced."""
+    """At most `count` of the indices 0 ... total - 1, evenly spaced."""
     count = min(count, total)
     return [i * total // count for i in range(count)]
 
 
 def part(root: Path, names: tuple[str, ...]) -> Path:
-    """The first sub-folder of `root` with one of the names, or `root` itself."""
+    """The first existing subfolder of `root` among `names`, or `root` itself."""
     return next((root / name for name in names if (root / name).is_dir()), root)

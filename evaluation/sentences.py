@@ -1,4 +1,4 @@
-"""Labelled sentences of a TSV file: a header that names the columns `sentence` and `label`."""
+"""Labelled sentences in TSV files with the columns `sentence` and `label`."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, eq=False)
 class Sentences:
-    """Bytes of the sentence with the id "dev.tsv:17", which stands in line 17."""
+    """Encoded sentence of the id "dev.tsv:17", which is in line 17 of that file."""
 
     rows: Mapping[str, bytes]
 
@@ -22,10 +22,10 @@ class Sentences:
 
 
 def decode_sentence(blob: bytes) -> str:
-    """UTF-8 without the spaces around it.
+    """Decode UTF-8 and strip whitespace.
 
     Raises:
-        ValueError: not UTF-8, or nothing but spaces.
+        ValueError: the text is not UTF-8, or blank.
     """
     text = blob.decode("utf-8").strip()
     if not text:
@@ -34,28 +34,29 @@ def decode_sentence(blob: bytes) -> str:
 
 
 def read_tsv(path: Path) -> Samples:
-    """The sentences of a file, in its order; other columns than the two are not looked at.
+    """Index the sentences of a file in order; other columns are ignored.
 
-    Sentences are not decoded yet, so that unreadable ones can be found and left out later.
+    Sentences are not decoded yet, so that unreadable ones can be skipped later.
 
     Raises:
-        ValueError: a column is missing, a line has other columns, or a label is no whole number.
+        ValueError: a column is missing, a line has the wrong number of columns, or a label is not
+            an integer.
     """
     content = path.read_bytes()
     lines = [line.rstrip(b"\r") for line in content.removeprefix(BOM).split(b"\n")]
     header = [name.decode("utf-8", "replace").strip() for name in lines[0].split(b"\t")]
     if not set(COLUMNS) <= set(header):
         raise ValueError(
-            f"{path}: the first line must name the columns {' and '.join(COLUMNS)}, with a tab "
-            f"between them, but is {', '.join(header)[:80]!r}"
+            f"{path}: the first line must name the columns {' and '.join(COLUMNS)}, separated by "
+            f"tabs, but has {', '.join(header)[:80]!r}"
         )
-    at, label_at = (header.index(name) for name in COLUMNS)
+    sentence_at, label_at = (header.index(name) for name in COLUMNS)
     rows: dict[str, bytes] = {}
     labels: list[int] = []
     wrong: list[str] = []
     for number, line in enumerate(lines[1:], start=2):
         cells = line.split(b"\t")
-        if not line:  # as at the end of the file
+        if not line:  # blank, as after the last newline
             continue
         if len(cells) != len(header):
             wrong.append(f"line {number} has {len(cells)} columns instead of {len(header)}")
@@ -63,10 +64,12 @@ def read_tsv(path: Path) -> Samples:
         try:
             labels.append(int(cells[label_at]))
         except ValueError:
-            given = cells[label_at].decode("utf-8", "replace")[:40]
-            wrong.append(f"line {number} has the label {given!r}, no whole number")
+            label = cells[label_at].decode("utf-8", "replace")[:40]
+            wrong.append(f"line {number} has the label {label!r}, which is not an integer")
             continue
-        rows[f"{path.name}:{number}"] = cells[at].strip()  # so that equal ones are equal bytes
+        rows[f"{path.name}:{number}"] = cells[
+            sentence_at
+        ].strip()  # so that equal sentences have equal bytes
     if wrong:
         more = f"; and {len(wrong) - 5} more lines" if len(wrong) > 5 else ""
         raise ValueError(f"{path}: {'; '.join(wrong[:5])}{more}. Correct the file")

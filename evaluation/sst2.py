@@ -1,5 +1,5 @@
 """SST-2: Socher et al., Recursive Deep Models for Semantic Compositionality Over a Sentiment
-Treebank, EMNLP 2013; and other labelled sentences in TSV files."""
+Treebank, EMNLP 2013; or other labelled sentences in TSV files."""
 
 import warnings
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from evaluation.samples import Samples, part
 from evaluation.sentences import read_tsv
 from evaluation.task import Outputs, View
 
-FOLDERS = ("sst2", "SST-2")  # names under which the files usually lie inside one folder
+FOLDERS = ("sst2", "SST-2")  # usual names of the subfolder with the files
 CALIBRATION, EVALUATION = "train.tsv", ("dev.tsv", "dev*.tsv", "test.tsv")
 
 
@@ -25,9 +25,9 @@ class Tokens:
     """(token ids [max_length] int64, label) of a sentence.
 
     Attributes:
-        tokenizer: gives the ids of a sentence, no more than max_length of them.
-        max_length: every sentence is padded to so many ids.
-        pad: the id that padding consists of.
+        tokenizer: truncates to max_length, does not pad.
+        max_length: number of ids that every sentence is padded to.
+        pad: id of the padding token.
     """
 
     tokenizer: Tokenizer
@@ -36,37 +36,37 @@ class Tokens:
 
     @staticmethod
     def of(data_config: Mapping[str, Any]) -> "Tokens":
-        """As a text model's data config says: tokenizer (its JSON), max_length, pad."""
+        """From a text model's data config: tokenizer (its JSON), max_length, pad."""
         tokenizer = Tokenizer.from_str(data_config["tokenizer"])
         tokenizer.no_padding()
         tokenizer.enable_truncation(data_config["max_length"])
         return Tokens(tokenizer, data_config["max_length"], data_config["pad"])
 
     def __call__(self, sentence: str, label: int) -> tuple[Tensor, int]:
-        found = self.tokenizer.encode(sentence).ids
+        ids = self.tokenizer.encode(sentence).ids
         padded = torch.full((self.max_length,), self.pad)
-        padded[: len(found)] = torch.tensor(found)
+        padded[: len(ids)] = torch.tensor(ids)
         return padded, label
 
-    def cuts(self, sentence: str) -> bool:
-        """Has the sentence more tokens than are kept?"""
+    def truncates(self, sentence: str) -> bool:
+        """Whether the sentence has more than max_length tokens."""
         return bool(self.tokenizer.encode(sentence).overflowing)
 
 
 class Sst2(ClassificationData):
-    """Sentences with a label each.
+    """Labelled sentences.
 
     `root` and `calibration_root` are one of
 
     - a TSV file with the columns `sentence` and `label`,
-    - a folder with `train.tsv` (calibration) and one of `dev.tsv`, `dev*.tsv`, `test.tsv`
-      (evaluation), in this order; or one that holds such a folder as `sst2` or `SST-2`.
+    - a folder with `train.tsv` (calibration) and the first existing of `dev.tsv`, `dev*.tsv`,
+      `test.tsv` (evaluation), or the parent of such a folder named `sst2` or `SST-2`.
 
-    Calibration draws from the training part of `calibration_root`, or of `root` if that is null;
-    where there is no such part, from the evaluation sentences there.
+    Calibration sentences come from `train.tsv` in `calibration_root` (null: in `root`), or from its
+    evaluation file if there is none.
 
     Attributes:
-        cut: how many sentences are longer than the network takes, by their use.
+        truncated: number of truncated sentences of "calibration" and "evaluation".
     """
 
     kind = "sentences"
@@ -85,18 +85,18 @@ class Sst2(ClassificationData):
         if classes < 2:
             raise ValueError(f"data.classes={classes} must be at least 2")
         self.classes = classes
-        self.cut: dict[str, int] = {}
+        self.truncated: dict[str, int] = {}
 
     def pools(self) -> tuple[Samples, Samples]:
         if not self.root:
             raise ValueError(
-                "data.root is not set: give the folder that holds train.tsv and dev.tsv, "
+                "data.root is not set: point it to the folder with train.tsv and dev.tsv, "
                 "data.root=/path/to/sst2 (or set the environment variable OBLIQ_DATA)"
             )
         evaluation = evaluation_file(Path(self.root).expanduser())
         calibration = calibration_file(Path(self.calibration_root or self.root).expanduser())
-        found = read_tsv(evaluation)
-        return (found if calibration == evaluation else read_tsv(calibration)), found
+        sentences = read_tsv(evaluation)
+        return (sentences if calibration == evaluation else read_tsv(calibration)), sentences
 
     def view(self, data_config: Mapping[str, Any]) -> View:
         return Tokens.of(data_config)
@@ -109,45 +109,45 @@ class Sst2(ClassificationData):
         calibration_batch_size: int,
         copies: int = 0,
     ) -> None:
-        """As for images; warns where sentences are cut, and counts them.
+        """As `ImageData.prepare`; also counts truncated sentences and warns about them.
 
         Raises:
-            ValueError: copies are asked for; and see `ImageData.prepare`.
+            ValueError: as `ImageData.prepare`; or `copies` is not 0.
         """
         if copies:
             raise ValueError(
-                f"calibrate.augmented_copies={copies}: sentences cannot be shifted or mirrored as "
-                "images can. Leave it out, and choose more sentences with calibrate.images"
+                f"calibrate.augmented_copies={copies}: sentences cannot be shifted or mirrored "
+                "like images. Remove this setting; calibrate.images=N uses more sentences"
             )
         super().prepare(data_config, calibration_images, seed, calibration_batch_size)
         tokens = Tokens.of(data_config)
         uses = {"calibration": self.calibration, "evaluation": self.evaluation}
-        self.cut = {use: _cut(samples, tokens) for use, samples in uses.items()}
-        for use, count in self.cut.items():
+        self.truncated = {use: _truncated(samples, tokens) for use, samples in uses.items()}
+        for use, count in self.truncated.items():
             if count:
                 warnings.warn(
                     f"{count} of {len(uses[use])} {use} sentences have more than "
-                    f"{tokens.max_length} tokens and are cut: set model.max_length higher if the "
-                    "network takes more",
+                    f"{tokens.max_length} tokens and are truncated: increase model.max_length if "
+                    "the network supports longer inputs",
                     stacklevel=2,
                 )
 
     def details(self, outputs: Outputs) -> dict[str, Any]:
-        """How many sentences were cut."""
-        return {f"Sentences cut to {self._data_config['max_length']} tokens": self.cut}
+        """Number of truncated sentences."""
+        return {f"Sentences cut to {self._data_config['max_length']} tokens": self.truncated}
 
 
-def _cut(samples: Samples, tokens: Tokens) -> int:
+def _truncated(samples: Samples, tokens: Tokens) -> int:
     bad = samples.bad()
     readable = (name for name in samples.ids if name not in bad)
-    return sum(tokens.cuts(samples.decode(samples.blob(name))) for name in readable)
+    return sum(tokens.truncates(samples.decode(samples.blob(name))) for name in readable)
 
 
 def evaluation_file(root: Path) -> Path:
-    """The file itself, or the first of EVALUATION in the folder.
+    """`root` itself if it is a file, else the first of EVALUATION in the folder.
 
     Raises:
-        ValueError: there is none, or one cannot tell which.
+        ValueError: there is none, or a pattern matches several files.
     """
     if root.is_file():
         return root
@@ -156,20 +156,20 @@ def evaluation_file(root: Path) -> Path:
         found = sorted(folder.glob(name))
         if len(found) > 1:
             raise ValueError(
-                f"{folder} holds {', '.join(p.name for p in found)}: which one is to be evaluated "
-                "on? Give the file itself, data.root=FILE with data.calibration_root=FOLDER"
+                f"{folder} holds {', '.join(p.name for p in found)}: which one is the evaluation "
+                "set? Set data.root=FILE and data.calibration_root=FOLDER"
             )
         if found:
             return found[0]
     there = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else []
     raise ValueError(
-        f"{folder} {'holds' if folder.is_dir() else 'is no folder, so it holds'} none of "
-        f"{', '.join(EVALUATION)}; in it: {', '.join(there) or 'nothing'}. Give a folder that "
-        "does, data.root=FOLDER"
+        f"{folder} {'holds' if folder.is_dir() else 'is not a folder and so holds'} none of "
+        f"{', '.join(EVALUATION)}; it holds: {', '.join(there) or 'nothing'}. Point "
+        "data.root (or data.calibration_root) to a folder with one of these files"
     )
 
 
 def calibration_file(root: Path) -> Path:
-    """The file itself, `train.tsv` in the folder, else what would be evaluated on there."""
+    """`root` itself if it is a file, else its `train.tsv`, else its evaluation file."""
     train = part(root, FOLDERS) / CALIBRATION
     return train if train.is_file() else evaluation_file(root)

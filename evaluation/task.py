@@ -1,7 +1,7 @@
-"""What a task asks of a network: classification, detection, segmentation, sentences.
+"""Interface of a task: classification, detection, segmentation, text classification.
 
-It says how an image becomes an input, what is kept of a network's outputs, and which figures come
-out of that. No stage of the pipeline knows more.
+A task defines the preprocessing, the outputs to collect, and the metrics and fidelity computed from
+them. The stages of the pipeline know tasks by this interface only.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from evaluation.samples import Samples
 Batch = tuple[Tensor, Tensor]
 Outputs = Mapping[str, Tensor]
 View = Callable[[Any, Any], tuple[Tensor, Any]]
-"""(image, its label) -> (network input, what `outputs` needs); always the same for them."""
+"""Deterministic preprocessing: (image, label) -> (network input, target for `outputs`)."""
 
 
 class ImageTask(ABC):
-    """One class a task.
+    """A task; one subclass per task.
 
     Attributes:
-        kind: what the samples are, for people.
+        kind: what the samples are, for messages.
         metric: name of the main metric.
         classes: number of classes.
     """
@@ -37,73 +37,74 @@ class ImageTask(ABC):
 
     @abstractmethod
     def check_labels(self, samples: Samples, use: str) -> None:
-        """Raise a ValueError that names the first labels that cannot be right."""
+        """Raise a ValueError that names the first invalid labels."""
 
     @abstractmethod
     def view(self, data_config: Mapping[str, Any]) -> View:
-        """How a network with this data config sees an image; picklable."""
+        """The preprocessing for a network with this data config; picklable."""
 
     @abstractmethod
     def check_network(self, network: nn.Module, name: str, example: Tensor) -> None:
-        """Raise a ValueError where the network's outputs are not what this task needs."""
+        """Raise a ValueError if the network's outputs do not suit this task."""
 
     @abstractmethod
     def outputs(
         self, network: nn.Module, reference: nn.Module | None, batch: Batch
     ) -> dict[str, Tensor]:
-        """What is kept of one batch: tensors [b, ...], on any device.
+        """The outputs to collect for one batch: tensors [b, ...], on any device.
 
         Args:
-            network: the one that is evaluated.
-            reference: the float network, where `network` is a quantized one.
-            batch: of `test_dataloader`.
+            network: the network to evaluate.
+            reference: the float network if `network` is a quantized one.
+            batch: a batch of `test_dataloader`.
         """
 
     @abstractmethod
     def metrics(self, outputs: Outputs) -> dict[str, float]:
-        """The task's metrics in percent, from the kept outputs [n, ...] of all images."""
+        """The task's metrics in percent, from the collected outputs [n, ...] of all images."""
 
     @abstractmethod
     def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
-        """Loss of the main metric from the float to the quantized network."""
+        """Drop of the main metric from the float to the quantized network."""
 
     def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
-        """agreement (percent), kl (nats) and sqnr_db to the float network.
+        """agreement (percent), kl (nats) and sqnr_db with respect to the float network.
 
-        From `outputs["distance"]` [n, 6], the fields of `Distance` of every image.
+        Computed from `outputs["distance"]` [n, 6], the fields of `Distance` for every image.
         """
         return Distance(*outputs["distance"].double().sum(0).tolist()).figures()
 
     @abstractmethod
     def distance(self, network: nn.Module, reference: Any, outputs: Any) -> Distance:
-        """How far the raw outputs of one batch are from those of the float network."""
+        """Distance between the raw outputs of one batch and those of the float network."""
 
     @abstractmethod
     def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
-        """What training minimises, for each image of a batch: [b], with gradients.
+        """The training loss of each image in a batch: [b], differentiable.
 
-        What `distance` counts as KL, and what else of the answers the task needs.
+        The KL divergence as in `distance`, plus any terms specific to the task.
         """
 
     def details(self, outputs: Outputs) -> dict[str, Any]:
-        """More figures for the report, by name: one a class, say."""
+        """More figures for the report by name, for example per class."""
         return {}
 
     def picture(self, networks: Mapping[str, nn.Module], index: int) -> Image.Image | None:
-        """Evaluation image number `index` with the answers of all networks side by side."""
+        """Evaluation image `index` with the predictions of all networks, side by side."""
         return None
 
 
 def finite(what: str, values: Tensor) -> Tensor:
-    """The values [n, ...] of n images.
+    """Return `values` [n, ...] of n images unchanged.
 
     Raises:
-        ValueError: some are not finite: an arg-max of them would look like an answer.
+        ValueError: some are not finite. An argmax over them would look like a valid prediction.
     """
     broken = int((~values.isfinite()).flatten(1).any(1).sum())
     if broken:
         raise ValueError(
             f"the network's {what} are not finite for {broken} of {len(values)} images: "
-            "look at the weights, or at precision=16 overflowing (use 32 or bf16)"
+            "check the weights. If machine.precision is 16-mixed, activations may overflow: use "
+            "32-true or bf16-mixed"
         )
     return values

@@ -15,13 +15,13 @@ NAMES = (
 )
 IMAGES, LISTS = "JPEGImages", Path("ImageSets", "Segmentation")
 
-# Names under which the parts of the data set usually lie inside one folder.
+# Usual names of the subfolders of the data set.
 EVALUATION_FOLDERS = ("voc_val200", "VOCdevkit/VOC2012", "VOC2012")
 CALIBRATION_FOLDERS = ("voc_calib64",)
 
 
 def colour(index: int) -> tuple[int, int, int]:
-    """Of a class: its lowest three bits are the highest bits of R, G and B, and so on.
+    """VOC's colour of a class: its lowest three bits are the top bits of R, G and B, and so on.
 
     >>> colour(15)
     (192, 128, 128)
@@ -36,15 +36,15 @@ def colour(index: int) -> tuple[int, int, int]:
 class Voc(SegmentationData):
     """Photographs in `JPEGImages/`, masks of the same name in `SegmentationClass*/*.png`.
 
-    `root` is such a folder or holds it under one of the usual names. Calibration images, which
-    need no masks, are looked for in `calibration_root`, or in `root` if that is null: a folder
-    `voc_calib64` there; the `train` list of a folder like `root`, or all its photographs where it
-    has no such list; else any folder of images.
+    `root` is such a folder or contains one under a usual name (EVALUATION_FOLDERS). Calibration
+    images need no masks. They come from `calibration_root` (null: from `root`): its subfolder
+    `voc_calib64`; else, in a folder like `root`, the images in its `train` list, or all of them if
+    it has no list; else all images in the folder.
 
     Attributes:
-        mask_folder: the folder of masks, below the root; null: the only one there.
-        split: evaluate on the images that `ImageSets/Segmentation/<split>.txt` lists; null: on
-            all that have a mask.
+        mask_folder: the folder of masks, relative to the root; null: the only one there.
+        split: evaluate on the images listed in `ImageSets/Segmentation/<split>.txt`; null: on all
+            images with a mask.
     """
 
     names = NAMES
@@ -70,7 +70,7 @@ class Voc(SegmentationData):
     def pools(self) -> tuple[Samples, Samples]:
         if not self.root:
             raise ValueError(
-                "data.root is not set: give the folder that holds JPEGImages and the masks, "
+                "data.root is not set: point it to the folder with JPEGImages and the masks, "
                 "data.root=/path/to/VOC2012 (or set the environment variable OBLIQ_DATA)"
             )
         root = Path(self.root).expanduser()
@@ -82,10 +82,10 @@ class Voc(SegmentationData):
 
 
 def masked(folder: Path, masks: str, split: str | None) -> Samples:
-    """Photographs with their masks, none opened; see `Voc`.
+    """Index photographs with their masks, see `Voc`; no file is opened.
 
     Raises:
-        ValueError: a listed image or its mask is not there, or no image has a mask.
+        ValueError: a listed image or its mask is missing, or no image has a mask.
     """
     photos = _scan(folder / IMAGES)
     labels = {Path(name).stem: name for name in _scan(folder / masks, (".png",)).values()}
@@ -104,10 +104,10 @@ def masked(folder: Path, masks: str, split: str | None) -> Samples:
 
 
 def unmasked(folder: Path) -> Samples:
-    """Photographs to calibrate on; see `Voc`.
+    """Index calibration photographs, see `Voc`.
 
     Raises:
-        ValueError: no such folder, no image in it, or a listed image is not there.
+        ValueError: the folder does not exist, has no image, or a listed image is missing.
     """
     inside = (folder / IMAGES).is_dir()
     photos = _scan(folder / IMAGES if inside else folder)
@@ -135,7 +135,7 @@ def _scan(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, str]:
     """{name without suffix: name} of the image files in a folder."""
     if not folder.is_dir():
         hint = f": data.root needs {IMAGES} and masks" if folder.name == IMAGES else ""
-        raise ValueError(f"{folder} is not a folder{hint}. Give one that holds images")
+        raise ValueError(f"{folder} is not a folder{hint}. Use one with images")
     with os.scandir(folder) as entries:
         names = [e.name for e in entries if not e.name.startswith(".")]
     found = {Path(name).stem: name for name in names if name.lower().endswith(suffixes)}
@@ -148,35 +148,36 @@ def _mask_folder(folder: Path, chosen: str | None) -> str:
     """The name of the folder of masks.
 
     Raises:
-        ValueError: the chosen one is not there; or none was chosen and there is not exactly one.
+        ValueError: the chosen folder does not exist, or none was chosen and there are none or
+            several.
     """
     there = sorted(p.name for p in folder.glob("SegmentationClass*") if p.is_dir())
     if chosen is not None:
         if not (folder / chosen).is_dir():
-            named = f": choose one of {', '.join(there)}" if there else ", nor any other"
-            raise ValueError(f"data.masks={chosen}: {folder} has no such folder of masks{named}")
+            hint = f"choose one of {', '.join(there)}" if there else "it has none at all"
+            raise ValueError(f"data.masks={chosen}: {folder} has no such folder of masks: {hint}")
         return chosen
     if not there:
         raise ValueError(
-            f"{folder} has no folder SegmentationClass* of masks: data.root must be a folder with "
-            f"{IMAGES} and SegmentationClass; for masks in another folder set data.masks"
+            f"{folder} has no folder SegmentationClass* of masks: point data.root to a folder with "
+            f"{IMAGES} and SegmentationClass, or set data.masks to the name of the masks' folder"
         )
     if len(there) > 1:
         raise ValueError(
-            f"{folder} has several folders of masks, {', '.join(there)}, which give different "
-            f"figures: choose one, data.masks={there[0]}"
+            f"{folder} has several folders of masks, {', '.join(there)}, whose results differ: "
+            f"choose one, data.masks={there[0]}"
         )
     return there[0]
 
 
 def _listed(folder: Path, split: str) -> list[str]:
-    """Names of the images in a list: the first column, with or without folder and suffix."""
+    """Image names in a list (its first column), without folder and suffix."""
     path = folder / LISTS / f"{split}.txt"
     if not path.is_file():
         there = sorted(p.stem for p in (folder / LISTS).glob("*.txt"))
         raise ValueError(
-            f"data.split={split}: there is no list {path}. Lists there: "
-            f"{', '.join(there) or 'none'}. Use null for all images that have a mask"
+            f"data.split={split}: the list {path} does not exist. Available: "
+            f"{', '.join(there) or 'none'}. Use null for all images with a mask"
         )
     lines = path.read_text(encoding="utf-8").splitlines()
     stems = list(dict.fromkeys(Path(line.split()[0]).stem for line in lines if line.strip()))
@@ -193,5 +194,5 @@ def _all_there(
         raise ValueError(
             f"{folder / LISTS / split}.txt lists {len(absent)} images that are not in "
             f"{folder / where}: {', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}. "
-            "Fetch them or take them off the list"
+            "Add them, or remove them from the list"
         )

@@ -1,4 +1,4 @@
-"""YOLO's labels: a text file for each image, a line for each object."""
+"""YOLO's labels: one text file per image, one line per object."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from evaluation.imagenet import SUFFIXES
 from evaluation.samples import Files, Samples, decode_file, open_image
 
 TOLERANCE = 1e-3
-"""How far beyond 0..1 a number may lie: files are written with few digits."""
+"""How far a coordinate may exceed 0..1, as files are written with few digits."""
 
 
 def read(images: Path, labels: Path, names: tuple[str, ...]) -> BoxFolder:
-    """All images of a folder with the boxes in the text files of the same names.
+    """Index all images of a folder and read their boxes from the text files of the same names.
 
     An image without a text file shows no object. A line is `class cx cy w h`, or the outline
-    `class x1 y1 x2 y2 x3 y3 ...`, of which the box around it is taken. All but the class are
-    fractions of the image's width and height, which come from the file's header. As when decoding,
-    an EXIF orientation is not applied: the images of COCO have none that matters. Boxes that reach
-    out of the image are clipped; those outside of it or without area are dropped and counted. An
-    image whose header cannot be read has no boxes here: it cannot be decoded either, which is
-    reported where the images are checked.
+    `class x1 y1 x2 y2 x3 y3 ...`, of which the bounding box is used. All values but the class are
+    fractions of the image's width and height, which are read from the file header. As in decoding,
+    the EXIF orientation is not applied; it does not matter for COCO. Boxes are clipped to the
+    image; those outside or without area are dropped and counted. An image with an unreadable header
+    gets no boxes: it cannot be decoded either, and is reported when the images are checked.
 
     Args:
-        images: the folder of the images.
-        labels: the folder of the text files.
-        names: name of each class.
+        images: folder of the images.
+        labels: folder of the text files.
+        names: class names.
 
     Raises:
-        ValueError: no images, or a line that cannot be right: file, number and reason are named.
+        ValueError: there are no images, or a line is invalid.
     """
     with os.scandir(images) as entries:
         sizes = {
@@ -59,7 +58,7 @@ def read(images: Path, labels: Path, names: tuple[str, ...]) -> BoxFolder:
 
 
 def _objects(image: Path, path: Path, classes: int) -> list[Box | None]:
-    """The box of each line; None for one outside of the image."""
+    """The box of each line; None if it lies outside the image."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -93,12 +92,12 @@ def _line(where: str, line: str, classes: int) -> tuple[int, float, float, float
         )
     if label not in range(classes):
         raise ValueError(
-            f"{where} has the class {label:g}, which is not one of 0..{classes - 1}: "
-            "count the classes from 0, or give the names of all"
+            f"{where} has the class {label:g}, which is not one of 0..{classes - 1}: class "
+            "indices start at 0. For data sets other than COCO, use a COCO JSON, which has names"
         )
     if not all(-TOLERANCE <= number <= 1 + TOLERANCE for number in numbers):
         raise ValueError(
-            f"{where} is {line[:60]!r}: all but the class must lie in 0..1, "
+            f"{where} is {line[:60]!r}: all values but the class must lie in 0..1, "
             "as fractions of the image's width and height. Are these pixels?"
         )
     if len(numbers) == 4:
@@ -109,7 +108,7 @@ def _line(where: str, line: str, classes: int) -> tuple[int, float, float, float
 
 
 def _pixels(image: Path) -> tuple[int, int] | None:
-    """Width and height from the header; None if that cannot be read."""
+    """Width and height from the file header; None if it is unreadable."""
     try:
         with open_image(image) as header:
             return header.size

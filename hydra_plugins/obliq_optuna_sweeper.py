@@ -1,6 +1,6 @@
-"""Hydra sweeper: a search over settings by Optuna.
+"""Hydra sweeper: hyperparameter search with Optuna.
 
-hydra-optuna-sweeper 1.3 wants Optuna 2 (of 2022), and 1.4 a Hydra that is not released.
+hydra-optuna-sweeper 1.3 requires Optuna 2 (of 2022), and 1.4 an unreleased Hydra.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.sweeps import study, study_table
 
 
 class OptunaSweeper(Sweeper):
-    """Minimises what the jobs return; see study.Search for the settings."""
+    """Minimises the jobs' return value; see study.Search for the settings."""
 
     def __init__(
         self, trials: int, startup: int, max_batch_size: int, seed: int, params: Mapping[str, Any]
@@ -34,31 +34,34 @@ class OptunaSweeper(Sweeper):
     ) -> None:
         """Called by Hydra before the sweep."""
         self.composed = config
-        self.jobs = Plugins.instance().instantiate_launcher(
+        self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> list[study.Trial]:
-        """Search; words of the command line come after, and so instead of, `params`."""
+        """Run the search; overrides on the command line replace those of `params`."""
         if self.composed.get("objective") is None:
-            raise ValueError("a search needs objective=kl (or objective=loss)")
-        given = [f"{name}={value}" for name, value in self.params.items()]
-        words = {o.get_key_element(): o for o in self.parser.parse_overrides([*given, *arguments])}
-        space = {k: _values(o) for k, o in words.items() if o.is_sweep_override()}
-        fixed = [str(o.input_line) for o in words.values() if not o.is_sweep_override()]
+            raise ValueError("a search needs an objective: set objective=kl (or objective=loss)")
+        params = [f"{name}={value}" for name, value in self.params.items()]
+        parsed = self.parser.parse_overrides([*params, *arguments])
+        overrides = {o.get_key_element(): o for o in parsed}
+        space = {k: _values(o) for k, o in overrides.items() if o.is_sweep_override()}
+        fixed = [str(o.input_line) for o in overrides.values() if not o.is_sweep_override()]
         defaults = {name: OmegaConf.select(self.composed, name) for name in space}
         folder = Path(str(self.composed.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
+        launcher = self.launcher
+        assert launcher is not None  # Hydra calls `setup` first
         screen, done = Screen(), 0
 
         def measure(batch: Sequence[study.Settings]) -> list[float | None]:
             nonlocal done
-            jobs = [[*fixed, *(f"{k}={_word(v)}" for k, v in s.items())] for s in batch]
-            for number, settings in enumerate(batch, start=done):
-                words = " ".join(f"{k}={_word(v)}" for k, v in settings.items())
-                screen.line(f"trial {number}: {words}", mark="[bold]obliq[/]  ")
-            returns = self.jobs.launch(jobs, initial_job_idx=done)
+            proposed = [[f"{k}={_text(v)}" for k, v in settings.items()] for settings in batch]
+            for number, words in enumerate(proposed, start=done):
+                screen.line(f"trial {number}: {' '.join(words)}", mark="[bold]obliq[/]  ")
+            jobs = [[*fixed, *words] for words in proposed]
+            returns = launcher.launch(jobs, initial_job_idx=done)
             done += len(jobs)
             return [job.return_value for job in returns]
 
@@ -70,29 +73,29 @@ class OptunaSweeper(Sweeper):
 
 
 def _values(override: Override) -> study.Range | list[study.Choice]:
-    """What a sweep word allows.
+    """The search space of a sweep override.
 
     Raises:
-        ValueError: it is one that a search knows nothing about (glob).
+        ValueError: the kind of sweep is not supported (glob).
     """
     value = override.value()
     if isinstance(value, IntervalSweep):
         low, high = value.start, value.end
-        assert low is not None and high is not None  # the parser wants both
+        assert low is not None and high is not None  # the parser requires both
         whole = isinstance(low, int) and isinstance(high, int)
         return study.Range(low, high, "log" in value.tags, None, whole)
     if isinstance(value, RangeSweep) and not value.shuffle:
         start, stop, step = value.start, value.stop, value.step
         assert start is not None and stop is not None
         whole = all(isinstance(number, int) for number in (start, stop, step))
-        count = -(-(stop - start) // step)  # the stop itself is not in
+        count = -(-(stop - start) // step)  # `stop` is exclusive
         return study.Range(start, start + (count - 1) * step, False, step, whole)
     known = override.is_choice_sweep() or isinstance(value, RangeSweep)
     if known and (choices := [_plain(v) for v in override.sweep_iterator()]):
         return choices
     raise ValueError(
-        f"{override.input_line}: a search takes choice(a,b), interval(a,b), range(a,b,step) or "
-        "tag(log,interval(a,b))"
+        f"{override.input_line}: not supported in a search. Use choice(a,b), interval(a,b), "
+        "range(a,b,step) or tag(log,interval(a,b))"
     )
 
 
@@ -100,7 +103,7 @@ def _plain(value: Any) -> study.Choice:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _word(value: study.Choice) -> str:
+def _text(value: study.Choice) -> str:
     return (
         "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     )

@@ -1,6 +1,6 @@
-"""Hydra launcher: every job of a sweep is a Ray task.
+"""Hydra launcher: run every job of a sweep as a Ray task.
 
-hydra-ray-launcher 1.2.2 does the same, but wants cloudpickle 2 and the libraries of AWS.
+hydra-ray-launcher 1.2.2 does the same, but requires cloudpickle 2 and the AWS libraries.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ OBJECT_STORE = 2**27  # bytes: jobs exchange files, not objects
 
 
 class RayLauncher(Launcher):
-    """Runs `n_jobs` jobs side by side.
+    """Runs `n_jobs` jobs in parallel.
 
     Attributes:
-        address: of a cluster; None starts one here, which ends with the sweep.
-        n_jobs: jobs; each one asks for its part of the cluster's cores and GPUs.
+        address: address of a cluster; None: start one on this machine and stop it after the sweep.
+        n_jobs: number of parallel jobs; each requests an equal share of the cluster's CPUs and
+            GPUs.
     """
 
     def __init__(self, address: str | None, n_jobs: int) -> None:
@@ -42,31 +43,31 @@ class RayLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run all jobs; returns when the last one has ended."""
+        """Run all jobs and wait for them."""
         try:
             import ray
         except ImportError as err:
             raise ValueError(
-                "hydra/launcher=ray needs Ray: pip install 'obliq[ray]', or take "
+                "hydra/launcher=ray needs Ray: pip install 'obliq[ray]', or use "
                 "hydra/launcher=joblib or basic"
             ) from err
         setup_globals()
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         started = not ray.is_initialized()
         if started:
-            own = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
-            more = {} if self.address else own
+            local = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+            options = {} if self.address else local
             os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine is slow
-            ray.init(address=self.address, logging_level=logging.ERROR, **more)
+            ray.init(address=self.address, logging_level=logging.ERROR, **options)
         try:
             total = ray.cluster_resources()
             share = {name: _share(total.get(key, 0), self.n_jobs) for name, key in RESOURCES}
             remote = ray.remote(max_retries=0, **share)(_run)
-            waiting = [
+            tasks = [
                 remote.remote(*self._job(initial_job_idx + i, overrides))
                 for i, overrides in enumerate(job_overrides)
             ]
-            return [ray.get(job) for job in waiting]
+            return [ray.get(task) for task in tasks]
         finally:
             if started:
                 ray.shutdown()
@@ -83,7 +84,7 @@ RESOURCES = (("num_cpus", "CPU"), ("num_gpus", "GPU"))
 
 
 def _share(total: float, n_jobs: int) -> float:
-    """Of one job; Ray takes fractions below one."""
+    """CPUs or GPUs of one job; Ray accepts fractions only below one."""
     each = total / n_jobs
     return float(int(each)) if each >= 1 else each
 
@@ -91,7 +92,7 @@ def _share(total: float, n_jobs: int) -> float:
 def _run(
     folder: str, context: HydraContext, task: TaskFunction, config: DictConfig, state: Any
 ) -> JobReturn:
-    """In a process of Ray's."""
+    """Run one job in a Ray worker."""
     os.chdir(folder)
     Singleton.set_state(state)
     setup_globals()

@@ -1,4 +1,4 @@
-"""What a sweep needs of Hydra beside its launcher."""
+"""Hydra callback at the start of a sweep."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pipelines.sweeps import jobs
 
 
 class SweepStarts(Callback):
-    """Before the first job of a sweep: remember its folder, divide the cores between its jobs."""
+    """Record the sweep's folder and divide the cores between its jobs, before the first one."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """In the process that starts the sweep; `pipelines.run.main` finishes it."""
+        """Runs in the process that starts the sweep; `pipelines.run.main` finishes the sweep."""
         _rename(config)
         launcher: Any = OmegaConf.to_container(config.hydra.launcher)
         batch = config.hydra.sweeper.get("max_batch_size")
         threads = jobs.threads_each(launcher, batch, jobs.cores())
-        if threads is not None:  # inherited by the processes of the jobs
+        if threads is not None:  # inherited by the job processes
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
                 os.environ.setdefault(name, str(threads))
         folder = Path(str(config.hydra.sweep.dir))
         jobs.begin(folder)
         if "submitit" in launcher["_target_"]:
-            Screen().line(f"what the jobs print: {folder / '.submitit'}", mark="[bold]obliq[/]  ")
+            Screen().line(f"output of the jobs: {folder / '.submitit'}", mark="[bold]obliq[/]  ")
 
 
 def _rename(config: DictConfig) -> None:
-    """Give the settings that a user's own sweep file goes through their names of today."""
+    """Replace former names of settings in the `params` of a user's own sweep file."""
     params = config.hydra.sweeper.get("params") or {}
     with open_dict(config):
         for name in list(params):

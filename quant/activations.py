@@ -1,6 +1,6 @@
-"""Quantizing activations, without a change to the network's code.
+"""Fake quantization of activations, without changes to the network's code.
 
-A quantizer sits at the door of a module, or behind it; `quant.placement` says of which ones.
+A quantizer acts on the input or on the output of a module; `quant.placement` chooses the modules.
 """
 
 from __future__ import annotations
@@ -17,34 +17,39 @@ from quant.grid import snapped
 from quant.layers import Layer
 from quant.ranges import Histogram, TensorGrid
 
-INPUT, OUTPUT = "input_quantizer", "output_quantizer"  # attributes that a module gets
+INPUT, OUTPUT = "input_quantizer", "output_quantizer"  # submodules added to a quantized module
 
 
 @dataclass(frozen=True)
 class Place:
-    """The first argument of a module, or what it gives."""
+    """Where an activation is quantized: at a module's first argument, or at its output.
+
+    Attributes:
+        module: name of the module.
+        behind: the output instead of the input.
+    """
 
     module: str
     behind: bool = False
 
     @property
     def name(self) -> str:
-        """MODULE or MODULE:output; no module has a colon in its name."""
+        """MODULE or MODULE:output; module names contain no colon."""
         return f"{self.module}:output" if self.behind else self.module
 
     @property
     def attribute(self) -> str:
-        """Name of the quantizer in the module."""
+        """Name of the quantizer within the module."""
         return OUTPUT if self.behind else INPUT
 
 
-def door(layer: Layer) -> Place:
+def input_place(layer: Layer) -> Place:
     """The input of the module that owns the layer's weight."""
     return Place(layer.owner)
 
 
 class FakeQuantize(nn.Module):
-    """x -> the nearest values on a `TensorGrid`, in x's precision."""
+    """Rounds x to the nearest values on a `TensorGrid`, in x's precision."""
 
     scale: Tensor
     zero: Tensor
@@ -57,29 +62,29 @@ class FakeQuantize(nn.Module):
         self.range = grid.range
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape; the shape stays."""
+        """Quantize x, of any shape."""
         return snapped(x, self.scale.to(x.dtype), *self.range)
 
     def extra_repr(self) -> str:
-        """Shown in the printed network."""
+        """The bit width, for the printed network."""
         return f"bits={self.bits}"
 
 
-def inserted(
+def with_quantizers(
     model: nn.Module, places: Mapping[str, Place], grids: Mapping[str, TensorGrid]
 ) -> nn.Module:
-    """A copy of `model` with a quantizer at each of the places, on the grid of the same name."""
-    copy = opened(model, places.values())
+    """A copy of `model` with a quantizer at each place, on the grid of the same name."""
+    copy = prepared(model, places.values())
     for name, place in places.items():
-        put(copy, place, grids[name])
+        set_quantizer(copy, place, grids[name])
     return copy
 
 
-def opened(model: nn.Module, places: Iterable[Place]) -> nn.Module:
-    """A copy of `model` in which `put` can quantize at these places."""
+def prepared(model: nn.Module, places: Iterable[Place]) -> nn.Module:
+    """A copy of `model` with hooks at these places, where `set_quantizer` can then quantize."""
     copy = deepcopy(model)
     for place in places:
-        put(copy, place, None)
+        set_quantizer(copy, place, None)
         module = copy.get_submodule(place.module)
         if place.behind:
             module.register_forward_hook(_quantize_output)
@@ -88,8 +93,8 @@ def opened(model: nn.Module, places: Iterable[Place]) -> nn.Module:
     return copy
 
 
-def put(model: nn.Module, place: Place, grid: TensorGrid | None) -> None:
-    """Quantize at a place on this grid from now on, in place; None: leave it as it is."""
+def set_quantizer(model: nn.Module, place: Place, grid: TensorGrid | None) -> None:
+    """Quantize at a place of a `prepared` model on this grid, in place; None: do not quantize."""
     quantizer = nn.Identity() if grid is None else FakeQuantize(grid)
     device = next(model.parameters()).device
     model.get_submodule(place.module).add_module(place.attribute, quantizer.to(device))
@@ -106,25 +111,25 @@ def _quantize_output(module: nn.Module, args: tuple[Any, ...], output: Tensor) -
 
 
 @contextmanager
-def watching(model: nn.Module, places: Mapping[str, Place]) -> Iterator[dict[str, Histogram]]:
-    """While active, count the values that come by at the places."""
-    seen = {name: Histogram() for name in places}
+def observing(model: nn.Module, places: Mapping[str, Place]) -> Iterator[dict[str, Histogram]]:
+    """While active, collect histograms of the values at the places, by name."""
+    histograms = {name: Histogram() for name in places}
 
-    def at_door(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda module, args: seen[name].add(args[0])
+    def observe_input(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda module, args: histograms[name].add(args[0])
 
-    def behind(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        return lambda module, args, output: seen[name].add(output)
+    def observe_output(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        return lambda module, args, output: histograms[name].add(output)
 
     handles = []
     for name, place in places.items():
         module = model.get_submodule(place.module)
         if place.behind:
-            handles.append(module.register_forward_hook(behind(name)))
+            handles.append(module.register_forward_hook(observe_output(name)))
         else:
-            handles.append(module.register_forward_pre_hook(at_door(name)))
+            handles.append(module.register_forward_pre_hook(observe_input(name)))
     try:
-        yield seen
+        yield histograms
     finally:
         for handle in handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""Blocks of a network: the smallest modules that hold two or more layers."""
+"""Blocks of a network: the smallest modules with two or more layers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from quant.layers import Layer
 
 
 def blocks_of(model: nn.Module, layers: Mapping[str, Layer]) -> dict[str, str]:
-    """{layer: name of its block}; a layer that is in none has a block of its own.
+    """{layer: name of its block}, without the layers that are in no block.
 
-    A module is a block where no module inside it holds two layers (a residual block, say). Lists
-    of modules, which are never called, are none.
+    A block is a module with two or more layers, none of whose submodules has two (a residual block,
+    say). Module lists and dicts do not count, as they are never called.
     """
     owners = {name: layer.owner for name, layer in layers.items()}
 
@@ -33,7 +33,7 @@ def blocks_of(model: nn.Module, layers: Mapping[str, Layer]) -> dict[str, str]:
 
 
 def stop_gradients(model: nn.Module, modules: Iterable[str]) -> None:
-    """Let no gradient out of the named modules through what they are called with, in place."""
+    """Detach the positional tensor arguments of the named modules, in place."""
     for name in dict.fromkeys(modules):
         model.get_submodule(name).register_forward_pre_hook(_detached, prepend=True)
 

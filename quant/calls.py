@@ -1,8 +1,8 @@
-"""What a weight is used for: calls of `linear` and `conv2d`, whose geometry is known here alone.
+"""Interception of `linear` and `conv2d` calls; only this file knows their geometry.
 
-A layer's input is read where its weight is really used, at the call of `linear` or `conv2d`, not at
-the module's door. So a convolution that pads its input itself ("same" padding), or a weight that is
-transformed before use, is seen as what it is, and no module class is special. Nothing is traced.
+A layer's input is read where its weight is used, at the call of `linear` or `conv2d`, not at the
+module's input. So convolutions that pad their own input ("same" padding) and weights that are
+transformed before use are handled correctly, whatever the module class. No graph is traced.
 
 Letters: g groups, r output rows per group, c input columns per group, n positions.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 LINEAR, CONV = F.linear, F.conv2d
-PIECE = 2**21  # numbers in a piece of an unfolded input
+PIECE = 2**21  # elements in one piece of an unfolded input
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Call:
 
     @staticmethod
     def of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        """Read the call `func(*args, **kwargs)`."""
+        """Parse the call `func(*args, **kwargs)`."""
         names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        geometry = {k: given[k] for k in names[3:] if k in given} if func is CONV else {}
-        return Call(given["input"], given["weight"], **geometry)
+        arguments = {**dict(zip(names, args, strict=False)), **kwargs}
+        geometry = {k: arguments[k] for k in names[3:] if k in arguments} if func is CONV else {}
+        return Call(arguments["input"], arguments["weight"], **geometry)
 
     def unfold(self) -> Tensor:
-        """The input as a matrix X [g, c, n], such that output = W X + bias."""
+        """The input as a matrix X [g, c, n] with output = W X + bias."""
         return torch.cat(list(self.pieces()), dim=2)
 
     def pieces(self) -> Iterator[Tensor]:
-        """`unfold` in pieces along n that fit into a processor's cache: far fewer page faults."""
+        """`unfold` in pieces along n small enough for the CPU cache: far fewer page faults."""
         x, w = self.x.detach(), self.weight
         if w.dim() == 2:
             X = x.reshape(-1, x.shape[-1]).T[None]
@@ -63,13 +63,13 @@ class Call:
             yield X.reshape(self.groups, -1, b * positions)
 
     def sampled(self, count: int, seeds: Sequence[int]) -> Iterator[Tensor]:
-        """`pieces` at `count` positions of every image, all of them where there are no more.
+        """`pieces`, restricted to `count` random positions per image (all if there are no more).
 
-        Positions are drawn from `count` equal parts of the image, one from each.
+        The image is split into `count` equal parts, and one position is drawn from each.
 
         Args:
-            count: positions of an image, at least 1.
-            seeds: one for each image; the choice depends on nothing else.
+            count: positions per image, at least 1.
+            seeds: one seed per image; the choice depends on nothing else.
         """
         x = self.x.detach()
         x = x[None] if self.weight.dim() == 4 and x.dim() == 3 else x
@@ -77,7 +77,7 @@ class Call:
         if total <= count:
             yield from self.pieces()
             return
-        at = torch.stack([_spread(count, total, seed) for seed in seeds]).to(x.device)  # [b, count]
+        at = torch.stack([_stratified(count, total, s) for s in seeds]).to(x.device)  # [b, count]
         image = torch.arange(len(x), device=x.device)
         if self.weight.dim() == 2:
             yield x.flatten(1, -2)[image[:, None], at].flatten(0, 1).T[None]
@@ -94,11 +94,11 @@ class Call:
                 strict=True,
             )
         )  # [b, count, taps down], [b, count, taps right]
-        seen = x[image[:, None, None, None], :, rows[..., None], columns[:, :, None]]
-        yield seen.permute(4, 2, 3, 0, 1).reshape(self.groups, -1, at.numel())
+        patches = x[image[:, None, None, None], :, rows[..., None], columns[:, :, None]]
+        yield patches.permute(4, 2, 3, 0, 1).reshape(self.groups, -1, at.numel())
 
     def _positions(self, x: Tensor) -> tuple[int, int]:
-        """Positions of an image, and how many of them make a row of the output."""
+        """Output positions per image and per row of the output."""
         if self.weight.dim() == 2:
             return (1 if x.dim() == 2 else int(torch.Size(x.shape[1:-1]).numel())), 1
         x, padding = self._padded(x[:1])
@@ -117,9 +117,9 @@ class Call:
 
     @property
     def margins(self) -> tuple[int, int, int, int]:
-        """Numbers added at the (top, left, bottom, right) of a convolution's input.
+        """Padding of a convolution's input in pixels, (top, left, bottom, right).
 
-        Of "same" the odd one goes below and to the right, as torch does it.
+        With "same", an odd pixel goes to the bottom or right, as in torch.
         """
         if self.padding == "same":
             kernel, dilation = tuple(self.weight.shape[2:]), pair(self.dilation)
@@ -128,14 +128,14 @@ class Call:
         return pair(0 if isinstance(self.padding, str) else self.padding) * 2
 
     def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """x, padded already where the padding is "same", and the padding still to come."""
+        """x and the padding left to apply: "same" padding is applied here."""
         top, left, bottom, right = self.margins
         if self.padding == "same":
             return F.pad(x, (left, right, top, bottom)), (0, 0)
         return x, (top, left)
 
     def _columns(self, x: Tensor) -> Tensor:
-        """What the kernel sees at every position: [b, in * taps, positions]."""
+        """The patch under the kernel at each position, [b, in * taps, positions]."""
         kernel, dilation = tuple(self.weight.shape[2:]), pair(self.dilation)
         x, padding = self._padded(x)
         if kernel == (1, 1) and padding == (0, 0):
@@ -145,19 +145,19 @@ class Call:
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    """The values, and those inside lists and tuples among them."""
+    """The values, with lists and tuples among them flattened by one level."""
     for value in values:
         yield from value if isinstance(value, list | tuple) else (value,)
 
 
-def _spread(count: int, total: int, seed: int) -> Tensor:
+def _stratified(count: int, total: int, seed: int) -> Tensor:
     """`count` of `total` positions, one drawn from each of `count` equal parts."""
     draw = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return ((torch.arange(count) + draw) * (total / count)).long().clamp(max=total - 1)
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """(down, right) of a convolution's argument, which may be one number for both."""
+    """A convolution's argument as (down, right); an int stands for both."""
     if isinstance(value, int):
         return value, value
     first, second = (*value, *value)[:2]
@@ -165,12 +165,12 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 class Calls(TorchFunctionMode):
-    """While active, hands every use of the given parameters to `receive`.
+    """While active, reports every use of the given parameters to `receive`.
 
     Args:
-        parameters: by name.
-        receive: called with the parameter's name and the Call, or None when the parameter went
-            into any other operation.
+        parameters: parameters by name.
+        receive: called with the parameter's name, the operation's name, and the Call (None if the
+            operation is not `linear` or `conv2d` with the parameter as its weight).
     """
 
     def __init__(
@@ -185,13 +185,13 @@ class Calls(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Look at the arguments, and run `func` as it is."""
+        """Report uses among the arguments and run `func` unchanged."""
         kwargs = kwargs or {}
         call = Call.of(func, args, kwargs) if func is LINEAR or func is CONV else None
         if call is not None and (name := self.names.get(id(call.weight))):
             self.receive(name, func.__name__, call)
         result = func(*args, **kwargs)
-        if any(isinstance(x, Tensor) for x in _flat([result])):  # no mere weight.shape
+        if any(isinstance(x, Tensor) for x in _flat([result])):  # skips reads such as weight.shape
             for item in _flat([*args, *kwargs.values()]):
                 name = self.names.get(id(item))
                 if name and not (call and item is call.weight):
@@ -199,31 +199,33 @@ class Calls(TorchFunctionMode):
         return result
 
 
-class Normalised(TorchFunctionMode):
-    """While active, notes which BatchNorm takes the output of which weight, as it is."""
+class FollowingBatchNorms(TorchFunctionMode):
+    """While active, records which BatchNorm directly takes the output of which weight."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.means = {id(b): name for name, b in model.named_buffers() if name.endswith("_mean")}
-        self.outputs: dict[int, tuple[Tensor, int]] = {}  # by id; the tensor keeps its id taken
+        # id of an output -> the output (kept alive, so that its id stays unique), id of the weight
+        self.outputs: dict[int, tuple[Tensor, int]] = {}
         self.found: dict[int, set[str]] = {}  # id of a weight -> names of running means
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Remember outputs of `linear` and `conv2d`; recognise them where they are normalised."""
+        """Record outputs of `linear` and `conv2d`, and recognise them as inputs of `batch_norm`."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is LINEAR or func is CONV:
             self.outputs[id(result)] = (result, id(Call.of(func, args, kwargs).weight))
         elif func is F.batch_norm:
-            given = {**dict(zip(("input", "running_mean"), args, strict=False)), **kwargs}
-            _, weight = self.outputs.get(id(given["input"]), (None, 0))
-            self.found.setdefault(weight, set()).add(self.means.get(id(given["running_mean"]), ""))
+            arguments = {**dict(zip(("input", "running_mean"), args, strict=False)), **kwargs}
+            _, weight = self.outputs.get(id(arguments["input"]), (None, 0))
+            mean = self.means.get(id(arguments["running_mean"]), "")
+            self.found.setdefault(weight, set()).add(mean)
         return result
 
     def by_weight(self, parameters: Mapping[str, Tensor]) -> dict[str, str]:
-        """{weight: running mean}, where both have only each other."""
+        """{weight: running mean} for pairs that are used only with each other."""
         found = {name: self.found.get(id(p), set()) for name, p in parameters.items()}
         users = Counter(norm for norms in self.found.values() for norm in norms)
         return {

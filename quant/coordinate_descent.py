@@ -1,6 +1,6 @@
-"""Cyclic coordinate descent on finished codes: q_j <- Q(q_j + R_j / H_jj), R = (W - Q) H.
+"""Cyclic coordinate descent on a solution's codes: q_j <- Q(q_j + R_j / H_jj), R = (W - Q) H.
 
-Every step minimises the layer loss over one column exactly, so the loss never grows.
+Each step minimises the layer loss exactly over one column, so the loss never increases.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ def descend(
 
     Args:
         problem: W [g, r, c] and H [g, c, c] with a positive diagonal.
-        grid: step sizes of W's rows.
-        Q: where to start; not changed.
-        passes: rounds over all columns, fewer when a round changes nothing.
-        block_size: columns between two updates of the whole of R. Changes no result.
+        grid: step sizes for W.
+        Q: starting point; not changed.
+        passes: maximum number of passes over all columns; stops early once nothing changes.
+        block_size: columns between two updates of the full R. Does not change the result.
 
     Returns:
-        Q [g, r, c] on the grid, with loss at most that of the start.
+        Q [g, r, c] on the grid; its loss is at most that of the starting point.
+
+    Raises:
+        ValueError: negative passes.
     """
     if passes < 0:
         raise ValueError(f"passes={passes} must be 0 or more")
@@ -47,7 +50,7 @@ def descend(
 
 
 def _pass_over_block(Q: Tensor, R: Tensor, H: Tensor, grid: Grid) -> Tensor:
-    """Better Q [g, r, B], given R = (W - Q) H [g, r, B] and H [g, B, B]."""
+    """Improved Q [g, r, B], given R = (W - Q) H [g, r, B] and H [g, B, B]."""
     _, r, B = Q.shape
     Q, R = (t.mT.clone(memory_format=torch.contiguous_format) for t in (Q, R))  # [g, B, r]
     for j, steps in zip(range(B), grid.by_column(r, B), strict=False):

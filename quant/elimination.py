@@ -1,12 +1,12 @@
-"""Quantizing columns block by block with one shared inverse Hessian.
+"""Block-wise quantization of columns with one shared inverse Hessian.
 
-For H^-1 = U^T U, U upper triangular, row j of U carries everything that sequential downdates of
-H^-1 would give, so no downdate is ever done. With the columns in the order of their blocks b, and
-W_b the weights of a block before it is quantized,
+For H^-1 = U^T U with U upper triangular, row j of U already holds what sequential downdates of H^-1
+would yield, so none are needed. With the columns sorted into blocks b and W_b the weights of a
+block just before it is quantized,
 
     E = (W_b - Q_b) U_bb^-1,    W_rest -= E U_b,rest
 
-holds whatever the order *inside* the block was: each block may be solved by any method.
+holds for any order *inside* the block, so any method can solve it.
 
 Sources: Frantar et al., *GPTQ*, arXiv 2210.17323 (the Cholesky form); Zheng et al., *SAPTQ*,
 arXiv 2509.05576 (one order and one inverse Hessian for all rows).
@@ -23,23 +23,26 @@ from quant.grid import Grid, snapped
 from quant.problem import LayerProblem, inverse_root
 
 SolveBlock = Callable[[Tensor, Tensor, Grid], Tensor]
-"""(W_b [g, r, B], U_bb [g, B, B], grid of these columns) -> Q_b [g, r, B]."""
+"""(W_b [g, r, B], U_bb [g, B, B], grid of the block's columns) -> Q_b [g, r, B]."""
 
 
 def eliminate(
     problem: LayerProblem, grid: Grid, order: Tensor, block_size: int, solve: SolveBlock
 ) -> Tensor:
-    """Quantize blocks of columns in the order `order` [g, c]; the rest makes up for each block.
+    """Quantize column blocks in `order`; the remaining columns compensate for each block's error.
 
     Args:
         problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
-        grid: step sizes of W's rows, in the natural order of the columns.
-        order: a permutation of the columns for every group.
-        block_size: columns in a block, at least 1.
-        solve: quantizes the columns of one block.
+        grid: step sizes for W, columns in their natural order.
+        order: a permutation of the columns for each group [g, c].
+        block_size: columns per block, at least 1.
+        solve: quantizes one block of columns.
 
     Returns:
-        Q [g, r, c] on the grid, in the natural order.
+        Q [g, r, c] on the grid, columns in their natural order.
+
+    Raises:
+        ValueError: block_size < 1, or H is not positive definite.
     """
     if block_size < 1:
         raise ValueError(f"block_size={block_size} must be at least 1 column")
@@ -58,9 +61,9 @@ def eliminate(
 
 
 def in_order(W: Tensor, U: Tensor, grid: Grid) -> Tensor:
-    """Fix the columns of a block from left to right, all rows at once (GPTQ)."""
+    """Quantize the columns of a block from left to right, all rows at once (GPTQ)."""
     _, r, B = W.shape
-    W = W.mT.clone(memory_format=torch.contiguous_format)  # [g, B, r]: rows lie together
+    W = W.mT.clone(memory_format=torch.contiguous_format)  # [g, B, r]: each column is contiguous
     Q = torch.empty_like(W)
     for j, steps in zip(range(B), grid.by_column(r, B), strict=False):
         q = snapped(W[:, j], *steps)

@@ -1,9 +1,9 @@
-"""Folding BatchNorm into the weights before it, as inference engines do.
+"""BatchNorm folding into the preceding weights, as inference engines do it.
 
     y = gamma (W x + b - mean) / sigma + beta  =  W' x + b',    sigma = sqrt(var + eps)
 
-Only scales rows and moves biases, so with a step size a row it changes no quantization: codes of W'
-on the scaled grid are those of W (reversed where gamma is negative).
+Folding only scales rows and shifts biases, so with one step size per row it does not change the
+quantization: the codes of W' on the scaled grid are those of W (reversed where gamma is negative).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from quant.statistics import BatchNorm
 
 
 def folded(model: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
-    """A copy of `model` without the BatchNorms that take the output of one of `layers` alone.
+    """A copy of `model` with the BatchNorms that directly follow `layers` folded into them.
 
-    Outputs agree to rounding (1e-5 of their size in float32). A BatchNorm whose layer is no
-    nn.Linear or nn.Conv2d (nothing else is known to add its `bias`) stays as it is.
+    Outputs agree up to rounding (a relative 1e-5 in float32). A BatchNorm is only folded into an
+    nn.Linear or nn.Conv2d: no other module is known to add its `bias` to the output.
 
     Args:
-        model: in eval mode.
-        layers: of `quant.layers.find`, which knows the BatchNorm behind each.
+        model: the network in eval mode.
+        layers: result of `quant.layers.find`, which finds the BatchNorm after each layer.
     """
     copy = deepcopy(model)
     for layer in layers.values():
@@ -43,7 +43,7 @@ def folded(model: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
 
 
 def merged(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """(W', b') of the module's docstring for W [out, ...], computed in float64."""
+    """(W', b') for W [out, ...] and b, computed in float64; see the formula of this module."""
     mean, var, eps = norm.running_mean, norm.running_var, norm.eps
     assert isinstance(mean, Tensor) and isinstance(var, Tensor) and isinstance(eps, float)
     gamma = norm.weight.detach().double() if isinstance(norm.weight, Tensor) else 1.0
@@ -57,6 +57,6 @@ def merged(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor
 
 
 def _rest(norm: nn.Module) -> nn.Module:
-    """What a BatchNorm does besides: timm's own have an activation inside."""
+    """What a BatchNorm does in addition: timm's variants include dropout and an activation."""
     rest = [getattr(norm, part, None) for part in ("drop", "act")]
     return nn.Sequential(*(part for part in rest if isinstance(part, nn.Module)))

@@ -1,4 +1,4 @@
-"""Uniform affine grids and how their scales are fitted.
+"""Uniform affine grids and the fitting of their scales.
 
     Q(w) = s (clip(round(w / s) + z, 0, 2^b - 1) - z)
 
@@ -20,14 +20,14 @@ GRANULARITIES = ("channel", "tensor", "group")
 
 
 def nearest(W: Tensor, scale: Tensor, zero: Tensor, top: int) -> Tensor:
-    """The nearest values to W on the grid of codes 0 ... top; all arguments broadcast."""
+    """The values nearest to W on the grid with codes 0 ... top; all arguments broadcast."""
     return snapped(W, scale, -zero, top - zero)
 
 
 def snapped(W: Tensor, scale: Tensor, low: Any, high: Any) -> Tensor:
-    """`nearest` on the multiples low * scale ... high * scale: four operations, for inner loops.
+    """The values nearest to W among low * scale ... high * scale: `nearest` for inner loops.
 
-    low and high are both tensors, or both numbers.
+    low and high are either both tensors or both numbers.
     """
     return (W / scale).round_().clamp_(low, high).mul_(scale)
 
@@ -37,10 +37,10 @@ class Grid:
     """The allowed values of a weight matrix W [g, r, c].
 
     Attributes:
-        scale: step sizes [g, r, k], positive; broadcast over rows where the second size is 1.
-        zero: the code of the value 0, as a float, same shape as `scale`.
-        bits: codes are 0 ... 2**bits - 1.
-        group_size: columns that share one step size; None means all of them (k = 1).
+        scale: step sizes [g, r, k], positive; a second dimension of 1 broadcasts over rows.
+        zero: zero points (the code of the value 0) as floats, in the shape of `scale`.
+        bits: bit width; codes are 0 ... 2**bits - 1.
+        group_size: number of columns that share a step size; None means all of them (k = 1).
     """
 
     scale: Tensor
@@ -63,17 +63,17 @@ class Grid:
         )
 
     def codes(self, W: Tensor) -> Tensor:
-        """Nearest codes of W [g, r, c], as whole numbers in W's dtype."""
+        """The nearest codes to W [g, r, c], as whole numbers in W's dtype."""
         scale, zero = self.spread(W.shape[-1])
         return (W / scale).round_().add_(zero).clamp_(0, self.top)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Values of `codes` [g, r, c]."""
+        """Dequantize `codes` [g, r, c]."""
         scale, zero = self.spread(codes.shape[-1])
         return (codes - zero) * scale
 
     def round(self, W: Tensor) -> Tensor:
-        """The nearest values on the grid to W [g, r, c]."""
+        """The values nearest to W [g, r, c] on the grid."""
         return nearest(W, *self.spread(W.shape[-1]), self.top)
 
     def rows(self, index: Tensor) -> Grid:
@@ -83,14 +83,14 @@ class Grid:
         return replace(self, scale=self.scale[:, index], zero=self.zero[:, index])
 
     def by_column(self, rows: int, c: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Scale, low and high of `snapped` for each of c columns, [g, rows] each."""
+        """For each of c columns, the scale, low and high of `snapped`, [g, rows] each."""
         scale, zero = (t.expand(-1, rows, -1) for t in self.spread(c))
         low, high = -zero, self.top - zero
         parts = zip(*(t.unbind(2) for t in (scale, low, high)), strict=True)
         return cycle(parts) if self.group_size is None else parts
 
     def spread(self, c: int) -> tuple[Tensor, Tensor]:
-        """Step sizes and zeros of c columns, both broadcastable to [g, r, c]."""
+        """Step sizes and zero points of c columns, both broadcastable to [g, r, c]."""
         if self.group_size is None or self.group_size == 1:
             return self.scale, self.zero
         k = torch.arange(c, device=self.scale.device) // self.group_size
@@ -112,14 +112,18 @@ def fit(
     """Fit a grid to W [g, r, c].
 
     Args:
-        W: weights; every row of every group is fitted on its own unless granularity is "tensor".
-        bits: 1 ... 16.
-        granularity: "channel" (a row), "tensor", or "group" (`group_size` columns of a row).
-        symmetric: 0 in the middle of the codes, range +-max |w|; else min ... max, 0 included.
-        search: "minmax", or "mse": the best of `shrink` ranges 1.00, 0.99, ... of the full one
-            under sum |w - q|^norm (OBC's code), or "hmse": under sum h (w - q)^2 (EPTQ).
-        group_size: columns per step size; used by granularity "group" only.
-        importance: h [g, r, c] of "hmse", not negative.
+        W: weights.
+        bits: bit width, 1 ... 16.
+        granularity: what shares a step size: "channel" (a row of W), "tensor", or "group"
+            (`group_size` columns of a row).
+        symmetric: centre the codes on 0, with range +-max |w|; else the range is min ... max,
+            extended to include 0.
+        search: "minmax" takes the full range. "mse" and "hmse" try `shrink` fractions of it (1.00,
+            0.99, ...) and minimise sum |w - q|^norm (OBC's code) or sum h (w - q)^2 (EPTQ).
+        group_size: columns per step size, for granularity "group" only.
+        norm: exponent of the "mse" error.
+        shrink: number of ranges that "mse" and "hmse" try.
+        importance: h >= 0 [g, r, c] for "hmse".
 
     Raises:
         ValueError: an argument outside the values above, or W not finite.
@@ -140,7 +144,7 @@ def fit(
     if symmetric:
         high = torch.maximum(-low, high)
         low = -high
-    empty = (high - low) / 2 ** (bits + 3) == 0  # no step size so small can be written
+    empty = (high - low) / 2 ** (bits + 3) == 0  # the step size would underflow
     low, high = torch.where(empty, -1.0, low), torch.where(empty, 1.0, high)
     scale, zero = _affine(low, high, bits, symmetric)
     if search != "minmax":
@@ -165,18 +169,18 @@ def fit(
 
 
 def _fractions(shrink: int) -> Iterator[float]:
-    """1.00, 0.99, ... as OBC's code has them: `shrink` of a hundred."""
+    """The first `shrink` of 1.00, 0.99, ..., as in OBC's code."""
     return (1 - i / 100 for i in range(shrink))
 
 
 def _weighting(importance: Tensor, granularity: str, group_size: int) -> Tensor:
-    """Of the samples. Where nothing of a step size matters, all of it matters alike."""
+    """Weights of the samples; uniform for a step size whose importance is all zero."""
     h, _ = _samples(importance, granularity, group_size)
     return torch.where(h.sum(-1, keepdim=True) > 0, h, 1.0)
 
 
 def _samples(W: Tensor, granularity: str, group_size: int) -> tuple[Tensor, tuple[int, ...]]:
-    """The weights that share a step size in the last dimension, and the shape of `scale`."""
+    """W with the weights that share a step size in the last dimension, and the scale's shape."""
     g, r, c = W.shape
     if granularity == "tensor":
         return W.reshape(1, -1), (1, 1, 1)
@@ -185,7 +189,7 @@ def _samples(W: Tensor, granularity: str, group_size: int) -> tuple[Tensor, tupl
     if group_size < 1:
         raise ValueError(f"group_size={group_size} must be at least 1 column")
     k = -(-c // group_size)
-    padded = torch.nn.functional.pad(W, (0, k * group_size - c))  # zeros lie in every range
+    padded = torch.nn.functional.pad(W, (0, k * group_size - c))  # every range contains 0
     return padded.reshape(g, r, k, group_size), (g, r, k)
 
 

@@ -1,7 +1,7 @@
-"""Streaming Hessians of layer problems: H = (2/n) X X^T over all positions of all images.
+"""Streaming layer Hessians: H = (2/n) X X^T over all positions of all images.
 
-Products are taken in X's precision, sums in float64, so the result hardly depends on how the images
-were batched. Memory does not grow with the number of images.
+Products are computed in X's precision and accumulated in float64, so the result hardly depends on
+the batch size. Memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class HessianSum:
     def __init__(
         self, total: Tensor | None = None, inputs: Tensor | None = None, n: int = 0
     ) -> None:
-        """Start empty, or go on from an earlier `total` [g, c, c] and `inputs` [g, c] over n."""
+        """Start empty, or resume from the sums `total` [g, c, c] and `inputs` [g, c] over n."""
         self.total = total
         self.inputs = inputs
         self.n = n
@@ -36,14 +36,14 @@ class HessianSum:
         """(2/n) sum X Y^T [g, c, c], float64.
 
         Raises:
-            ValueError: nothing was added.
+            ValueError: no data was added.
         """
         if self.total is None or self.n == 0:
             raise ValueError("no input was seen: the layer did not run on the calibration images")
         return self.total * (2 / self.n)
 
     def hessian(self) -> Tensor:
-        """`mean` made exactly symmetric."""
+        """`mean`, made exactly symmetric."""
         H = self.mean()
         return (H + H.mT) / 2
 
@@ -55,10 +55,10 @@ class HessianSum:
 
 
 def centred(H: Tensor, mean: Tensor) -> Tensor:
-    """The Hessian of inputs without their mean: H - 2 m m^T = (2/n) (X - m)(X - m)^T.
+    """The Hessian of centred inputs: H - 2 m m^T = (2/n) (X - m)(X - m)^T.
 
-    With it a layer's loss leaves out the mean of the output error, which the normalisation behind
-    the layer can take off. H [g, c, c], mean [g, c]; the result has H's precision.
+    A layer's loss then ignores the mean of the output error, which a normalisation after the layer
+    can remove. H [g, c, c], mean [g, c]; the result has H's precision.
     """
     m = mean.double()
     return (H.double() - 2 * m[:, :, None] * m[:, None, :]).to(H.dtype)

@@ -1,13 +1,13 @@
-"""The label-free Hessian: how much the outputs of a network mind a change of one of its tensors.
+"""The label-free Hessian: how sensitive a network's outputs are to a change of one of its tensors.
 
     diag(J^T J),    J = d outputs / d z
 
-bounds the Hessian of a task's loss without any label (EPTQ, arXiv 2309.11531, section 3.1).
-Hutchinson: with random signs v on the outputs, its expectation is that of (d(v . outputs) / dz)^2.
-Where there are no more outputs than draws, one output at a time (with a random sign) gives the
-exact sum instead of an estimate.
+bounds the Hessian of the task loss without labels (EPTQ, arXiv 2309.11531, section 3.1).
+Hutchinson's estimator: with random signs v on the outputs, it is the expectation of
+(d(v . outputs) / dz)^2. With no more outputs than draws, one output at a time (with a random sign)
+gives the exact sum instead.
 
-Letters: b images, m outputs of an image, L tensors.
+Letters: b images, m outputs per image.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ import torch
 from torch import Tensor, nn
 
 
-def parts(outputs: Any) -> Sequence[Tensor]:
-    """The tensors of what a network gives: one, or several."""
+def tensors_of(outputs: Any) -> Sequence[Tensor]:
+    """The output tensors of a network that returns one tensor, or a list or tuple of them."""
     return outputs if isinstance(outputs, list | tuple) else (outputs,)
 
 
 def flat(outputs: Any) -> Tensor:
     """All outputs of each image, [b, m]."""
-    return torch.cat([part.flatten(1) for part in parts(outputs)], 1)
+    return torch.cat([tensor.flatten(1) for tensor in tensors_of(outputs)], 1)
 
 
 def probes(f: Tensor, draws: int, generator: torch.Generator) -> Iterator[tuple[Tensor, float]]:
-    """(v [b, m], weight) such that the weighted sum of (v . f)'s squared gradients is wanted.
+    """Pairs (v [b, m], weight): the weighted sum of squared gradients of v . f gives diag(J^T J).
+
+    Exact if m <= draws, else an unbiased estimate.
 
     Args:
         f: outputs [b, m].
-        draws: at most so many.
-        generator: of the signs, on the CPU.
+        draws: maximum number of pairs.
+        generator: source of the signs, on the CPU.
     """
     m = f.shape[1]
     if m <= draws:
@@ -51,18 +53,18 @@ def probes(f: Tensor, draws: int, generator: torch.Generator) -> Iterator[tuple[
 
 
 def random_signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    """1 and -1, each with probability 1/2, of the shape and type of `like`, where it is."""
-    drawn = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
-    return drawn.to(like) * 2 - 1
+    """Random 1 and -1, equally likely, with the shape, dtype and device of `like`."""
+    bits = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
+    return bits.to(like) * 2 - 1
 
 
-def laid_out(x: Tensor) -> Tensor:
-    """Images with the channels of a pixel side by side: on a processor gradients are faster so."""
+def channels_last(x: Tensor) -> Tensor:
+    """Images in channels-last memory format, which speeds up gradients on CPUs."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def out_of_place(model: nn.Module) -> nn.Module:
-    """A copy in which no activation overwrites its input, so that inputs can be looked at."""
+    """A copy of `model` without in-place activations, so that their inputs stay readable."""
     copy = deepcopy(model)
     for module in copy.modules():
         if getattr(module, "inplace", False):
@@ -72,29 +74,29 @@ def out_of_place(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """While active, which is for one run, the outputs of the named modules by name.
+    """Capture the outputs of the named modules, by name, during one forward pass.
 
     Raises:
-        ValueError: a module runs twice: its last output alone is not what the others depend on.
+        ValueError: a module runs more than once, so it has no single output.
     """
-    seen: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def capture(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if name in seen:
+            if name in outputs:
                 raise ValueError(
-                    f"{name} runs more than once on a batch, so its outputs cannot be told apart: "
-                    "take a method other than eptq, and grid.search=mse"
+                    f"module {name} runs more than once on a batch, so it has no single output: "
+                    "use a method other than eptq, and grid.search=mse"
                 )
             if isinstance(output, Tensor):
-                seen[name] = output
+                outputs[name] = output
 
         return hook
 
-    once = dict.fromkeys(names)
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in once]
+    unique = dict.fromkeys(names)
+    handles = [model.get_submodule(name).register_forward_hook(capture(name)) for name in unique]
     try:
-        yield seen
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
@@ -107,18 +109,19 @@ def diagonals(
     generator: torch.Generator,
     tolerance: float = 0.0,
 ) -> dict[str, Tensor]:
-    """diag(J^T J) of the outputs f [b, m] for each of the tensors, in the tensor's shape.
+    """diag(J^T J) of the outputs f [b, m] for each tensor, in the tensor's shape.
 
-    A tensor that holds one slice an image gives the image's own J. A weight that all images share
-    gives the sum over images of diag(J^T J), up to noise of the signs: products of two images have
-    the expectation 0.
+    A tensor with one slice per image yields each image's own J. A weight shared by all images
+    yields the sum of diag(J^T J) over images, up to noise from the signs: cross terms between
+    images have expectation 0.
 
     Args:
-        f: outputs with their graph.
-        tensors: that f was computed from.
-        draws: random sign vectors; exact where f has no more than so many columns.
-        generator: of the signs.
-        tolerance: stop drawing once a draw changes the mean by less than this fraction; 0: never.
+        f: outputs with their autograd graph.
+        tensors: the tensors that f was computed from, by name.
+        draws: number of random sign vectors; the result is exact if f has at most `draws` columns.
+        generator: source of the signs, on the CPU.
+        tolerance: stop early once a draw changes the mean of every tensor by at most this fraction;
+            0 uses all draws.
     """
     kinds = {name: torch.promote_types(t.dtype, torch.float32) for name, t in tensors.items()}
     sums = {name: torch.zeros_like(t, dtype=kinds[name]) for name, t in tensors.items()}
@@ -140,17 +143,17 @@ def diagonals(
 def _settled(
     before: Mapping[str, Tensor], sums: Mapping[str, Tensor], used: int, tolerance: float
 ) -> bool:
-    """The means over used - 1 and over `used` draws are nearly the same for every tensor."""
+    """Whether the mean over `used` draws is close to that over used - 1, for every tensor."""
     old = torch.stack(list(before.values())) / (used - 1)
     new = torch.stack([s.sum() for s in sums.values()]) / used
     return bool(((new - old).abs() <= tolerance * new.abs()).all())
 
 
 def attention(diagonal: Tensor) -> Tensor:
-    """The score of each image: maximum over channels of the mean over positions, [b].
+    """Attention score of each image [b]: maximum over channels of the mean over positions.
 
     Args:
-        diagonal: [b, channels, ...], or [b, ..., channels] for three dimensions (tokens).
+        diagonal: [b, channels], [b, channels, h, w], or [b, tokens, channels].
     """
     if diagonal.dim() == 3:
         diagonal = diagonal.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Linear and Conv2d layers as matrices: those of a network, and which of its weights are none.
+"""Linear and Conv2d layers as matrices: which weights of a network can be quantized.
 
 Letters: g groups, r output rows per group, c input columns per group.
 """
@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from quant.calls import Call, Calls, Normalised
+from quant.calls import Call, Calls, FollowingBatchNorms
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A weight that `linear` or `conv2d` uses.
+    """A weight used by `linear` or `conv2d`.
 
     Attributes:
         name: the weight's name without ".weight".
-        weight: its name in the state dict.
+        weight: the weight's name in the state dict.
         shape: [out, in / groups, ...].
-        groups: 1 unless a grouped convolution.
-        norm: state-dict name of the running mean of the BatchNorm that the output goes into.
+        groups: 1 except for a grouped convolution.
+        norm: state-dict name of the running mean of the BatchNorm right after the layer, or "".
     """
 
     name: str
@@ -39,18 +39,18 @@ class Layer:
 
     @property
     def rows(self) -> int:
-        """Output rows of one group."""
+        """Output rows per group."""
         return self.shape[0] // self.groups
 
     @property
     def columns(self) -> int:
-        """Input columns of one group."""
+        """Input columns per group."""
         return int(torch.Size(self.shape[1:]).numel())
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A matrix-like parameter that stays as it is, and why."""
+    """A parameter with two or more dimensions that is not quantized, and why."""
 
     name: str
     shape: tuple[int, ...]
@@ -58,12 +58,12 @@ class Skipped:
 
 
 def to_matrix(weight: Tensor, groups: int) -> Tensor:
-    """A weight [out, in / g, ...] as W [g, r, c]."""
+    """Reshape a weight [out, in / g, ...] to W [g, r, c]."""
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
 def from_matrix(W: Tensor, shape: Iterable[int]) -> Tensor:
-    """The inverse of `to_matrix`: [g, r, c] to the weight's own shape."""
+    """Reshape W [g, r, c] to the weight's `shape`: the inverse of `to_matrix`."""
     return W.reshape(tuple(shape))
 
 
@@ -71,34 +71,34 @@ def find(model: nn.Module, *example: Tensor) -> tuple[dict[str, Layer], list[Ski
     """Run `model` on an example and list every weight that can be quantized, in order of use.
 
     Args:
-        model: in eval mode; left as it is.
+        model: the network in eval mode; not changed.
         example: one small batch of real inputs.
 
     Returns:
-        layers by name (the weight's name without ".weight"), and every other parameter with two
-        or more dimensions with the reason why it is not among them.
+        Layers by name (the weight's name without ".weight"), and every other parameter with two or
+        more dimensions, with the reason why it is skipped.
     """
     matrices = {n: p for n, p in model.named_parameters() if p.dim() >= 2}
     layers: dict[str, Layer] = {}
-    spoiled: dict[str, str] = {}
+    reasons: dict[str, str] = {}
 
     def receive(name: str, operation: str, call: Call | None) -> None:
         if call is None:
-            spoiled[name] = f"used by {operation}"
+            reasons[name] = f"used by {operation}"
             return
         layer = Layer(
             name.removesuffix(".weight"), name, tuple(matrices[name].shape), int(call.groups)
         )
         if layers.setdefault(name, layer) != layer:
-            spoiled[name] = "shared by convolutions with different groups"
+            reasons[name] = "shared by convolutions with different groups"
 
-    with torch.no_grad(), Calls(matrices, receive), Normalised(model) as normalised:
+    with torch.no_grad(), Calls(matrices, receive), FollowingBatchNorms(model) as following:
         model(*example)
-    norms = normalised.by_weight(matrices)
+    norms = following.by_weight(matrices)
     layers = {n: replace(x, norm=norms.get(n, "")) for n, x in layers.items()}
     skipped = [
-        Skipped(name, tuple(p.shape), spoiled.get(name, "not used by linear or conv2d"))
+        Skipped(name, tuple(p.shape), reasons.get(name, "not used by linear or conv2d"))
         for name, p in matrices.items()
-        if name in spoiled or name not in layers
+        if name in reasons or name not in layers
     ]
-    return {x.name: x for n, x in layers.items() if n not in spoiled}, skipped
+    return {x.name: x for n, x in layers.items() if n not in reasons}, skipped

@@ -1,11 +1,10 @@
-"""Quantizers of activations whose step size is trained, and that set in little by little.
+"""Activation quantizers with a learned step size and a gradual start.
 
     y = p x + (1 - p) s (clip(round(x / s) + z, 0, 2^b - 1) - z)
 
-Rounding passes gradients on as if it were not there; the step size gets the gradient of Esser et
-al., *Learned Step Size Quantization*, arXiv 1902.08153. p falls from 1 to 0 (EPTQ's gradual
-activation quantization), or every value stays in floating point by chance (QDrop, arXiv
-2203.05740).
+Rounding uses the straight-through estimator; the step size gets the gradient of Esser et al.,
+*Learned Step Size Quantization*, arXiv 1902.08153. p falls from 1 to 0 (EPTQ's gradual activation
+quantization), or each value stays in floating point with probability p (QDrop, arXiv 2203.05740).
 """
 
 from __future__ import annotations
@@ -21,11 +20,12 @@ from quant.ranges import TensorGrid
 
 
 class LearnedQuantize(nn.Module):
-    """Takes the place of a `FakeQuantize` while its step size is trained.
+    """Replaces a `FakeQuantize` while its step size is trained.
 
     Attributes:
-        keep: the fraction p of the float value that stays; or, with `drop`, the probability.
-        drop: draw anew for each value instead of mixing.
+        keep: p, the weight of the float value, or with `drop` the probability of keeping it.
+        drop: choose between float and quantized value at random instead of mixing them (QDrop).
+        seed: seed for the random choices; the caller sets it at every step.
     """
 
     zero: Tensor
@@ -36,10 +36,10 @@ class LearnedQuantize(nn.Module):
         self.log_scale = nn.Parameter(start.scale.log())
         self.register_buffer("zero", start.zero.clone())
         self.range = start.range
-        self.seed = 0  # of the draws; set anew for every step
+        self.seed = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape; the shape stays."""
+        """Quantize x, of any shape."""
         if self.keep == 1:
             return x
         scale = self.log_scale.exp().to(x.dtype)
@@ -52,24 +52,25 @@ class LearnedQuantize(nn.Module):
         return y
 
     def grid(self) -> TensorGrid:
-        """As trained so far."""
+        """The grid with the step size as trained so far."""
         return TensorGrid(self.log_scale.detach().exp(), self.zero, self.bits)
 
 
-def learned(model: nn.Module) -> dict[Place, LearnedQuantize]:
-    """Exchange all quantizers of activations in `model`, in place."""
-    found = {}
+def make_learnable(model: nn.Module) -> dict[Place, LearnedQuantize]:
+    """Replace all activation quantizers in `model` in place; return the new ones by place."""
+    quantizers = {}
     for name, module in list(model.named_modules()):
         for attribute in (INPUT, OUTPUT):
             start = getattr(module, attribute, None)
             if isinstance(start, FakeQuantize):
-                found[Place(name, attribute == OUTPUT)] = LearnedQuantize(start)
-                setattr(module, attribute, found[Place(name, attribute == OUTPUT)])
-    return found
+                quantizer = LearnedQuantize(start)
+                quantizers[Place(name, attribute == OUTPUT)] = quantizer
+                setattr(module, attribute, quantizer)
+    return quantizers
 
 
 class _Quantize(torch.autograd.Function):
-    """Keeps nothing but its input for the way back, and passes over it as few times as it can."""
+    """Saves little more than its input for the backward pass, in as few passes as possible."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float, keep: Any) -> Tensor:

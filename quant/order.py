@@ -1,7 +1,7 @@
 """Column orders shared by all rows of a layer.
 
-Sources: Zheng et al., *SAPTQ*, arXiv 2509.05576 (sensitive columns first, while many free ones are
-left to make up for them); `diag` is act-order of GPTQ's code (arXiv 2210.17323).
+Sources: Zheng et al., *SAPTQ*, arXiv 2509.05576 (sensitive columns first, while many columns are
+still free to compensate); `diag` is act-order of GPTQ's code (arXiv 2210.17323).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ ORDERS = ("natural", "diag", "sensitivity", "sensitivity_max", "sensitivity_asce
 
 
 def columns(problem: LayerProblem, grid: Grid, name: str) -> Tensor:
-    """The order `name` of the columns, [g, c]; equal scores stay in their natural order.
+    """The columns sorted by the order `name`, [g, c]; ties keep their natural order.
 
-    natural: as stored. diag: descending H_jj. sensitivity: descending sum over rows of S.
-    sensitivity_max: descending maximum over rows. sensitivity_ascending: the ablation.
+    natural: as stored. diag: by descending H_jj. sensitivity: by descending sum of S over rows.
+    sensitivity_max: by descending maximum over rows. sensitivity_ascending: by ascending sum (an
+    ablation).
 
     Raises:
         ValueError: unknown name.

@@ -1,19 +1,19 @@
-"""Codes of b bits as bytes, without gaps: code after code, most significant bit first."""
+"""Bit packing: b-bit codes back to back in bytes, most significant bit first."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-STEP = 2**20  # codes at a time, a multiple of 8: every step but the last ends on a whole byte
+STEP = 2**20  # codes per step; a multiple of 8, so that every full step ends on a whole byte
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
     """Pack integer codes.
 
     Args:
-        codes: whole numbers 0 ... 2**bits - 1, any shape and dtype.
-        bits: 1 ... 16.
+        codes: whole numbers 0 ... 2**bits - 1, of any shape and dtype.
+        bits: bit width, 1 ... 16.
 
     Returns:
         uint8 [ceil(numel * bits / 8)].
@@ -37,10 +37,10 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of `pack`: int64 codes of `shape`.
+    """Inverse of `pack`: int64 codes of `shape`.
 
     Raises:
-        ValueError: `packed` has not the length that `bits` and `shape` ask for.
+        ValueError: the length of `packed` does not match `bits` and `shape`.
     """
     count = int(torch.Size(shape).numel())
     if len(packed) != -(-count * bits // 8):
@@ -50,7 +50,7 @@ def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     parts = []
     for start in range(0, count, STEP):
         n = min(STEP, count - start)
-        some = packed[start * bits // 8 : -(-(start + n) * bits // 8)].to(torch.int64)
-        stream = (some[:, None] >> places & 1).reshape(-1)[: n * bits]
+        part = packed[start * bits // 8 : -(-(start + n) * bits // 8)].to(torch.int64)
+        stream = (part[:, None] >> places & 1).reshape(-1)[: n * bits]
         parts.append((stream.reshape(n, bits) * weights).sum(1))
     return torch.cat(parts).reshape(shape) if parts else torch.empty(shape, dtype=torch.int64)

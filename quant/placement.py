@@ -1,10 +1,10 @@
-"""Where the quantizers of activations sit: at the doors of layers, or where tensors are made.
+"""Placement of activation quantizers: at layer inputs, or where tensors are produced.
 
-`at_inputs`: what enters a layer is quantized at its door. All else, residual sums for instance,
-stays in floating point. `at_outputs`, as in EPTQ (arXiv 2309.11531) and engines that keep whole
-numbers in memory: what enters or leaves a layer, behind its normalization and its activation
-function, is quantized where it is made, so that whatever takes it, a residual sum too, takes the
-same numbers. The outputs of the network stay as they are.
+`at_inputs` quantizes the input of each layer; everything else, such as residual sums, stays in
+floating point. `at_outputs`, as in EPTQ (arXiv 2309.11531) and engines that keep integer tensors in
+memory, quantizes what enters or leaves a layer where it is produced (after normalization and
+activation function), so that all its consumers, residual sums included, get the same quantized
+values. The outputs of the network are not quantized.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.activations import Place, door
+from quant.activations import Place, input_place
 from quant.calls import Call, Calls
 from quant.layers import Layer
 from quant.trace import Value, traced
@@ -27,24 +27,24 @@ ACTIVATIONS = frozenset({
     "leaky_relu_", "prelu", "elu", "elu_", "selu", "celu", "mish", "sigmoid", "hardsigmoid",
     "tanh", "softplus",
 })
-EXACT = frozenset({  # values on a grid stay on it
+EXACT = frozenset({  # operations after which values on a grid are still on it
     "pad", "cat", "chunk", "split", "flatten", "reshape", "view", "permute", "transpose",
     "contiguous", "expand", "squeeze", "unsqueeze", "dropout", "max_pool2d", "channel_shuffle",
     "pixel_shuffle", "__getitem__", "clone",
 })
 # fmt: on
 NOT_ALONE = "its input is not the first argument of the module that owns the weight"
-UNSEEN = "no module gives what the layer gives, behind its activation function"
+UNSEEN = "no module returns the layer's output after its activation function"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where quantizers go.
+    """The places to quantize.
 
     Attributes:
-        places: by name.
-        feeds: names of the places that a layer's input comes from, by layer.
-        left_out: {layer, or layer + ":output": reason} of those that stay in floating point.
+        places: places by name.
+        feeds: for each layer with a quantized input, names of the places that the input comes from.
+        left_out: {layer or layer + ":output": reason} for tensors that stay in floating point.
     """
 
     places: Mapping[str, Place]
@@ -53,26 +53,31 @@ class Plan:
 
 
 def at_inputs(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) -> Plan:
-    """At the door of every layer, under the layer's name.
+    """Quantize the input of every layer, at a place with the layer's name.
 
-    Left out is a layer where the tensor that meets the weight is not the module's first argument,
-    as in attention modules that project three inputs by one weight. Padding in between is allowed.
+    Layers whose weight is not applied to their module's first argument are left out, such as
+    attention modules that project three inputs by one weight. Padding in between is allowed.
+
+    Args:
+        model: the network in eval mode.
+        layers: layers by name, from `quant.layers.find`.
+        example: one small batch.
     """
-    entered: dict[str, list[Tensor]] = {name: [] for name in layers}
-    met: dict[str, list[Tensor]] = {name: [] for name in layers}
+    module_inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
+    layer_inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
     weights = {name: model.get_parameter(layer.weight) for name, layer in layers.items()}
     handles = []
     for name, layer in layers.items():
         owner = model.get_submodule(layer.owner)
 
-        def note(module: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
-            entered[name].append(args[0] if args else torch.zeros(0))
+        def record(module: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
+            module_inputs[name].append(args[0] if args else torch.zeros(0))
 
-        handles.append(owner.register_forward_pre_hook(note))
+        handles.append(owner.register_forward_pre_hook(record))
 
     def receive(name: str, operation: str, call: Call | None) -> None:
         if call is not None:
-            met[name].append(call.x)
+            layer_inputs[name].append(call.x)
 
     try:
         with torch.no_grad(), Calls(weights, receive):
@@ -83,41 +88,43 @@ def at_inputs(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) ->
     left_out = {
         name: NOT_ALONE
         for name in layers
-        if len(entered[name]) != len(met[name])
-        or not all(_same(a, b) for a, b in zip(entered[name], met[name], strict=True))
+        if len(module_inputs[name]) != len(layer_inputs[name])
+        or not all(
+            _same(a, b) for a, b in zip(module_inputs[name], layer_inputs[name], strict=True)
+        )
     }
-    reached = [name for name in layers if name not in left_out]
-    places = {name: door(layers[name]) for name in reached}
-    return Plan(places, {name: (name,) for name in reached}, left_out)
+    included = [name for name in layers if name not in left_out]
+    places = {name: input_place(layers[name]) for name in included}
+    return Plan(places, {name: (name,) for name in included}, left_out)
 
 
 def at_outputs(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) -> Plan:
-    """Behind the modules that make what enters or leaves layers, under MODULE:output.
+    """Quantize the outputs of modules that feed or follow layers, at places MODULE:output.
 
-    What no module gives as it is (the image, a mean taken by a function) is quantized at the
-    doors of the layers that it enters.
+    Tensors that no module returns (the image, a mean taken by a function) are quantized at the
+    inputs of the layers that use them. Arguments as in `at_inputs`.
     """
-    trace, outputs = traced(model, example[:1])  # sentences of two lengths would run apart
-    doors = at_inputs(model, layers, example)
-    ends = {value for output in outputs for value in _last_layers(output)}
+    trace, outputs = traced(model, example[:1])  # sentences of several lengths run separately
+    by_input = at_inputs(model, layers, example)
+    final = {value for output in outputs for value in _last_layers(output)}
     places: dict[str, Place] = {}
     feeds: dict[str, tuple[str, ...]] = {}
     left_out: dict[str, str] = {}
     for name, layer in layers.items():
-        given = trace.by_weight[layer.weight]
-        sources = dict.fromkeys(s for value in given for s in _sources(value.arguments[0]))
+        values = trace.by_weight[layer.weight]
+        sources = dict.fromkeys(s for value in values for s in _sources(value.arguments[0]))
         if all(source.modules for source in sources):
-            behind = dict(_behind(source.modules[0]) for source in sources)
-            places, feeds[name] = places | behind, tuple(behind)
-        elif name in doors.places:
-            places[name], feeds[name] = doors.places[name], (name,)
+            feeding = dict(_output_of(source.modules[0]) for source in sources)
+            places, feeds[name] = places | feeding, tuple(feeding)
+        elif name in by_input.places:
+            places[name], feeds[name] = by_input.places[name], (name,)
         else:
-            left_out[name] = doors.left_out[name]
-        for value in given:
-            left = _activated(value)
-            if left.modules and value not in ends:
-                places |= [_behind(left.modules[0])]
-            elif value not in ends:
+            left_out[name] = by_input.left_out[name]
+        for value in values:
+            activated = _activated(value)
+            if activated.modules and value not in final:
+                places |= [_output_of(activated.modules[0])]
+            elif value not in final:
                 left_out[f"{name}:output"] = UNSEEN
     return Plan(places, feeds, left_out)
 
@@ -128,7 +135,7 @@ PLACEMENTS: Mapping[str, Callable[[nn.Module, Mapping[str, Layer], Tensor], Plan
 }
 
 
-def _behind(module: str) -> tuple[str, Place]:
+def _output_of(module: str) -> tuple[str, Place]:
     place = Place(module, behind=True)
     return place.name, place
 
@@ -138,7 +145,7 @@ def _exact(value: Value) -> bool:
 
 
 def _sources(value: Value) -> Iterator[Value]:
-    """What the value was put together from without any arithmetic."""
+    """The values that `value` was assembled from by exact operations only."""
     if not _exact(value):
         yield value
         return
@@ -147,30 +154,30 @@ def _sources(value: Value) -> Iterator[Value]:
 
 
 def _activated(value: Value) -> Value:
-    """What a layer gives, behind normalization and activation function if these alone take it."""
+    """A layer's output after normalization and activation function, where nothing else uses it."""
     while len(value.users) == 1 and value.users[0].function in {"batch_norm", *ACTIVATIONS}:
         (value,) = value.users
     return value
 
 
 def _last_layers(output: Value) -> set[Value]:
-    """Values made by layers that the output comes from without passing another layer."""
-    found, seen, waiting = set(), set(), [output]
-    while waiting:
-        value = waiting.pop()
+    """Outputs of the last layers before the network's `output`, on all paths to it."""
+    found, seen, pending = set(), set(), [output]
+    while pending:
+        value = pending.pop()
         if value.weight:
             found.add(value)
         elif value not in seen:
             seen.add(value)
-            waiting += value.arguments
+            pending += value.arguments
     return found
 
 
-def _same(entered: Tensor, met: Tensor) -> bool:
-    """Equal, or equal but for padding: the same sum of magnitudes over no fewer numbers."""
-    if entered.shape == met.shape:
-        return torch.equal(entered, met)
-    total = entered.double().abs().sum()
-    return met.numel() > entered.numel() and bool(
-        torch.isclose(met.double().abs().sum(), total, rtol=1e-9)
+def _same(module_input: Tensor, layer_input: Tensor) -> bool:
+    """Equal up to zero padding, compared by the sum of magnitudes if the shapes differ."""
+    if module_input.shape == layer_input.shape:
+        return torch.equal(module_input, layer_input)
+    total = module_input.double().abs().sum()
+    return layer_input.numel() > module_input.numel() and bool(
+        torch.isclose(layer_input.double().abs().sum(), total, rtol=1e-9)
     )

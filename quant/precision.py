@@ -1,4 +1,4 @@
-"""Numbers of bits by layer."""
+"""Bit widths by layer."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 
 
 def check_bits(named: Mapping[str, int]) -> None:
-    """Raise a ValueError for the first of the settings that is no number of bits."""
+    """Raise a ValueError for the first setting {name: bits} that is not a valid bit width."""
     for name, bits in named.items():
         if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
             raise ValueError(f"{name}={bits} must be a whole number from 1 to 16")
 
 
-def spread(
+def assign_bits(
     names: Sequence[str], bits: int, first_last_bits: int | None, overrides: Mapping[str, int]
 ) -> dict[str, int]:
-    """Bits by name: those of `overrides`, else of the first and the last one, else `bits`."""
-    return {**dict.fromkeys(names, bits), **exceptions(names, first_last_bits, overrides)}
+    """Bits by name: from `overrides`, else `first_last_bits` at both ends, else `bits`."""
+    return {**dict.fromkeys(names, bits), **fixed_bits(names, first_last_bits, overrides)}
 
 
-def exceptions(
+def fixed_bits(
     names: Sequence[str], first_last_bits: int | None, overrides: Mapping[str, int]
 ) -> dict[str, int]:
-    """The bits of `overrides`, and of the first and the last name unless those have theirs."""
+    """Bits by name from `overrides`, and `first_last_bits` at both ends unless overridden."""
     ends = (
         {}
         if first_last_bits is None or not names

@@ -1,4 +1,4 @@
-"""The layer problem: everything that a layer-wise method may see.
+"""The layer problem: all that a layer-wise method may use.
 
     loss(Q) = sum over rows of (w - q) H (w - q)^T,    H = (2/n) X X^T
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-LEAF = 64  # columns of a triangular inverse that is not split further
+LEAF = 64  # columns below which a triangular inverse is not split further
 
 
 @dataclass(frozen=True, eq=False)
 class LayerProblem:
-    """One layer as matrices. g groups (1 unless a grouped convolution), r rows, c columns.
+    """One layer as matrices: g groups (1 except for grouped convolutions), r rows, c columns.
 
     Attributes:
         W: weights [g, r, c].
@@ -38,10 +38,10 @@ class LayerProblem:
             )
 
     def prepared(self, damping: float) -> LayerProblem:
-        """The same layer made positive definite.
+        """The same layer with a positive definite H.
 
-        A dead input (H_jj = 0) gets H_jj = 1 and its weights become 0; then `damping` times the
-        mean of the diagonal is added to the diagonal, group by group.
+        A dead input (H_jj = 0) gets H_jj = 1 and zero weights. Then, for each group, `damping`
+        times the mean of the diagonal is added to the diagonal.
 
         Raises:
             ValueError: damping outside (0, 1), or H not finite.
@@ -64,7 +64,7 @@ class LayerProblem:
         return LayerProblem(self.W.masked_fill(dead[:, None, :], 0), H)
 
     def permuted(self, order: Tensor) -> LayerProblem:
-        """Columns in the order `order` [g, c]."""
+        """The layer with its columns permuted by `order` [g, c]."""
         g, r, c = self.W.shape
         rows = self.H.gather(1, order[:, :, None].expand(g, c, c))
         return LayerProblem(
@@ -73,20 +73,20 @@ class LayerProblem:
         )
 
     def take_rows(self, index: Tensor) -> LayerProblem:
-        """Only the output rows `index` of every group."""
+        """The layer with only the output rows `index` of every group."""
         return replace(self, W=self.W[:, index])
 
     def loss(self, Q: Tensor) -> Tensor:
-        """Squared output error of every row [g, r], float64, per calibration position."""
+        """Loss of each row [g, r], float64: for undamped H, twice the mean squared output error."""
         E = (self.W - Q).double()
         return ((E @ self.H.double()) * E).sum(-1)
 
 
 def inverse_root(H: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """U, upper triangular, with H^-1 = U^T U. H [g, c, c] positive definite.
+    """Upper triangular U with H^-1 = U^T U, for positive definite H [g, c, c].
 
-    With J the reversal of the columns and J H J = L L^T, U = J L^-1 J: one Cholesky factorization,
-    in float64, one triangular inverse, in `dtype`, and H^-1 itself is never formed.
+    With J the reversal of the columns and J H J = L L^T, U = J L^-1 J: one Cholesky factorization
+    in float64 and one triangular inverse in `dtype`. H^-1 itself is never formed.
 
     Raises:
         ValueError: H is not positive definite.
@@ -95,13 +95,13 @@ def inverse_root(H: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     if bool((info != 0).any()):
         raise ValueError(
             "Cholesky failed: the Hessian is not positive definite. Raise the damping "
-            "(damping=0.05, say) or calibrate on more images"
+            "(for example damping=0.05) or calibrate on more images"
         )
     return _triangular_inverse(L.to(dtype)).flip(1, 2)
 
 
 def _triangular_inverse(L: Tensor) -> Tensor:
-    """L^-1 of lower triangular L [g, c, c] by halves: two thirds of the work is matrix products."""
+    """L^-1 of lower triangular L [g, c, c], recursively by halves: mostly matrix products."""
     c = L.shape[-1]
     if c <= LEAF:
         eye = torch.eye(c, dtype=L.dtype, device=L.device).expand_as(L)

@@ -1,7 +1,7 @@
-"""Ranges of activations: the values of a tensor, in bounded memory, and the best grid for them.
+"""Activation ranges: histograms of a tensor's values in bounded memory, and grids fitted to them.
 
-A histogram over -R ... R, R a power of two that doubles when a value lies beyond, collects any
-number of batches in any order with the same result. Sources of the fits: Nagel et al., *A White
+The histogram covers -R ... R, where R is a power of two that doubles whenever a value exceeds it,
+so the result does not depend on batch size or order. Sources of the fits: Nagel et al., *A White
 Paper on Neural Network Quantization*, arXiv 2106.08295, section 3.1 (min-max, mean squared error);
 NVIDIA, *8-bit Inference with TensorRT*, GTC 2017 (percentile).
 """
@@ -17,16 +17,16 @@ from torch import Tensor
 from quant.grid import snapped
 
 SEARCHES = ("minmax", "percentile", "mse")
-BINS = 4096  # over the whole range; half of them for each sign
-STEPS = 100  # ranges tried on each side by "mse"
+BINS = 4096  # over the whole range, half of them for each sign
+STEPS = 100  # fractions of the range tried by each of the scans of "mse"
 
 
 @dataclass(eq=False)
 class Histogram:
-    """Counts of values, and their exact minimum and maximum."""
+    """Value counts [BINS], and the exact minimum and maximum; 0 always lies between the two."""
 
     counts: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
-    reach: float = 0.0  # R; 0 before the first value that is not 0
+    reach: float = 0.0  # R; 0 until the first nonzero value
     low: float = 0.0
     high: float = 0.0
 
@@ -39,23 +39,23 @@ class Histogram:
         low, high = (float(v) for v in torch.aminmax(x.detach()))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(
-                "activations hold NaN or infinite values: look at the weights and the images, or "
+                "activations hold NaN or infinite values: check the weights and the images, or "
                 "use machine.precision=32-true"
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen(max(-low, high))
         reach = self.reach or 1.0
-        half = BINS // 2  # a power of two, as R is: which bin a value lies in is exact
+        half = BINS // 2  # a power of two, like R, so that the bin index is exact
         index = (x.detach().flatten() * (half / reach)).floor_().clamp_(-half, half - 1)
         self.counts += torch.bincount(index.long() + half, minlength=BINS).cpu()
 
     def __add__(self, other: Histogram) -> Histogram:
-        """The values of both."""
+        """The histogram of the values of both."""
         total = Histogram(self.counts.clone(), self.reach, self.low, self.high)
         total._widen(other.reach)
-        more = Histogram(other.counts.clone(), other.reach)
-        more._widen(total.reach)
-        total.counts += more.counts
+        addend = Histogram(other.counts.clone(), other.reach)
+        addend._widen(total.reach)
+        total.counts += addend.counts
         total.low, total.high = min(self.low, other.low), max(self.high, other.high)
         return total
 
@@ -63,22 +63,22 @@ class Histogram:
         if largest == 0 or largest <= self.reach:
             return
         reach = 2.0 ** math.ceil(math.log2(largest))
-        if self.reach == 0:  # so far only zeros, which lie in the middle
+        if self.reach == 0:  # only zeros so far, which stay in the middle
             self.reach = reach
             return
-        while self.reach < reach:  # two bins become one, in the middle half
+        while self.reach < reach:  # merge pairs of bins into the middle half
             half = BINS // 4
             merged = self.counts.reshape(-1, 2).sum(1)
             self.counts = torch.nn.functional.pad(merged, (half, half))
             self.reach *= 2
 
     def centres(self) -> Tensor:
-        """The middle of every bin."""
+        """The centre of every bin [BINS]."""
         reach = self.reach or 1.0
         return (torch.arange(BINS, dtype=torch.float64) + 0.5) * (2 * reach / BINS) - reach
 
     def quantile(self, q: float) -> float:
-        """The upper edge of the bin in which the fraction q of all values is reached."""
+        """The q-quantile of all values, rounded up to the edge of its bin."""
         reached = self.counts.cumsum(0) >= q * self.counts.sum()
         index = int(reached.to(torch.uint8).argmax())
         return float(self.centres()[index]) + (self.reach or 1.0) / BINS
@@ -86,12 +86,12 @@ class Histogram:
 
 @dataclass(frozen=True, eq=False)
 class TensorGrid:
-    """One step size for a whole tensor.
+    """A uniform affine grid with one step size for the whole tensor.
 
     Attributes:
-        scale: step size, positive, a scalar tensor.
-        zero: the code of the value 0, a scalar tensor.
-        bits: codes are 0 ... 2**bits - 1.
+        scale: step size, a positive scalar tensor.
+        zero: zero point (the code of the value 0), a scalar tensor.
+        bits: bit width; codes are 0 ... 2**bits - 1.
     """
 
     scale: Tensor
@@ -100,27 +100,28 @@ class TensorGrid:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The lowest and the highest code less the zero point; numbers, as they clamp fast."""
+        """Lowest and highest code minus the zero point, as floats: clamping by those is fast."""
         zero = float(self.zero)
         return -zero, 2**self.bits - 1 - zero
 
     def round(self, x: Tensor) -> Tensor:
-        """The nearest values on the grid."""
+        """The values nearest to x on the grid."""
         return snapped(x, self.scale.to(x), *self.range)
 
 
 def fit(
-    seen: Histogram, bits: int, *, symmetric: bool, search: str, percentile: float
+    histogram: Histogram, bits: int, *, symmetric: bool, search: str, percentile: float
 ) -> TensorGrid:
-    """The grid for values like those seen. The value 0 is always on it, so padding stays exact.
+    """Fit a grid to the values of a histogram. It always contains 0, so padding stays exact.
 
     Args:
-        seen: values.
-        bits: 1 ... 16.
-        symmetric: 0 in the middle of the codes.
-        search: "minmax": all values; "percentile": all but the outermost; "mse": the range with the
-            least squared error.
-        percentile: 50 ... 100, of the values that "percentile" keeps on either side.
+        histogram: values of the tensor.
+        bits: bit width, 1 ... 16.
+        symmetric: centre the codes on 0.
+        search: range of the grid: "minmax" covers all values, "percentile" clips both tails, "mse"
+            minimises the squared error.
+        percentile: for "percentile", where to clip the upper tail, in (50, 100]; the lower tail is
+            clipped at 100 - percentile.
 
     Raises:
         ValueError: an argument outside the values above.
@@ -131,23 +132,24 @@ def fit(
         raise ValueError(f"activations.search={search!r} must be one of {', '.join(SEARCHES)}")
     if not 50 < percentile <= 100:
         raise ValueError(f"activations.percentile={percentile} must lie in (50, 100]")
-    low, high = seen.low, seen.high
+    low, high = histogram.low, histogram.high
     if search == "percentile":
         share = percentile / 100
-        low = max(low, min(0.0, seen.quantile(1 - share)))
-        high = min(high, max(0.0, seen.quantile(share)))
+        low = max(low, min(0.0, histogram.quantile(1 - share)))
+        high = min(high, max(0.0, histogram.quantile(share)))
     if symmetric:
         low, high = -max(-low, high), max(-low, high)
     if search == "mse":
-        low, high = _least_error(seen, low, high, bits, symmetric)
+        low, high = _least_error(histogram, low, high, bits, symmetric)
     return _grid(low, high, bits, symmetric)
 
 
 def _least_error(
-    seen: Histogram, low: float, high: float, bits: int, symmetric: bool
+    histogram: Histogram, low: float, high: float, bits: int, symmetric: bool
 ) -> tuple[float, float]:
-    """Shrink both ends together, then each on its own."""
-    values, counts = seen.centres()[seen.counts > 0], seen.counts[seen.counts > 0]
+    """The range with the least squared error: shrink both ends together, then each separately."""
+    occupied = histogram.counts > 0
+    values, counts = histogram.centres()[occupied], histogram.counts[occupied]
 
     def error(ends: tuple[float, float]) -> float:
         q = _grid(*ends, bits, symmetric).round(values)
@@ -162,7 +164,7 @@ def _least_error(
 
 
 def _grid(low: float, high: float, bits: int, symmetric: bool) -> TensorGrid:
-    if high - low <= torch.finfo(torch.float32).tiny * 2**bits:  # only zeros were seen
+    if high - low <= torch.finfo(torch.float32).tiny * 2**bits:  # all values are (almost) 0
         low, high = (-1.0, 1.0) if symmetric else (0.0, 1.0)
     scale = torch.tensor((high - low) / (2**bits - 1), dtype=torch.float64)
     zero = torch.tensor(float(2 ** (bits - 1))) if symmetric else torch.round(-low / scale)

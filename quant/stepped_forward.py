@@ -1,9 +1,10 @@
-"""Forward passes that stop at an operation and go on later.
+"""Forward passes that pause at an operation and resume later.
 
-Layers that are quantized one after the other, each on what the quantized layers before it give,
-need the inputs of one layer after the other. From the first layer on for each of N layers that is N
-passes; a pass that waits where it has come to is one. The pass lives in a thread of its own, which
-asks for every torch operation; who advances it does them, in its own precision and on its threads.
+Quantizing layers one after the other on the outputs of the quantized layers before them needs the
+inputs of each layer in turn. Starting every time from the network's input would take N passes for N
+layers; a pass that pauses at each layer takes one. The pass runs in a thread of its own, which
+hands every torch operation to the caller of `advance`; the caller executes it, with its own
+precision and threads.
 """
 
 from __future__ import annotations
@@ -19,109 +20,113 @@ from torch.overrides import TorchFunctionMode
 
 
 class Stop(Exception):  # noqa: N818  (not an error)
-    """Raised by an operation, or by a mode that sees it, to be done when the walk goes on."""
+    """Raised by an operation, or by a mode that intercepts it, to pause; it is retried later."""
 
 
 class _Abandoned(BaseException):
-    """Unwinds the thread of a walk that nobody goes on with."""
+    """Unwinds the thread of a pass that was closed."""
 
 
 class SteppedForward:
-    """One forward pass of `module` on `inputs`, begun by the first `advance`."""
+    """One forward pass of `module` on `inputs`, started by the first `advance`.
+
+    Attributes:
+        done: the pass has ended, failed or been closed.
+    """
 
     def __init__(self, module: nn.Module, *inputs: Tensor) -> None:
         self.module, self.inputs = module, inputs
         self.done = False
         self._operation: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
-        self._asked: SimpleQueue[Any] = SimpleQueue()
-        self._answered: SimpleQueue[Any] = SimpleQueue()
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        self._replies: SimpleQueue[Any] = SimpleQueue()
         self._alive: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
-        self._made = 0
+        self._created = 0
         self._thread: threading.Thread | None = None
 
     def advance(self) -> None:
-        """Go on to the next operation that raises `Stop`, or to the end.
+        """Run up to the next operation that raises `Stop`, or to the end.
 
         Raises:
-            Exception: whatever the pass fails of.
+            Exception: any error that the pass raises.
         """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._pass, daemon=True)
+            self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
             self._next()
         while self._operation is not None:
             func, args, kwargs = self._operation
-            answer: tuple[Any, Exception | None]
+            reply: tuple[Any, Exception | None]
             try:
-                answer = (func(*args, **kwargs), None)
+                reply = (func(*args, **kwargs), None)
             except Stop:
                 return
             except Exception as err:
-                answer = (None, err)
-            self._note(answer[0])
+                reply = (None, err)
+            self._track(reply[0])
             self._operation = None
             del args, kwargs
-            self._answered.put(answer)
-            del answer
+            self._replies.put(reply)
+            del reply
             self._next()
 
     def bytes(self) -> int:
-        """What the tensors take that the pass has made and still needs, and its inputs."""
+        """Memory held by the inputs and by the tensors that the pass has created and still uses."""
         held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self.inputs}
         for tensor in list(self._alive.values()):
             held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return sum(held.values())
 
     def close(self) -> None:
-        """Leave the pass where it is; its tensors are given back."""
+        """Abandon the pass and release its tensors."""
         if self._thread is not None and not self.done:
             self._operation, self.done = None, True
-            self._answered.put((None, _Abandoned()))
+            self._replies.put((None, _Abandoned()))
             self._thread.join()
         self.inputs = ()
 
     def _next(self) -> None:
-        """Wait for what the pass asks for."""
-        asked = self._asked.get()
-        if isinstance(asked, _End):
+        """Wait for the pass to request an operation, or to end."""
+        request = self._requests.get()
+        if isinstance(request, _End):
             self.done, self.inputs = True, ()
-            if asked.error is not None:
-                raise asked.error
+            if request.error is not None:
+                raise request.error
         else:
-            self._operation = asked
+            self._operation = request
 
-    def _note(self, result: Any) -> None:
+    def _track(self, result: Any) -> None:
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
-                self._made += 1
-                self._alive[self._made] = tensor
+                self._created += 1
+                self._alive[self._created] = tensor
 
-    def _pass(self) -> None:
-        """In the thread."""
+    def _run(self) -> None:
+        """Run the module; called in the thread of the pass."""
         error = None
         try:
-            with torch.no_grad(), _Asking(self):
+            with torch.no_grad(), _Delegating(self):
                 self.module(*self.inputs)
         except _Abandoned:
             return
         except Exception as err:
             error = err
-        self._asked.put(_End(error))
+        self._requests.put(_End(error))
         del error
 
-    def ask(self, operation: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> Any:
-        """In the thread: the result of an operation."""
+    def request(self, operation: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> Any:
+        """Have an operation executed and return its result; called in the thread of the pass."""
         if self.done:
             raise _Abandoned
-        self._asked.put(operation)
+        self._requests.put(operation)
         del operation
-        result, error = self._answered.get()
+        result, error = self._replies.get()
         if error is None:
             return result
         try:
             raise error
         finally:
-            del error  # its traceback holds this frame, and all tensors of those above
+            del error  # its traceback holds this frame, and all tensors of the frames above
 
 
 class _End:
@@ -129,14 +134,14 @@ class _End:
         self.error = error
 
 
-class _Asking(TorchFunctionMode):
-    def __init__(self, walk: SteppedForward) -> None:
+class _Delegating(TorchFunctionMode):
+    def __init__(self, stepped: SteppedForward) -> None:
         super().__init__()
-        self.walk = walk
+        self.stepped = stepped
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if getattr(func, "__name__", "") == "__get__":  # x.shape and the like
+        if getattr(func, "__name__", "") == "__get__":  # attributes such as x.shape
             return func(*args, **(kwargs or {}))
-        return self.walk.ask((func, args, kwargs or {}))
+        return self.stepped.request((func, args, kwargs or {}))

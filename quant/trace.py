@@ -1,7 +1,6 @@
-"""What becomes of the tensors of a network in one run: which operation makes and which takes them.
+"""Data flow of one forward pass: which operation produces each tensor and which ones consume it.
 
-Seen at the calls of torch's functions and of modules; nothing is compiled, and no code of the
-network has to be of a kind.
+Recorded at calls of torch functions and of modules. Nothing is compiled, so any network code works.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from quant.calls import CONV, LINEAR, Call
 
 @dataclass(eq=False)
 class Value:
-    """What a tensor holds at one time; overwritten in place, the tensor has another value.
+    """The content of a tensor at one time; an in-place operation gives the tensor a new value.
 
     Attributes:
-        function: that made it; "" for what comes from outside.
-        arguments: the values that it was made of; parameters and buffers do not count.
-        users: the values made of it.
-        weight: name of the parameter, where `linear` or `conv2d` made it with one.
-        nearest: whether it was interpolated by taking the nearest value.
-        modules: those that return it, the innermost first.
+        function: name of the function that produced it; "" for a tensor made elsewhere (an input).
+        arguments: the values it was computed from, without parameters and buffers.
+        users: the values computed from it.
+        weight: name of the weight if `linear` or `conv2d` produced it, else "".
+        nearest: whether it was produced by nearest-neighbour interpolation.
+        modules: names of the modules that return it, innermost first.
     """
 
     function: str = ""
@@ -42,58 +41,58 @@ class Trace(TorchFunctionMode):
     """Records all values while active.
 
     Attributes:
-        by_weight: values that `linear` or `conv2d` made, by the weight's name, in order of use.
+        by_weight: outputs of `linear` and `conv2d` by the weight's name, in order of use.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.names = {id(p): name for name, p in model.named_parameters()}
         self.constant = self.names.keys() | {id(b) for b in model.buffers()}
-        self.now: dict[int, Value] = {}
-        self.all: list[tuple[Tensor, Value]] = []  # no other tensor gets the id of one of them
+        self.current: dict[int, Value] = {}
+        self.all: list[tuple[Tensor, Value]] = []  # keeps the tensors alive: ids stay unique
         self.by_weight: dict[str, list[Value]] = {}
 
     def value(self, tensor: Tensor) -> Value:
-        """What the tensor holds now."""
-        if id(tensor) not in self.now:
-            self._put(tensor, Value())
-        return self.now[id(tensor)]
+        """The tensor's current value."""
+        if id(tensor) not in self.current:
+            self._record(tensor, Value())
+        return self.current[id(tensor)]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run `func` as it is, and note what it makes."""
+        """Run `func` unchanged and record its results."""
         kwargs = kwargs or {}
         tensors = list(_tensors([*args, *kwargs.values()]))
-        given = [self.value(t) for t in tensors if id(t) not in self.constant]
+        arguments = [self.value(t) for t in tensors if id(t) not in self.constant]
         result = func(*args, **kwargs)
         function = getattr(func, "__name__", str(func))
-        words = [x for x in [*args, *kwargs.values()] if isinstance(x, str)]
+        strings = [x for x in [*args, *kwargs.values()] if isinstance(x, str)]
         for tensor in _tensors([args[0] if func is Tensor.__setitem__ else result]):
-            made = Value(function, given, nearest="nearest" in words)
+            output = Value(function, arguments, nearest="nearest" in strings)
             if func is LINEAR or func is CONV:
-                made.weight = self.names.get(id(Call.of(func, args, kwargs).weight), "")
-                self.by_weight.setdefault(made.weight, []).append(made)
-            for value in given:
-                value.users.append(made)
-            self._put(tensor, made)
+                output.weight = self.names.get(id(Call.of(func, args, kwargs).weight), "")
+                self.by_weight.setdefault(output.weight, []).append(output)
+            for value in arguments:
+                value.users.append(output)
+            self._record(tensor, output)
         return result
 
-    def _put(self, tensor: Tensor, value: Value) -> None:
-        self.now[id(tensor)] = value
+    def _record(self, tensor: Tensor, value: Value) -> None:
+        self.current[id(tensor)] = value
         self.all.append((tensor, value))
 
 
 def traced(model: nn.Module, example: Tensor) -> tuple[Trace, list[Value]]:
-    """One run of `model` on an example, and the values that it gives.
+    """The trace of one run of `model` on an example, and the values of the model's outputs.
 
-    A module that runs more than once, or that runs its parts one after the other by their place
-    among its own (`Sequential`), is not among a value's modules: nothing can be put behind it.
+    `Value.modules` omits modules that no quantizer can be attached to: those that run more than
+    once, and `nn.Sequential` containers, which would run it as one more layer.
     """
     trace = Trace(model)
     calls: dict[str, int] = {}
 
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             calls[name] = calls.get(name, 0) + 1
             if isinstance(output, Tensor) and not isinstance(module, nn.Sequential):
@@ -101,7 +100,7 @@ def traced(model: nn.Module, example: Tensor) -> tuple[Trace, list[Value]]:
 
         return hook
 
-    handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
+    handles = [m.register_forward_hook(record(name)) for name, m in model.named_modules() if name]
     try:
         with torch.no_grad(), trace:
             outputs = model(example)
@@ -114,7 +113,7 @@ def traced(model: nn.Module, example: Tensor) -> tuple[Trace, list[Value]]:
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among the values, and inside lists, tuples and dictionaries among them."""
+    """All tensors among the values, including those nested in lists, tuples and dictionaries."""
     for value in values:
         if isinstance(value, Tensor):
             yield value

@@ -1,1 +1,1 @@
-"""Networks to quantize: timm models, checkpoint files, and a small one trained on digits."""
+"""Networks to quantize: checkpoints, timm, ultralytics, transformers, a small digits network."""

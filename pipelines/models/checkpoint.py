@@ -1,4 +1,4 @@
-"""Networks whose weights come from a file."""
+"""Networks with weights from a checkpoint file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipelines.models.network import Network, complete
-from pipelines.models.state_dict import fit, read
+from pipelines.models.network import Network, validated
+from pipelines.models.state_dict import load_into, read
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class CheckpointModel:
     """A network defined here (or anywhere importable), with weights from a local file.
 
     Attributes:
-        name: for people and reports.
-        build: () -> module with the file's key names.
+        name: name in messages and reports.
+        build: () -> module whose state dict has the file's keys.
         checkpoint: safetensors or torch file.
-        data_config: what the network's input looks like, see `Network`.
+        data_config: preprocessing of the input, see `Network`.
     """
 
     name: str
@@ -32,42 +32,46 @@ class CheckpointModel:
     data_config: dict[str, Any]
 
     def check(self) -> None:
-        """Raise if the file is not there or data_config is incomplete; reads no weights."""
-        complete(self.data_config, self.name)
+        """Raise if the file is missing or data_config is invalid; reads no weights."""
+        validated(self.data_config, self.name)
         existing(self.checkpoint)
 
     def load(self, store: object) -> Network:
-        """The network with the file's weights. `store` is not used: nothing is computed here."""
+        """Build the network and load the file's weights; `store` is unused."""
         path = existing(self.checkpoint)
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
+        with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced
             module = self.build()
-        fit(module, read(path), str(path))
+        load_into(module, read(path), str(path))
         return Network.of(module, self.name, self.data_config)
 
 
 def require_data_folder(path: Path, kind: str) -> None:
-    """`kind` of path is what to give instead: "FILE" or "FOLDER".
+    """Check that OBLIQ_DATA is set if the default `path` depends on it.
+
+    Args:
+        path: path of a checkpoint that does not exist.
+        kind: what model.checkpoint takes, "FILE" or "FOLDER".
 
     Raises:
-        FileNotFoundError: the path is below OBLIQ_DATA, and that variable is not set.
+        FileNotFoundError: the path is relative to OBLIQ_DATA, and that variable is not set.
     """
-    if path.parts[:1] == ("OBLIQ_DATA",):  # what conf/model puts there when the variable is unset
+    if path.parts[:1] == ("OBLIQ_DATA",):  # the fallback of conf/model/ if the variable is unset
         raise FileNotFoundError(
-            f"{Path(*path.parts[1:])} is looked for in the folder that the environment variable "
-            "OBLIQ_DATA names, and it is not set. Set it (export OBLIQ_DATA=FOLDER), or give "
+            f"{Path(*path.parts[1:])} is expected in the folder $OBLIQ_DATA, but that environment "
+            "variable is not set. Set it (export OBLIQ_DATA=FOLDER), or set "
             f"model.checkpoint={kind}"
         )
 
 
 def existing(checkpoint: str | None) -> Path:
-    """The file's path.
+    """The path of an existing checkpoint file.
 
     Raises:
-        ValueError: none given.
-        FileNotFoundError: it is not there, or is a folder; names the likeliest files instead.
+        ValueError: `checkpoint` is None.
+        FileNotFoundError: the file does not exist, or is a folder; the closest names are listed.
     """
     if checkpoint is None:
-        raise ValueError("this model needs weights from a file: give model.checkpoint=FILE")
+        raise ValueError("this model needs weights from a file: set model.checkpoint=FILE")
     path = Path(checkpoint).expanduser()
     if path.is_file():
         return path
@@ -75,12 +79,14 @@ def existing(checkpoint: str | None) -> Path:
     folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no checkpoint {path}: there is not even a folder {folder}. Correct model.checkpoint="
+            f"checkpoint {path} does not exist, nor does its folder {folder}. Correct "
+            "model.checkpoint="
         )
     files = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     near = difflib.get_close_matches(path.name, files, n=5, cutoff=0.4) or files[:5]
     raise FileNotFoundError(
-        f"checkpoint {path} is {'a folder' if path.is_dir() else 'not there'}. Files in {folder}: "
+        f"checkpoint {path} {'is a folder' if path.is_dir() else 'does not exist'}. Files in "
+        f"{folder}: "
         f"{', '.join(near) or 'none'}{', ...' if len(files) > len(near) else ''}. "
         "Correct model.checkpoint="
     )

@@ -1,4 +1,4 @@
-"""ResNet for 32x32 images: He et al., Deep Residual Learning, CVPR 2016, section 4.2."""
+"""ResNets for 32x32 images: He et al., Deep Residual Learning, CVPR 2016, section 4.2."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """relu(x + bn2(conv2(relu(bn1(conv1(x)))))); a shortcut without weights (option A).
+    """relu(x + bn2(conv2(relu(bn1(conv1(x)))))), with a parameter-free shortcut (option A).
 
-    Where the shape changes, the shortcut takes every `stride`-th pixel and fills the new
-    channels with zeros, half of them before and half behind the old ones.
+    Where the shape changes, the shortcut takes every `stride`-th pixel and pads the channels with
+    zeros, half of them before and half after.
     """
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:

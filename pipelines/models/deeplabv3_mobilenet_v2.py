@@ -1,4 +1,4 @@
-"""DeepLabV3 (Chen et al., arXiv:1706.05587) on MobileNetV2, without its atrous branches.
+"""DeepLabV3 (Chen et al., arXiv:1706.05587) on MobileNetV2, without ASPP's atrous branches.
 
 As in Sandler et al., MobileNetV2, CVPR 2018, section 6.3.
 """
@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
-STAGES = 18  # of torchvision's features: all but the last 1x1 convolution
-DILATED = range(14, STAGES)  # the 160 and 320 channel stages, which keep the resolution
+STAGES = 18  # stages of torchvision's `features` used: all but the last 1x1 convolution
+DILATED = range(14, STAGES)  # stages with 160 and 320 channels, at stride 1
 
 
 class DeepLabV3MobileNetV2(nn.Module):
-    """Output stride 16; image pooling and a 1x1 convolution side by side as the head.
+    """Output stride 16; the head is image pooling in parallel to a 1x1 convolution.
 
-    BatchNorm is there only as what it becomes once it is folded: the identity, and a bias.
+    BatchNorm is folded in the checkpoint: the backbone's BatchNorms only add a bias, and the head
+    has none.
     """
 
     def __init__(self, classes: int) -> None:
@@ -33,7 +34,7 @@ class DeepLabV3MobileNetV2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[b, 3, 513, 513] in [-1, 1] -> logits [b, classes, 513, 513].
 
-        Other sides will do that are a multiple of 16, plus 1.
+        Other heights and widths must be a multiple of 16, plus 1.
         """
         size = x.shape[2:]
         x = self.backbone(x)

@@ -1,4 +1,4 @@
-"""A small BatchNorm network for scikit-learn's 8x8 digits, trained in seconds, then cached."""
+"""A small BatchNorm network for scikit-learn's 8x8 digits, trained in seconds and cached."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from evaluation import digits
-from pipelines.models.network import Network, complete
-from pipelines.models.state_dict import fit
+from pipelines.models.network import Network, validated
+from pipelines.models.state_dict import load_into
 from pipelines.store.artifacts import Artifact
 from pipelines.store.store import Store
 
@@ -26,7 +26,7 @@ NAME = "digits"
 
 
 class DigitsNet(nn.Module):
-    """Five convolutions, the second one depthwise, the fourth strided, and a Linear layer."""
+    """Five convolutions (the second depthwise, the fourth strided) and a Linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class DigitsNet(nn.Module):
         self.classifier = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[b, 3, 8, 8], three equal channels because the digits are grey -> logits [b, 10]."""
+        """[b, 3, 8, 8], with equal channels, as the digits are grey -> logits [b, 10]."""
         x = self.pointwise(self.depthwise(self.stem(x[:, :1])))
         logits: Tensor = self.classifier(self.last(self.down(x)).mean((2, 3)))
         return logits
@@ -53,17 +53,17 @@ def _conv_bn_relu(
 
 @dataclass(frozen=True)
 class TrainDigits:
-    """Stage: train DigitsNet on the digits' training pool; no evaluation image is seen.
+    """Stage: train DigitsNet on the digits' training pool, without any evaluation image.
 
     AdamW with a one-cycle learning rate (Smith and Topin, arXiv:1708.07120), on the CPU.
 
     Attributes:
         epochs: passes over the pool.
         batch_size: images per step.
-        learning_rate: the highest one of the cycle.
-        weight_decay: of AdamW.
-        seed: of the first weights and of the order of images.
-        data_config: how the images are transformed, see `Network`.
+        learning_rate: peak of the cycle.
+        weight_decay: weight decay of AdamW.
+        seed: seed for the initial weights and the order of the images.
+        data_config: preprocessing of the images, see `Network`.
     """
 
     epochs: int
@@ -79,7 +79,7 @@ class TrainDigits:
                 raise ValueError(f"model.train.{setting}={getattr(self, setting)} must be positive")
 
     def run(self) -> Artifact:
-        """The trained state dict, and the loss of the last epoch. The global RNG is left alone."""
+        """The trained state dict and the last epoch's loss. The global RNG state is preserved."""
         pool, _ = digits.split()
         transform = create_transform(**self.data_config, is_training=False)
         x = torch.stack([transform(pool.decode(pool.blob(name))) for name in pool.ids])
@@ -134,7 +134,7 @@ class _Training(lightning.LightningModule):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's notes about devices and loader workers: a user cannot act on them."""
+    """Suppress Lightning's hints on devices and loader workers: users cannot act on them."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -148,18 +148,18 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class DigitsModel:
-    """The trained network, from the cache where it was trained before."""
+    """The trained network, from the store if it was trained before."""
 
     train: TrainDigits
 
     def check(self) -> None:
-        """Raise if data_config is incomplete."""
-        complete(self.train.data_config, NAME)
+        """Raise if data_config is invalid."""
+        validated(self.train.data_config, NAME)
 
     def load(self, store: Store) -> Network:
-        """Train, or take the weights that the same settings and code gave before."""
+        """Train, or load the weights of an earlier training with the same settings and code."""
         trained = store.run(self.train)
-        with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
+        with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced
             module = DigitsNet()
-        fit(module, trained.tensors, "the cached digits network")
+        load_into(module, trained.tensors, "the cached digits network")
         return Network.of(module, NAME, self.train.data_config)

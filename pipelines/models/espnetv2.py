@@ -1,7 +1,7 @@
 """ESPNetv2 for segmentation: Mehta et al., CVPR 2019 (arXiv:1811.11431).
 
-In the form of the authors' later EdgeNets code: its decoder pools pyramids as DiCENet does
-(arXiv:1906.03516).
+This is the version in the authors' later EdgeNets code, whose decoder uses the pyramid pooling of
+DiCENet (arXiv:1906.03516).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHANNELS = (32, 128, 256, 512)  # of the encoder's levels, at twice the basic width
+CHANNELS = (32, 128, 256, 512)  # of the encoder's levels, at width multiplier 2
 DECODER = (64, 48, 32)  # of the decoder's levels
-PYRAMID = (2.0, 1.5, 1.0, 0.5, 0.1)  # sides of the pooled maps, relative to the input's
-SMALLEST = 5  # side of a pooled map
+PYRAMID = (2.0, 1.5, 1.0, 0.5, 0.1)  # height and width of the maps, relative to the input
+SMALLEST = 5  # smallest height or width of a map
 BRANCHES = 4  # depthwise convolutions of an EESP unit
 
 
 class ESPNetv2(nn.Module):
-    """Encoder of EESP units, decoder of pyramid poolings, with gated connections between them."""
+    """Encoder of EESP units, decoder of pyramid pooling units, and gated skip connections."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class ESPNetv2(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[b, 3, 384, 384] -> logits [b, classes, 384, 384]; the sides are multiples of 16."""
+        """[b, 3, 384, 384] -> logits [b, classes, 384, 384]; sizes must be multiples of 16."""
         e1, e2, e3, e4 = self.base_net(x)
         y = self.bu_dec_l1(e4)
         y = self.bu_dec_l2(self.bu_br_l2(self.merge_enc_dec_l2(e3) + _double(y)))
@@ -61,7 +61,7 @@ class _Encoder(nn.Module):
         self.level4 = nn.Sequential(*(_EESP(c4, c4, 1, limit=7) for _ in range(7)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """An image -> maps of a half, a quarter, an eighth and a sixteenth of its sides."""
+        """[b, 3, h, w] -> feature maps at 1/2, 1/4, 1/8 and 1/16 of its height and width."""
         e1 = self.level1(x)
         e2 = self.level2_0(e1, x)
         e3 = self.level3(self.level3_0(e2, x))
@@ -69,9 +69,9 @@ class _Encoder(nn.Module):
 
 
 class _EESP(nn.Module):
-    """Reduce, dilated depthwise branches that are summed one after another, grouped expansion.
+    """Grouped reduction, dilated depthwise branches with cumulative sums, grouped expansion.
 
-    `limit`: largest receptive field of a branch; one that would exceed it is not dilated.
+    `limit`: largest receptive field of a branch; a branch that would exceed it is not dilated.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class _EESP(nn.Module):
 
 
 class _Down(nn.Module):
-    """A strided EESP unit beside an average pooling, reinforced by the shrunken image."""
+    """A strided EESP unit in parallel to average pooling, plus features of the downscaled image."""
 
     def __init__(self, c_in: int, c_out: int, limit: int, halvings: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class _Down(nn.Module):
         self.avg = nn.AvgPool2d(3, 2, 1)
         self.inp_reinf = nn.Sequential(_conv_bn_act(3, 3, 3), _conv_bn(3, c_out, 1))
         self.act = nn.PReLU(c_out)
-        self.halvings = halvings  # of the image, to reach this level
+        self.halvings = halvings  # number of times the image is halved to reach this level
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         for _ in range(self.halvings):
@@ -121,7 +121,7 @@ class _Down(nn.Module):
 
 
 class _PyramidPool(nn.Module):
-    """Depthwise convolutions at several sizes of the map, then merged."""
+    """Depthwise convolutions at several resolutions, concatenated and merged."""
 
     def __init__(self, c_in: int, width: int, c_out: int, last: bool = False) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class _Gate(nn.Module):
 
 
 def _at(scale: float, stage: nn.Module, x: Tensor) -> Tensor:
-    """`stage` applied to x scaled in size, the result back at the size of x."""
+    """Apply `stage` to a resized x; the result has the size of x."""
     h, w = own = (x.shape[2], x.shape[3])
     size = max(math.ceil(h * scale), SMALLEST), max(math.ceil(w * scale), SMALLEST)
     if scale < 1:

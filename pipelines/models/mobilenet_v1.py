@@ -14,10 +14,10 @@ BLOCKS = (  # output channels at alpha = 1, stride of the depthwise convolution
 
 
 class MobileNetV1(nn.Module):
-    """Channels times `alpha`, TensorFlow's "same" padding, BatchNorm eps 1e-3, ReLU6.
+    """Width multiplier `alpha`, TensorFlow's "same" padding, BatchNorm eps 1e-3, ReLU6.
 
-    "Same" padding of a strided 3x3 convolution adds a row below and a column right, for inputs of
-    even height and width, so the image's sides must be multiples of 32.
+    For inputs of even height and width, "same" padding of a strided 3x3 convolution adds one row
+    below and one column on the right. Height and width must therefore be multiples of 32.
     """
 
     def __init__(self, alpha: float, classes: int) -> None:
@@ -58,7 +58,7 @@ def _pad(stride: int) -> nn.Module:
 
 
 def _conv(c_in: int, c_out: int, kernel: int, stride: int, groups: int = 1) -> nn.Conv2d:
-    padding = 1 if kernel == 3 and stride == 1 else 0  # strided ones have a _pad before them
+    padding = 1 if kernel == 3 and stride == 1 else 0  # strided convolutions follow a _pad
     return nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
 
 

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al., CVPR 2018) as TensorFlow pads it, with torchvision's key names."""
+"""MobileNetV2 (Sandler et al., CVPR 2018) with TensorFlow's padding and torchvision's key names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torchvision.models import mobilenet_v2
 
 
 def mobilenet_v2_tf(classes: int) -> nn.Module:
-    """torchvision's network, its strided convolutions padded below and right only.
+    """torchvision's network, with strided convolutions padded below and on the right only.
 
-    That is TensorFlow's "same" padding for inputs of even height and width, so the image's sides
+    This is TensorFlow's "same" padding for inputs of even height and width, so height and width
     must be multiples of 32. Input [b, 3, 224, 224] in [-1, 1]; output: logits [b, classes].
     """
     network: nn.Module = mobilenet_v2(weights=None, num_classes=classes)

@@ -1,4 +1,4 @@
-"""A float network ready to be quantized, and the key under which results of it are kept."""
+"""A float network to quantize, and the key of its results in the store."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from pipelines.store.fingerprint import source
 
 DATA_KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
-TEXT_KEYS = ("tokenizer", "max_length", "pad")  # the tokenizer as JSON, not as a path
+TEXT_KEYS = ("tokenizer", "max_length", "pad")  # the tokenizer is JSON, not a path
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A float network and what its input must look like. Build it with `Network.of`.
+    """A float network and the preprocessing of its input. Create it with `Network.of`.
 
     Attributes:
         module: images [b, 3, h, w], or token ids [b, L], -> logits [b, classes]; eval mode,
             float32, CPU.
-        name: for people, e.g. "cifar10_resnet20" or "resnet50.a1_in1k".
-        data_config: arguments of `timm.data.create_transform`: those of DATA_KEYS; for text those
-            of TEXT_KEYS.
-        key: sha256 of everything that decides the network's output (see `fingerprint`).
+        name: name in messages and reports, e.g. "cifar10_resnet20" or "resnet50.a1_in1k".
+        data_config: arguments of `timm.data.create_transform` (DATA_KEYS), or those of a text model
+            (TEXT_KEYS).
+        key: sha256 of everything that determines the network's output (see `fingerprint`).
     """
 
     module: nn.Module
@@ -38,19 +38,19 @@ class Network:
 
     @classmethod
     def of(cls, module: nn.Module, name: str, data_config: Mapping[str, Any]) -> Network:
-        """Make `module` an eval-mode float32 CPU module (in place) and compute its key.
+        """Convert `module` to float32, CPU and eval mode (in place) and compute its key.
 
         Raises:
-            ValueError: data_config is incomplete, or a weight is NaN or infinite.
+            ValueError: data_config is invalid, or a weight is NaN or infinite.
         """
-        config = complete(data_config, name)
+        config = validated(data_config, name)
         module = module.to("cpu", torch.float32).eval()
         require_finite(module.state_dict(), f"model {name}")
         return cls(module, name, config, fingerprint(module, name, config))
 
 
-def complete(data_config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """data_config with tuples for lists, so that YAML and timm give the same one.
+def validated(data_config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """data_config with tuples instead of lists, so that YAML and timm result in the same one.
 
     Raises:
         ValueError: a key is missing or unknown, or input_size is not (channels, height, width).
@@ -76,21 +76,21 @@ def complete(data_config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def require_finite(state: Mapping[str, Tensor], origin: str) -> None:
-    """Raise a ValueError that names the tensors of `state` that hold NaN or an infinity."""
+    """Raise a ValueError that names the tensors of `state` with NaN or infinite values."""
     bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise ValueError(
-            f"{origin}: NaN or infinite numbers in {len(bad)} of {len(state)} tensors: "
-            f"{', '.join(bad[:5])}{', ...' if len(bad) > 5 else ''}. Nothing can be quantized "
-            "from them: was the training stopped after it diverged, or fp16 overflowed?"
+            f"{origin}: NaN or infinite values in {len(bad)} of {len(state)} tensors: "
+            f"{', '.join(bad[:5])}{', ...' if len(bad) > 5 else ''}. Such a network cannot be "
+            "quantized: did the training diverge, or fp16 overflow?"
         )
 
 
 def fingerprint(module: nn.Module, name: str, data_config: Mapping[str, Any]) -> str:
-    """sha256 over name, data_config, tensors, and the definition of the network.
+    """sha256 over name, data_config, tensors and definition of the network.
 
-    Tensors count by name, dtype, shape and bytes. The definition is the printed module (strides,
-    paddings, eps, which no tensor shows) and the source of its classes outside torch.
+    Tensors are hashed by name, dtype, shape and bytes. The definition is the module's repr
+    (strides, paddings, eps, which no tensor contains) and the source of its classes outside torch.
     """
     digest = hashlib.sha256(json.dumps([name, data_config], sort_keys=True).encode())
     digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(module)).encode())

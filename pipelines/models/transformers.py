@@ -1,4 +1,4 @@
-"""Text classifiers of the `transformers` library, from a local folder or from its hub."""
+"""Text classifiers of the `transformers` library, from a local folder or the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from pipelines.models.network import Network
 
 @dataclass(frozen=True)
 class TransformersModel:
-    """What AutoModelForSequenceClassification and AutoTokenizer load; safetensors only, no code.
+    """A model for AutoModelForSequenceClassification and AutoTokenizer.
+
+    Only safetensors are read, and no remote code is run.
 
     Attributes:
-        name: for people; without a checkpoint a folder, or a name of the hub.
-        checkpoint: folder with config.json, *.safetensors and the tokenizer's files; null: by name.
-        max_length: of a sentence in tokens; longer ones are cut.
+        name: name in messages and reports; without a checkpoint, also a folder or a model id on the
+            Hub.
+        checkpoint: folder with config.json, *.safetensors and the tokenizer's files; null: `name`.
+        max_length: maximum number of tokens; longer sentences are truncated.
     """
 
     name: str
@@ -32,32 +35,31 @@ class TransformersModel:
     def __post_init__(self) -> None:
         if self.max_length < 3:
             raise ValueError(
-                f"model.max_length={self.max_length} must be at least 3: a sentence has a token "
-                "before and one behind it"
+                f"model.max_length={self.max_length} must be at least 3, since the tokenizer adds "
+                "a token before and one after the sentence"
             )
 
     def check(self) -> None:
-        """Raise if the folder is not there or files are missing in it."""
+        """Raise if the folder or files in it are missing."""
         if self.checkpoint is not None:
             complete_folder(self.checkpoint)
 
     def load(self, store: object) -> Network:
-        """The network in float32. `store` is not used: nothing is computed here.
+        """The network in float32; `store` is unused.
 
         Raises:
-            ConnectionError: the hub has no such model, or cannot be reached.
-            ValueError: the folder holds no trained classifier, or it has no tokenizer with padding.
+            ConnectionError: the Hub has no such model, or cannot be reached.
+            ValueError: the model is not a trained classifier, or its tokenizer cannot pad.
         """
-        given = self.checkpoint
-        local = given is not None or Path(self.name).expanduser().is_dir()
-        source = str(complete_folder(given or self.name)) if local else self.name
+        local = self.checkpoint is not None or Path(self.name).expanduser().is_dir()
+        source = str(complete_folder(self.checkpoint or self.name)) if local else self.name
         with _quiet():
             model, tokenizer = _loaded(source, local)
         pad = tokenizer.pad_token_id
         if pad is None or getattr(tokenizer, "backend_tokenizer", None) is None:
             raise ValueError(
                 f"the tokenizer of {source} is a {type(tokenizer).__name__}, which has no padding "
-                "token or no serialised form (tokenizer.json): take a BERT-like model"
+                "token or no serialised form (tokenizer.json): use a BERT-like model"
             )
         module = ByLength(model, pad)
         self._try(module, source)
@@ -69,7 +71,7 @@ class TransformersModel:
         return Network.of(module, Path(self.name).name, config)
 
     def _try(self, module: ByLength, source: str) -> None:
-        """Run one sentence of max_length tokens."""
+        """Check that the network accepts max_length tokens."""
         ids = torch.full((1, self.max_length), 0 if module.pad else 1)
         try:
             with torch.inference_mode():
@@ -77,65 +79,65 @@ class TransformersModel:
         except (IndexError, RuntimeError) as err:
             limit = getattr(module.model.config, "max_position_embeddings", "?")
             raise ValueError(
-                f"model {source} does not take a sentence of {self.max_length} tokens (its config "
-                f"says max_position_embeddings={limit}): {err}. Set model.max_length lower"
+                f"model {source} does not accept {self.max_length} tokens (its config has "
+                f"max_position_embeddings={limit}): {err}. Decrease model.max_length"
             ) from err
 
 
 def complete_folder(checkpoint: str) -> Path:
-    """The folder's path.
+    """The path of a checkpoint folder.
 
     Raises:
-        FileNotFoundError: it is not there, or lacks config.json or a file of weights.
+        FileNotFoundError: the folder does not exist, or has no config.json or no safetensors.
     """
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir())
         if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
             raise FileNotFoundError(
-                f"{path} does not hold both config.json and *.safetensors; in it: "
+                f"{path} does not hold both config.json and *.safetensors; it holds: "
                 f"{', '.join(names[:8]) or 'nothing'}. Pickled weights are not read: convert them "
-                "with transformers' save_pretrained. Correct model.checkpoint="
+                "with transformers' save_pretrained, or correct model.checkpoint="
             )
         return path
     require_data_folder(path, "FOLDER")
     raise FileNotFoundError(
-        f"checkpoint {path} is {'a file' if path.exists() else 'not there'}: a text model is a "
-        "folder with config.json, *.safetensors and the tokenizer's files. Correct "
+        f"checkpoint {path} {'is a file' if path.exists() else 'does not exist'}: a text model is "
+        "a folder with config.json, *.safetensors and the tokenizer's files. Correct "
         "model.checkpoint="
     )
 
 
 def _loaded(source: str, local: bool) -> tuple[Any, Any]:
-    """(model, tokenizer); every weight of the model comes from the files."""
+    """(model, tokenizer), with every weight loaded from the files."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    given = {"local_files_only": local, "trust_remote_code": False}
+    arguments = {"local_files_only": local, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **given)
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **given
+        tokenizer = AutoTokenizer.from_pretrained(source, **arguments)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **arguments
         )
     except Exception as err:  # hub, HTTP, disk, config and shape errors share no class
         reason = next(iter(str(err).splitlines()), "")[:300].rstrip(".")
         if local:
             raise ValueError(f"{source} cannot be loaded by transformers: {reason}") from err
         raise ConnectionError(
-            f"the model {source!r} could not be had ({type(err).__name__}: {reason}). With a "
-            "network: is the name right? Without one: give a folder, model.checkpoint=FOLDER"
+            f"the model {source!r} could not be loaded ({type(err).__name__}: {reason}). Check "
+            "model.name; without an internet connection, use a folder, model.checkpoint=FOLDER"
         ) from err
-    absent = sorted({*found["missing_keys"], *(str(k) for k in found["mismatched_keys"])})
+    absent = sorted({*loading["missing_keys"], *(str(k) for k in loading["mismatched_keys"])})
     if absent:
         raise ValueError(
             f"{source} has no weights for {', '.join(absent[:5])}{', ...' if absent[5:] else ''}: "
-            "they would be random. Is it a model that was trained to classify sentences?"
+            "they would be random. Use a model that was trained for sequence classification"
         )
     return model, tokenizer
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and hints of transformers' own."""
+    """Suppress transformers' progress bars and hints."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Detectors that `ultralytics.YOLO(...)` loads, without their decoding and suppression."""
+"""Detectors that `ultralytics.YOLO(...)` loads, without box decoding and NMS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from pipelines.models.network import Network
 class RawDetector(nn.Module):
     """An ultralytics detection network up to its last convolutions.
 
-    Its head stays in training mode, in which it gives raw maps; BatchNorms do as they are told.
+    Its head stays in training mode, in which it returns raw maps. All other modules, including the
+    head's BatchNorms, follow `train` and `eval`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -30,17 +31,17 @@ class RawDetector(nn.Module):
 
     @property
     def head(self) -> Any:
-        """The last module: ultralytics' Detect."""
+        """The last module, ultralytics' Detect."""
         return self.model.model[-1]  # type: ignore[index]
 
     def train(self, mode: bool = True) -> RawDetector:
-        """Set the mode of all modules, but of the head itself."""
+        """Set the mode of all modules except the head itself."""
         super().train(mode)
         self.head.training = True
         return self
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """[b, 3, h, w] RGB / 255 -> raw maps [b, 4 * bins + classes, h_i, w_i], one a level."""
+        """[b, 3, h, w] RGB / 255 -> raw maps [b, 4 * bins + classes, h_i, w_i], one per level."""
         raw = self.model(x)
         raw = raw.get("one2many", raw)
         sizes = [level.shape[2:] for level in raw["feats"]]
@@ -51,7 +52,7 @@ class RawDetector(nn.Module):
         ]
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
-        """Raw maps -> [b, 4 + classes, n], as the head itself does it."""
+        """Raw maps -> [b, 4 + classes, n], by the head's own decoding."""
         both = torch.cat([level.flatten(2) for level in maps], dim=2)
         widths = [both.shape[1] - self.head.nc, self.head.nc]
         boxes, scores = torch.split(both, widths, dim=1)
@@ -61,13 +62,14 @@ class RawDetector(nn.Module):
 
 @dataclass(frozen=True)
 class YoloModel:
-    """A detector by ultralytics' name or file, "yolov8n.pt", "yolov5su.pt", "yolo11s.yaml", ...
+    """An ultralytics detector by name or file: "yolov8n.pt", "yolov5su.pt", "yolo11s.yaml", ...
 
-    A file is unpickled by ultralytics, which runs code in it: use only files that you trust.
+    ultralytics unpickles the file, which can run any code in it: use only files that you trust.
 
     Attributes:
-        name: for people, and what ultralytics looks for (and downloads) if `checkpoint` is null.
-        checkpoint: local file; null: by name.
+        name: name in messages and reports; if `checkpoint` is null, ultralytics finds or downloads
+            it.
+        checkpoint: local file; null: `name`.
         size: height and width of the input, a multiple of 32.
     """
 
@@ -80,15 +82,15 @@ class YoloModel:
             raise ValueError(f"model.size={self.size} must be a multiple of 32")
 
     def check(self) -> None:
-        """Raise if the file is not there."""
+        """Raise if the file is missing."""
         if self.checkpoint is not None:
             existing(self.checkpoint)
 
     def load(self, store: object) -> Network:
-        """The network in float32. `store` is not used: nothing is computed here.
+        """The network in float32; `store` is unused.
 
         Raises:
-            ValueError: ultralytics cannot load it, or it is no detector.
+            ValueError: ultralytics cannot load it, or it is not a detector.
         """
         source = str(existing(self.checkpoint)) if self.checkpoint is not None else self.name
         model = _loaded(source)
@@ -96,16 +98,16 @@ class YoloModel:
         head = getattr(model.model, "model", [None])[-1]
         if task != "detect" or not hasattr(head, "_inference"):
             raise ValueError(
-                f"model {source} is made for the task {task!r} with the head "
-                f"{type(head).__name__}: only detectors with a Detect head can be evaluated here"
+                f"model {source} has the task {task!r} and the head {type(head).__name__}: use a "
+                "detector with a Detect head"
             )
         if head.end2end:
             if head.cv2 is None:
                 raise ValueError(
-                    f"model {source} has only an end-to-end head, whose boxes need no suppression: "
-                    "it cannot be evaluated here. Load the checkpoint before it was fused"
+                    f"model {source} has only an end-to-end (NMS-free) head, which cannot be "
+                    "evaluated here. Use the checkpoint from before the model was fused"
                 )
-            head.end2end = False  # the one-to-many head, with the usual suppression
+            head.end2end = False  # use the one-to-many head, with NMS
         config = {
             "input_size": [3, self.size, self.size],
             "interpolation": "bilinear",
@@ -120,14 +122,14 @@ class YoloModel:
 def _loaded(source: str) -> Any:
     """ultralytics.YOLO(source), quietly."""
     logging.getLogger("ultralytics").setLevel(logging.ERROR)
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             from ultralytics import YOLO
 
             return YOLO(source)
-    except Exception as err:  # whatever unpickling or downloading leads to
+    except Exception as err:  # unpickling or downloading can fail in any way
         raise ValueError(
-            f"ultralytics cannot load {source}: {str(err).strip() or type(err).__name__}. Give "
-            "model.checkpoint=FILE of a detector that ultralytics.YOLO(FILE) loads"
+            f"ultralytics cannot load {source}: {str(err).strip() or type(err).__name__}. Set "
+            "model.checkpoint=FILE to a detector that ultralytics.YOLO(FILE) loads"
         ) from err

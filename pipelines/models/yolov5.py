@@ -1,6 +1,6 @@
-"""YOLOv5 v6, anchor based: https://github.com/ultralytics/yolov5, `models/yolov5*.yaml`.
+"""YOLOv5 v6, anchor-based: https://github.com/ultralytics/yolov5, `models/yolov5*.yaml`.
 
-Key names are those of the released checkpoints (`model.0.conv.weight`, ...).
+Keys match those of the released checkpoints (`model.0.conv.weight`, ...).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 STRIDES = (8, 16, 32)
-ANCHORS = 3  # at every cell
-NONE = nn.Identity  # places in the list that only number the modules behind them
+ANCHORS = 3  # per cell
+NONE = nn.Identity  # placeholder for Concat, so that indices match the checkpoint's keys
 
 
 class Conv(nn.Module):
@@ -35,7 +35,7 @@ class Conv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """x + 3x3(1x1(x)), the sum only where `shortcut`."""
+    """3x3(1x1(x)), plus x if `shortcut`."""
 
     def __init__(self, c: int, shortcut: bool) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class Bottleneck(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape stays."""
+        """[b, c, h, w] -> [b, c, h, w]."""
         y: Tensor = self.cv2(self.cv1(x))
         return x + y if self.shortcut else y
 
 
 class C3(nn.Module):
-    """Two branches, one through `n` bottlenecks, joined by a 1x1 convolution."""
+    """Two branches, one with `n` bottlenecks, concatenated and merged by a 1x1 convolution."""
 
     def __init__(self, c_in: int, c_out: int, n: int, shortcut: bool = True) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class C3(nn.Module):
 
 
 class SPPF(nn.Module):
-    """Spatial pyramid pooling: three max-pools of 5x5, one after another, all four joined."""
+    """Fast spatial pyramid pooling: three 5x5 max-pools in series, all four maps concatenated."""
 
     def __init__(self, c: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class SPPF(nn.Module):
         self.m = nn.MaxPool2d(5, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape stays."""
+        """[b, c, h, w] -> [b, c, h, w]."""
         pyramid = [self.cv1(x)]
         for _ in range(3):
             pyramid.append(self.m(pyramid[-1]))
@@ -81,7 +81,7 @@ class SPPF(nn.Module):
 
 
 class Detect(nn.Module):
-    """One 1x1 convolution a level: box, objectness and classes of every anchor."""
+    """One 1x1 convolution per level: box, objectness and classes of every anchor."""
 
     anchors: Tensor  # [levels, anchors, 2] width and height, in units of the stride
 
@@ -92,12 +92,15 @@ class Detect(nn.Module):
         self.m = nn.ModuleList(nn.Conv2d(c, (5 + classes) * ANCHORS, 1) for c in widths)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """[b, c, h, w] of every level -> [b, anchors * (5 + classes), h, w]."""
+        """[b, c, h, w] -> [b, anchors * (5 + classes), h, w] for every level."""
         return [conv(x) for conv, x in zip(self.m, levels, strict=True)]
 
 
 class YOLOv5(nn.Module):
-    """Images RGB / 255, letterboxed. n: width 0.25, depth 0.33; s: 0.5, 0.33; m: 0.75, 0.67."""
+    """Detector for letterboxed images, RGB / 255.
+
+    n: width 0.25, depth 0.33; s: width 0.5, depth 0.33; m: width 0.75, depth 0.67.
+    """
 
     def __init__(self, width: float, depth: float, classes: int) -> None:
         super().__init__()
@@ -119,7 +122,7 @@ class YOLOv5(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """[b, 3, h, w], multiples of 32 -> raw maps at 1/8, 1/16 and 1/32 of the size."""
+        """[b, 3, h, w], h and w multiples of 32 -> raw maps at 1/8, 1/16 and 1/32 of the size."""
         m = self.model
         for i in range(5):
             x = m[i](x)
@@ -133,9 +136,9 @@ class YOLOv5(nn.Module):
         return maps
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
-        """Raw maps -> [b, 4 + classes, n]: x, y, width, height in pixels, class probabilities.
+        """Raw maps -> [b, 4 + classes, n]: centre x, y, width, height in pixels, probabilities.
 
-        The probability of a class is objectness times that of the class.
+        A probability is objectness times that of the class.
         """
         detect: Any = self.model[24]
         parts = []

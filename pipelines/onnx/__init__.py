@@ -1,1 +1,1 @@
-"""Layers and networks as ONNX, and how they run in onnxruntime."""
+"""ONNX models of layers, and running and timing them in onnxruntime."""

@@ -1,4 +1,4 @@
-"""Run ONNX models on this processor, and see how long each of their operators takes."""
+"""Run ONNX models on this CPU and time each of their operators."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ try:
 except ModuleNotFoundError:  # Windows
     resource = None  # type: ignore[assignment]
 
-WARNINGS = 3  # onnxruntime's number for "errors only"
+ERRORS_ONLY = 3  # a severity level of onnxruntime
 
 
 def session(model: bytes, threads: int, profile: Path | None = None) -> ort.InferenceSession:
-    """A session with all of onnxruntime's optimisations.
+    """A session with all of onnxruntime's graph optimisations.
 
     Args:
-        model: serialized.
-        threads: of one operator; they sleep while they wait, as others may need the cores.
-        profile: where the file with every operator's times goes.
+        model: serialised ONNX model.
+        threads: threads per operator; idle ones sleep, as other processes may need the cores.
+        profile: path prefix of a file with the times of every operator; None: no profiling.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = WARNINGS
+    options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -42,38 +42,41 @@ def session(model: bytes, threads: int, profile: Path | None = None) -> ort.Infe
 
 @dataclass(frozen=True)
 class Latencies:
-    """The runs of a model that count.
+    """Timings of the selected runs of a model.
 
     Attributes:
         operators: {operator: milliseconds in each run}.
-        interrupted: in how many of them the system let another process go first.
+        interrupted: number of runs in which the process was preempted.
     """
 
     operators: dict[str, list[float]]
     interrupted: int
 
 
-def alternately(
+def time_interleaved(
     models: dict[str, tuple[bytes, NDArray[Any]]],
     threads: int,
     warmup: int,
     repeats: int,
     attempts: int,
 ) -> dict[str, Latencies]:
-    """Time every operator of each model, one run after the other.
+    """Time every operator of each model, with the runs of all models interleaved.
 
-    The models take turns, so that what else happens on the machine slows down all of them alike. On
-    a busy one most runs of some milliseconds are interrupted, and then wait for longer than they
-    work: runs go on until `repeats` of each model were not, `attempts` at most, and the `repeats`
-    least interrupted ones count.
+    Interleaving exposes all models to the same load on the machine. On a busy machine most runs of
+    a few milliseconds are preempted, and then wait longer than they compute. Runs therefore repeat
+    until `repeats` runs of each model were not preempted, up to `attempts`, and the `repeats` least
+    preempted ones are selected.
 
     Args:
         models: {name: (model, its input "x")}.
-        warmup: runs of each before the others.
+        threads: threads per operator.
+        warmup: discarded runs of each model at the start.
+        repeats: number of selected runs per model.
+        attempts: maximum number of runs per model, without the warm-up.
 
     Returns:
-        By name; times are onnxruntime's own profiler's: without the call from Python, in steps of
-        a microsecond.
+        Latencies by name, from onnxruntime's profiler: without the call from Python, with a
+        resolution of a microsecond.
     """
     switches: dict[str, list[int]] = {name: [] for name in models}
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +90,7 @@ def alternately(
                 sessions[name].run(None, {"x": x})
                 if attempt >= warmup:
                     switches[name].append(_interruptions() - before)
-            if all(found.count(0) >= repeats for found in switches.values()):
+            if all(counts.count(0) >= repeats for counts in switches.values()):
                 break
         profiles = {name: Path(s.end_profiling()) for name, s in sessions.items()}
         return {
@@ -97,12 +100,12 @@ def alternately(
 
 
 def _interruptions() -> int:
-    """How often the system has stopped this process to run another; 0 where it does not tell."""
+    """Number of times this process was preempted; 0 on systems that do not report it."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
 
 
 def _operators(profile: Path) -> dict[str, list[float]]:
-    """{operator: milliseconds of each time it ran}."""
+    """{operator: milliseconds of each execution}."""
     times: dict[str, list[float]] = defaultdict(list)
     for event in json.loads(profile.read_text(encoding="utf-8")):
         if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
@@ -113,11 +116,11 @@ def _operators(profile: Path) -> dict[str, list[float]]:
 def _least_interrupted(
     times: dict[str, list[float]], warmup: int, switches: list[int], repeats: int
 ) -> Latencies:
-    """Of the runs after the warm-up; an operator that a model holds twice is added up."""
-    kept = np.argsort(switches, kind="stable")[:repeats]
+    """Select runs after the warm-up; times of several operators of one type are added up."""
+    selected = np.argsort(switches, kind="stable")[:repeats]
     runs = warmup + len(switches)
-    found = {name: np.reshape(each, (runs, -1)).sum(1)[warmup:] for name, each in times.items()}
+    sums = {name: np.reshape(each, (runs, -1)).sum(1)[warmup:] for name, each in times.items()}
     return Latencies(
-        {name: each[kept].tolist() for name, each in found.items()},
-        interrupted=int(np.count_nonzero(np.array(switches)[kept])),
+        {name: each[selected].tolist() for name, each in sums.items()},
+        interrupted=int(np.count_nonzero(np.array(switches)[selected])),
     )

@@ -14,10 +14,10 @@ from evaluation.images import ImageData
 from pipelines.machine.machine import Machine
 from pipelines.stages.forward import Forward
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.activations import Place, inserted, watching
+from quant.activations import Place, observing, with_quantizers
 from quant.layers import Layer
 from quant.placement import PLACEMENTS, Plan
-from quant.precision import check_bits, spread
+from quant.precision import assign_bits, check_bits
 from quant.ranges import SEARCHES, TensorGrid, fit
 
 
@@ -77,7 +77,7 @@ class QuantizeActivations:
         plan = PLACEMENTS[self.placement](module, named, example[:2])
         wanted = self.bits_of([name for name in named if name in plan.feeds])
         bits = self.bits_at(plan, wanted)
-        with watching(module, plan.places) as seen:
+        with observing(module, plan.places) as seen:
             machine.predict("activation ranges", Forward(module), loader)
         tensors: dict[str, Tensor] = {}
         for name, b in bits.items():
@@ -120,7 +120,7 @@ class QuantizeActivations:
                 f"activations.overrides names {unknown[0]!r}, whose input cannot be quantized or "
                 f"which is no layer of this network. Its layers: {', '.join(names[:5])}, ..."
             )
-        return spread(names, self.bits, self.first_last_bits, self.overrides)
+        return assign_bits(names, self.bits, self.first_last_bits, self.overrides)
 
     def bits_at(self, plan: Plan, wanted: Mapping[str, int]) -> dict[str, int]:
         """Bits of each place: the most that a layer wants which it feeds; `bits` if it feeds none.
@@ -139,7 +139,7 @@ class QuantizeActivations:
 
 def with_activations(module: nn.Module, activations: Artifact) -> nn.Module:
     """A copy of `module` whose activations are quantized."""
-    return inserted(module, places_of(activations), grids_of(activations))
+    return with_quantizers(module, places_of(activations), grids_of(activations))
 
 
 def places_of(activations: Artifact) -> dict[str, Place]:

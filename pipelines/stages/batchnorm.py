@@ -27,7 +27,7 @@ from pipelines.stages.float_moments import FloatMoments, known_of
 from pipelines.stages.forward import Forward
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.reestimation import reestimating, running_statistics
-from quant.statistics import Matcher, Seen
+from quant.statistics import Matcher, NormMoments
 
 MODES = ("match", "reestimate", "none")
 
@@ -85,7 +85,7 @@ class CorrectStatistics:
         else:
             with reestimating(corrected) as seen:
                 machine.predict("re-estimate statistics", Forward(corrected), loader)
-            reduce(add, machine.ranks.gather(seen)).put(corrected)
+            reduce(add, machine.ranks.gather(seen)).write_to(corrected)
             changed = running_statistics(corrected)
         known = logits_of(logits)
         compare = Compare(data.value, network.module, quantized.value, corrected, known=known)
@@ -106,24 +106,24 @@ def corrected(module: nn.Module, statistics: Artifact) -> nn.Module:
 def _match(
     reference: nn.Module,
     quantized: nn.Module,
-    known: Mapping[int, Seen],
+    known: Mapping[int, NormMoments],
     loader: Batches,
     machine: Machine,
 ) -> dict[str, Tensor]:
     """Match `quantized`, in place; returns what changed."""
     matcher = Matcher(reference, quantized)
     machine.predict("match statistics", _Match(matcher, known), loader)
-    found = reduce(add, machine.ranks.gather(matcher.found))
-    if machine.ranks.several and found.several:  # what a batch gives depends on those before it
+    shifts = reduce(add, machine.ranks.gather(matcher.shifts))
+    if machine.ranks.several and shifts.repeated:  # what a batch gives depends on those before it
         matcher = Matcher(reference, quantized)
         machine.predict("match statistics", _Match(matcher, known), loader, share=False)
     else:
-        matcher.found = found
+        matcher.shifts = shifts
     return matcher.finish()
 
 
 class _Match(LightningModule):
-    def __init__(self, matcher: Matcher, known: Mapping[int, Seen]) -> None:
+    def __init__(self, matcher: Matcher, known: Mapping[int, NormMoments]) -> None:
         super().__init__()
         self.networks = nn.ModuleList([matcher.reference, matcher.quantized])
         self.matcher, self.known = matcher, known

@@ -18,7 +18,7 @@ from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.moments import Moments
-from quant.statistics import Seen, seen
+from quant.statistics import NormMoments, norm_moments
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FloatMoments:
         )
 
 
-def known_of(found: Artifact | None) -> dict[int, Seen]:
+def known_of(found: Artifact | None) -> dict[int, NormMoments]:
     """What `FloatMoments` has stored, by batch; nothing of None."""
     known: defaultdict[int, dict[str, list[Moments]]] = defaultdict(dict)
     tensors = found.tensors if found is not None else {}
@@ -65,7 +65,7 @@ class _Record(LightningModule):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.found: dict[int, Seen] = {}
+        self.found: dict[int, NormMoments] = {}
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.found[batch_idx] = seen(self.network, batch[0])
+        self.found[batch_idx] = norm_moments(self.network, batch[0])

@@ -1,1 +1,1 @@
-"""What a layer costs, one cost model a file: (Work, weight bits, act bits) -> a number."""
+"""Cost models of layers, one per file: (Workload, weight bits, activation bits) -> a number."""

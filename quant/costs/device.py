@@ -1,4 +1,4 @@
-"""A device as the roofline model sees it: a few numbers, checked when they are loaded."""
+"""Device profiles for the roofline model: a few numbers, validated when they are loaded."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-WIDTHS = (1, 2, 4, 8, 16, 32)  # bits that hardware is made for
+WIDTHS = (1, 2, 4, 8, 16, 32)  # bit widths that hardware supports
 
 
 @dataclass(frozen=True)
 class Device:
-    """The numbers of a profile in conf/device/.
+    """A profile in conf/device/.
 
     Attributes:
-        title: for people.
-        peak_tops: {bits: 10^12 operations a second} where both operands have so many bits, of
-            those that the device computes with; a multiply-add counts as two.
-        storage: bits in which its memory holds numbers; narrower ones may be unpacked on the way
-            to the arithmetic.
-        bandwidth_gb_s: 10^9 bytes a second between memory and arithmetic.
-        launch_us: microseconds that every call of a layer takes besides.
-        batch: images at a time.
+        title: the device's name for display.
+        peak_tops: {bits: 10^12 operations per second} for each operand width that the device
+            computes with; a multiply-add counts as two operations.
+        storage: bit widths in which memory can hold values; values may be unpacked to a wider
+            width before the arithmetic.
+        bandwidth_gb_s: memory bandwidth in 10^9 bytes per second.
+        launch_us: fixed overhead per call of a layer, in microseconds.
+        batch: batch size in images.
     """
 
     title: str
@@ -36,21 +36,21 @@ class Device:
         for key, widths in (("peak_tops", self.peak_tops), ("storage", self.storage)):
             unknown = [width for width in widths if width not in WIDTHS]
             if unknown or not widths:
-                found = f"names the width {unknown[0]!r}" if unknown else "names no width"
+                problem = f"lists the width {unknown[0]!r}" if unknown else "lists no width"
                 raise ValueError(
-                    f"device {self.title}: {key} {found}; widths are numbers of bits among {WIDTHS}"
+                    f"device {self.title}: {key} {problem}; widths must be bit widths in {WIDTHS}"
                 )
         self._check_numbers()
         rates = [self.peak_tops[width] for width in sorted(self.peak_tops)]
         if rates != sorted(rates, reverse=True):
             raise ValueError(
-                f"device {self.title}: peak_tops={dict(self.peak_tops)} has a wider width that is "
-                "faster than a narrower one: leave out the narrower, which then runs as the wider"
+                f"device {self.title}: peak_tops={dict(self.peak_tops)} lists a width that is "
+                "slower than a wider one: remove it, and it will run at the wider width"
             )
         if max(self.storage) < max(self.peak_tops):
             raise ValueError(
-                f"device {self.title}: storage={list(self.storage)} holds no numbers of "
-                f"{max(self.peak_tops)} bits, which peak_tops names"
+                f"device {self.title}: storage={list(self.storage)} lists no width of at least "
+                f"{max(self.peak_tops)} bits, which peak_tops lists: add one"
             )
 
     def _check_numbers(self) -> None:
@@ -60,34 +60,34 @@ class Device:
             plain = isinstance(value, int | float) and not isinstance(value, bool)
             least = value >= 0 if plain and key == "launch_us" else plain and value > 0
             if not least or not math.isfinite(value):
-                kind = "a number, not negative" if key == "launch_us" else "a positive number"
+                kind = "a number, at least 0" if key == "launch_us" else "a positive number"
                 raise ValueError(f"device {self.title}: {key}={value!r} must be {kind}")
         if not isinstance(self.batch, int):
             raise ValueError(f"device {self.title}: batch={self.batch!r} must be a whole number")
 
     def computes_at(self, bits: int) -> int:
-        """The width that operands of `bits` bits are computed with: the next one there is."""
+        """The width at which operands of `bits` bits are computed: the narrowest that fits them."""
         return self._next(bits, self.peak_tops, "computes with")
 
     def stores_at(self, bits: int) -> int:
-        """The width that numbers of `bits` bits are stored in: the next one there is."""
+        """The width at which values of `bits` bits are stored: the narrowest that fits them."""
         return self._next(bits, self.storage, "stores")
 
-    def _next(self, bits: int, widths: Sequence[int] | Mapping[int, float], does: str) -> int:
-        wide = [width for width in widths if width >= bits]
-        if bits < 1 or not wide:
+    def _next(self, bits: int, widths: Sequence[int] | Mapping[int, float], verb: str) -> int:
+        fitting = [width for width in widths if width >= bits]
+        if bits < 1 or not fitting:
             raise ValueError(
-                f"{bits} bits: {self.title} {does} {', '.join(map(str, sorted(widths)))} bits. "
-                "Ask for fewer bits, or choose another device"
+                f"{bits} bits: {self.title} {verb} {', '.join(map(str, sorted(widths)))} bits. "
+                "Use fewer bits or another device"
             )
-        return min(wide)
+        return min(fitting)
 
 
 def profile(**settings: Any) -> Device:
-    """A device from the keys of its YAML.
+    """Build a device from the keys of its YAML.
 
     Raises:
-        ValueError: a key is missing, unknown, or has an impossible value.
+        ValueError: a key is missing or unknown, or its value is invalid.
     """
     known = [f.name for f in fields(Device)]
     missing = [key for key in known if settings.get(key) is None]
@@ -95,12 +95,13 @@ def profile(**settings: Any) -> Device:
     if missing or unknown:
         raise ValueError(
             f"device {settings.get('title', 'profile')}: missing {', '.join(missing) or 'nothing'},"
-            f" unknown {', '.join(unknown) or 'nothing'}. A profile has {', '.join(known)}"
+            f" unknown {', '.join(unknown) or 'nothing'}. The keys of a profile are "
+            f"{', '.join(known)}"
         )
     for key, kind in (("peak_tops", Mapping), ("storage", list)):
         if not isinstance(settings[key], kind):
             raise ValueError(
                 f"device {settings['title']}: {key}={settings[key]!r} must be "
-                + ("{bits: 10^12 operations a second}" if kind is Mapping else "a list of bits")
+                + ("{bits: 10^12 operations per second}" if kind is Mapping else "a list of bits")
             )
     return Device(**settings)

@@ -1,4 +1,4 @@
-"""One call of a layer, without its numbers: sizes and geometry."""
+"""Geometry of one call of a layer: all sizes, no values."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from quant.calls import Call, pair
 
 @dataclass(frozen=True)
 class LayerGeometry:
-    """One call of `linear` or `conv2d` on one image: all that its running time depends on.
+    """One call of `linear` or `conv2d` on one image: everything its run time depends on.
 
     Attributes:
-        shape: of the weight: [out, in / groups, ...].
-        groups: of the convolution, 1 of a linear layer.
-        input: [n, c, h, w] of a convolution, [positions, c] of a linear layer.
-        output: likewise.
+        shape: shape of the weight, [out, in / groups, ...].
+        groups: groups of the convolution; 1 for a linear layer.
+        input: input shape, [n, c, h, w] for a convolution, [positions, c] for a linear layer.
+        output: output shape, in the same layout.
         stride, dilation: (down, right).
-        padding: numbers added at the (top, left, bottom, right).
+        padding: (top, left, bottom, right), in pixels.
     """
 
     shape: tuple[int, ...]
@@ -34,12 +34,12 @@ class LayerGeometry:
 
     @property
     def positions(self) -> int:
-        """Output positions: each is `prod(shape)` multiply-adds."""
+        """Output positions, each worth `prod(shape)` multiply-adds."""
         return prod(self.output) // self.shape[0]
 
     @property
     def key(self) -> str:
-        """The same for uses that take the same time, e.g. "16x3x3x3 g1 on 1x3x32x32 ..."."""
+        """Text that is equal for calls of equal run time: "16x3x3x3 g1 on 1x3x32x32 ..."."""
         text = f"{_by(self.shape)} g{self.groups} on {_by(self.input)}"
         if len(self.shape) == 2:
             return text
@@ -48,7 +48,7 @@ class LayerGeometry:
 
 
 def geometry_of(call: Call) -> LayerGeometry:
-    """The sizes of a call, without its numbers."""
+    """The geometry of a call."""
     x, w = call.x, call.weight
     shape = tuple(w.shape)
     if w.dim() == 2:
@@ -57,11 +57,11 @@ def geometry_of(call: Call) -> LayerGeometry:
     x = x if x.dim() == 4 else x[None]
     stride, dilation = pair(call.stride), pair(call.dilation)
     arguments = (None, stride, call.padding, dilation, call.groups)
-    output = F.conv2d(x.to("meta"), w.to("meta"), *arguments)  # sizes only
+    output = F.conv2d(x.to("meta"), w.to("meta"), *arguments)  # computes the shape only
     return LayerGeometry(
         shape, call.groups, tuple(x.shape), tuple(output.shape), stride, call.margins, dilation
     )  # fmt: skip
 
 
-def _by(numbers: Iterable[int]) -> str:
-    return "x".join(map(str, numbers))
+def _by(sizes: Iterable[int]) -> str:
+    return "x".join(map(str, sizes))

@@ -1,4 +1,4 @@
-"""Measured: the time that each layer took where it was run, by its exact geometry."""
+"""Measured latency: timings of each layer on the target machine, by exact geometry."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 from quant.costs.workload import Workload, require_bits
 
-KERNELS = {"int8": 8, "float32": 32}  # what was run, and up to how many bits it stands for
+KERNELS = {"int8": 8, "float32": 32}  # maximum bit width that each timed kernel stands for
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one use of a layer.
+    """Timing of one call of a layer, in milliseconds.
 
     Attributes:
         ms: median over the runs.
         low, high: 10th and 90th percentile.
-        runs: how many.
-        interrupted: how many of them stood still for a while, as another process ran.
+        runs: number of runs.
+        interrupted: number of runs during which another process preempted this one.
     """
 
     ms: float
@@ -30,13 +30,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measured:
-    """Milliseconds for one image, looked up in a table.
+    """Milliseconds per image, looked up in a table.
 
-    There are two kernels: int8 where weights and inputs have at most 8 bits (4 bits run as 8), and
-    float32 for all else (16 bits run as 32, and so do 4-bit weights with 16-bit inputs).
+    There are two kernels: int8 if weights and inputs both have at most 8 bits (4 bits run as 8),
+    else float32 (16 bits run as 32, and so do 4-bit weights with 16-bit inputs).
 
     Attributes:
-        table: {`Use.key`: {kernel: Timing}}.
+        table: {`LayerGeometry.key`: {kernel: Timing}}.
     """
 
     table: Mapping[str, Mapping[str, Timing]] = field(hash=False)
@@ -44,28 +44,32 @@ class Measured:
     name = "measured"
     unit = "ms"
 
-    def cost(self, work: Workload, weight_bits: int, act_bits: int) -> float:
-        """Of one layer, all its uses together.
+    def cost(self, workload: Workload, weight_bits: int, act_bits: int) -> float:
+        """Milliseconds of one layer, summed over its calls.
 
         Raises:
-            ValueError: a use was not timed.
+            ValueError: a call was not timed.
         """
-        return sum(timing.ms for timing in self.timings(work, weight_bits, act_bits))
+        return sum(timing.ms for timing in self.timings(workload, weight_bits, act_bits))
 
-    def timings(self, work: Workload, weight_bits: int, act_bits: int) -> list[Timing]:
-        """Of every use of a layer, with its spread."""
+    def timings(self, workload: Workload, weight_bits: int, act_bits: int) -> list[Timing]:
+        """Timings of all calls of a layer.
+
+        Raises:
+            ValueError: a call was not timed.
+        """
         require_bits(weight_bits, act_bits)
-        which = kernel(weight_bits, act_bits)
-        missing = [use.key for use in work.uses if which not in self.table.get(use.key, {})]
-        if missing or not work.uses:
-            what = missing[0] if missing else "of unknown geometry (its work holds no uses)"
+        name, keys = kernel(weight_bits, act_bits), [g.key for g in workload.geometries]
+        missing = [key for key in keys if name not in self.table.get(key, {})]
+        if missing or not keys:
+            what = missing[0] if missing else "an unknown geometry (its workload lists no calls)"
             raise ValueError(
-                f"layer {work.name}: no {which} timing of {what}. Time the layers of this network "
-                "on images of this size first"
+                f"layer {workload.name}: no {name} timing of {what}. Time the layers of this "
+                "network on images of this size first"
             )
-        return [self.table[use.key][which] for use in work.uses]
+        return [self.table[key][name] for key in keys]
 
 
 def kernel(weight_bits: int, act_bits: int) -> str:
-    """The narrowest kernel that holds both operands."""
+    """The narrowest kernel that fits both operands."""
     return next(name for name, width in KERNELS.items() if max(weight_bits, act_bits) <= width)

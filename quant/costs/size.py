@@ -1,4 +1,4 @@
-"""Size: what the weights of a layer take where they are stored."""
+"""Size: storage of a layer's weights."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from quant.costs.workload import Workload, require_bits
 
-FLOATING = 16  # bits from which weights are floating-point numbers, and need no grid
+FLOATING = 16  # from this many bits on, weights are floating-point numbers without a grid
 
 
 @dataclass(frozen=True)
 class Size:
     """Megabytes (10^6 bytes) of a layer's weights.
 
-    Below 16 bits they are packed codes (code after code, the last byte filled up), and for every
-    output row a scale and a zero point (one byte up to 8 bits, else four): what the store keeps
-    and results.json's size_mb counts with grid.granularity=channel. From 16 bits on they are
-    floating-point numbers. So rows of very few columns can be larger at 8 bits than at 16. Biases,
-    and grids of columns or of activations, are not counted.
+    Below 16 bits the weights are packed codes (the last byte padded), plus a scale and a zero point
+    (one byte up to 8 bits, else four) per output row. This is how the store keeps them and how
+    size_mb in results.json counts them with grid.granularity=channel. From 16 bits on they are
+    floating-point numbers, so rows of very few columns can be larger at 8 bits than at 16. Biases,
+    and grids of column groups or activations, are not counted.
 
     Attributes:
-        scale_bytes: of the scale of an output row.
+        scale_bytes: bytes of an output row's scale.
     """
 
     scale_bytes: int
@@ -32,9 +32,9 @@ class Size:
         if self.scale_bytes < 0:
             raise ValueError(f"cost.scale_bytes={self.scale_bytes} must not be negative")
 
-    def cost(self, work: Workload, weight_bits: int, act_bits: int) -> float:
-        """Of one layer; the bits of its activations make no difference."""
+    def cost(self, workload: Workload, weight_bits: int, act_bits: int) -> float:
+        """Megabytes of one layer; act_bits has no effect."""
         require_bits(weight_bits, act_bits)
-        codes = -(-work.weights * weight_bits // 8)
+        codes = -(-workload.weights * weight_bits // 8)
         row = self.scale_bytes + (1 if weight_bits <= 8 else 4)
-        return (codes + (work.shape[0] * row if weight_bits < FLOATING else 0)) / 1e6
+        return (codes + (workload.shape[0] * row if weight_bits < FLOATING else 0)) / 1e6

@@ -1,1 +1,1 @@
-"""Layer-wise quantizers, one paper's algorithm a file: (LayerProblem, Grid) -> Q [g, r, c]."""
+"""Layer-wise quantizers, one algorithm per file: (LayerProblem, Grid) -> Q [g, r, c]."""

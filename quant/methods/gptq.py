@@ -14,19 +14,19 @@ from quant.problem import LayerProblem
 
 
 def quantize(problem: LayerProblem, grid: Grid, *, order: str, block_size: int = 128) -> Tensor:
-    """Quantize column after column; the columns still free make up for the error.
+    """Quantize column by column; the remaining columns compensate for each error.
 
     Args:
         problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
-        grid: step sizes of W's rows.
+        grid: step sizes for W.
         order: "natural" or "diag".
-        block_size: columns between two updates of the remaining ones. Changes no result.
+        block_size: columns between two updates of all remaining ones. Does not change the result.
 
     Returns:
         Q [g, r, c] on the grid.
 
     Raises:
-        ValueError: another order.
+        ValueError: another order, block_size < 1, or H is not positive definite.
     """
     if order not in ("natural", "diag"):
         raise ValueError(f"order={order!r} must be natural or diag; row_parallel has more orders")

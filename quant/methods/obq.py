@@ -1,8 +1,8 @@
 """Optimal Brain Quantization: the most accurate layer-wise method, and the baseline.
 
 Source: Frantar, Singh, Alistarh, *Optimal Brain Compression*, arXiv 2208.11580 (NeurIPS 2022), with
-the rule of its public code for clipped weights. H^-1 holds the free columns only, which changes no
-result and makes this about three times faster than updating all of it, as that code does.
+its public code's rule for clipped weights. Unlike that code, this keeps only the free columns of
+H^-1, which gives the same result about three times faster.
 """
 
 from __future__ import annotations
@@ -13,29 +13,32 @@ from torch import Tensor
 from quant.grid import Grid, snapped
 from quant.problem import LayerProblem, inverse_root
 
-CLIPPED = 0.5 * (1 + 1e-5)  # in steps: a weight inside its grid's range is nearer than this
-SHRINK = 0.75  # H^-1 moves to less memory once so little of it is free
+CLIPPED = 0.5 * (1 + 1e-5)  # in steps; a larger rounding error means that the weight was clipped
+SHRINK = 0.75  # H^-1 is compacted once at most this fraction of its columns is free
 
 
 def quantize(problem: LayerProblem, grid: Grid, *, max_bytes: int = 2**26) -> Tensor:
-    """Fix one weight per row and step, cheapest first; the free weights make up for it.
+    """Quantize one weight per row and step, cheapest first; the free weights compensate for it.
 
-    O(g r c^3) work. Every row holds its own H^-1, so rows go through in chunks.
+    O(g r c^3) work. Each row needs its own H^-1, so rows are processed in chunks.
 
     Args:
         problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
-        grid: step sizes of W's rows.
-        max_bytes: bound on the memory of a chunk; one row at least is taken. Changes no result.
+        grid: step sizes for W.
+        max_bytes: memory limit of a chunk, which has at least one row. Does not change the result.
 
     Returns:
         Q [g, r, c] on the grid.
+
+    Raises:
+        ValueError: H is not positive definite.
     """
     U = inverse_root(problem.H, problem.W.dtype)
     return greedy(problem.W, U.mT @ U, grid, max_bytes=max_bytes)
 
 
 def greedy(W: Tensor, Hinv: Tensor, grid: Grid, *, max_bytes: int) -> Tensor:
-    """OBQ of W [g, r, c] given H^-1 [g, c, c], in chunks of rows."""
+    """OBQ of W [g, r, c] for H^-1 [g, c, c], in chunks of rows."""
     g, r, c = W.shape
     scale, zero = (t.expand(g, r, -1).reshape(g * r, -1) for t in grid.spread(c))
     group = torch.arange(g, device=W.device).repeat_interleave(r)
@@ -49,12 +52,12 @@ def greedy(W: Tensor, Hinv: Tensor, grid: Grid, *, max_bytes: int) -> Tensor:
 
 
 def _solve_rows(W: Tensor, Hinv: Tensor, scale: Tensor, zero: Tensor, top: int) -> Tensor:
-    """n rows at once: W [n, c], Hinv [n, c, c] (overwritten), scale, zero [n, 1 or c]."""
+    """OBQ of n rows at once: W [n, c], Hinv [n, c, c] (overwritten), scale, zero [n, 1 or c]."""
     n, c = W.shape
     rows = torch.arange(n, device=W.device)
-    column = torch.arange(c, device=W.device).repeat(n, 1)  # where the free columns came from
-    W, d = W.clone(), Hinv.diagonal(dim1=1, dim2=2).clone()  # d is kept up to date beside H^-1
-    free = [W, d, column]  # [n, m], m columns are free
+    column = torch.arange(c, device=W.device).repeat(n, 1)  # original index of each free column
+    W, d = W.clone(), Hinv.diagonal(dim1=1, dim2=2).clone()  # d is updated along with H^-1
+    free = [W, d, column]  # [n, m] for m free columns
     low, high, half = -zero, top - zero, CLIPPED * scale
     if scale.shape[1] > 1:
         scale, low, high, half = (t.clone() for t in (scale, low, high, half))
@@ -64,16 +67,16 @@ def _solve_rows(W: Tensor, Hinv: Tensor, scale: Tensor, zero: Tensor, top: int) 
         q = snapped(W, scale, low, high)
         error = W - q
         size = error.abs()
-        # a clipped weight goes first, the largest error first; then the least error^2 / d
+        # clipped weights first, by descending error; then the least error^2 / d
         cost = torch.where(size > half, -size, error.square_().div_(d))
         p = cost.argmin(1, keepdim=True)
         fixed = q.gather(1, p)
         Q.scatter_(1, column.gather(1, p), fixed)
         h = Hinv[rows, p[:, 0]]  # [n, m]
         h_d = h / d.gather(1, p)
-        W.sub_(h_d * (W.gather(1, p) - fixed))  # the free weights answer
+        W.sub_(h_d * (W.gather(1, p) - fixed))  # compensation
         d.sub_(h_d * h)
-        # the last free column takes the place of p, so that the free ones stay together
+        # the last free column replaces p, so that the free ones stay contiguous
         for t in (*free, h, h_d):
             t.scatter_(1, p, t[:, last:].clone())
         Hinv[rows, p[:, 0]] = Hinv[:, last].clone()

@@ -1,9 +1,9 @@
 """Row-parallel quantization: one order of column blocks and one inverse Hessian for all rows.
 
 Source: Zheng et al., *Sensitivity-Aware Post-Training Quantization* (SAPTQ), arXiv 2509.05576:
-sensitive columns first, rows in parallel. Two steps beyond it: inside a block every row follows its
-own OBQ order (which the rest of the layer cannot tell, see quant/elimination.py), and the finished
-codes are polished by coordinate descent.
+sensitive columns first, rows in parallel. Two extensions: inside a block every row follows its own
+OBQ order (quant/elimination.py allows any order there), and coordinate descent polishes the final
+codes.
 """
 
 from __future__ import annotations
@@ -32,19 +32,22 @@ def quantize(
 ) -> Tensor:
     """Quantize blocks of columns, all rows at once.
 
-    O(g r c block) work beyond the shared O(g c^3 + g r c^2), instead of OBQ's O(g r c^3).
+    O(g r c block_size) work in addition to the shared O(g c^3 + g r c^2); OBQ takes O(g r c^3).
 
     Args:
         problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
-        grid: step sizes of W's rows.
-        order: order of the columns, one of quant.order.ORDERS.
-        block_size: columns in a block; with `refine`, one block over all columns is OBQ itself.
-        refine: every row chooses its own OBQ order inside a block.
-        cd_passes: rounds of coordinate descent over the finished codes; 0 is none.
-        max_bytes: bound on the refinement's memory. Changes no result.
+        grid: step sizes for W.
+        order: column order, one of quant.order.ORDERS.
+        block_size: columns per block; one block with `refine` and cd_passes=0 is exactly OBQ.
+        refine: let each row follow its own OBQ order inside a block.
+        cd_passes: maximum passes of coordinate descent over the final codes; 0 for none.
+        max_bytes: memory limit of the refinement. Does not change the result.
 
     Returns:
         Q [g, r, c] on the grid.
+
+    Raises:
+        ValueError: an argument outside the values above, or H is not positive definite.
     """
     solve = partial(_own_order, max_bytes=max_bytes) if refine else in_order
     Q = eliminate(problem, grid, columns(problem, grid, order), block_size, solve)

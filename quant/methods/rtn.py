@@ -1,4 +1,4 @@
-"""Round to nearest: every weight on its own. The baseline of all baselines."""
+"""Round to nearest (RTN): each weight separately. The simplest baseline."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from quant.problem import LayerProblem
 
 
 def quantize(problem: LayerProblem, grid: Grid) -> Tensor:
-    """The nearest grid value of every weight.
+    """Round each weight to the nearest grid value.
 
     Args:
-        problem: W [g, r, c]; H is not looked at.
-        grid: step sizes of W's rows.
+        problem: W [g, r, c]; H is ignored.
+        grid: step sizes for W.
 
     Returns:
         Q [g, r, c] on the grid.

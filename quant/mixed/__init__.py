@@ -1,1 +1,1 @@
-"""Mixed precision: what lowering the bits of several layers costs, and which ones to lower."""
+"""Mixed precision: the effect of fewer bits in several layers, and the choice of bits per layer."""

@@ -1,10 +1,10 @@
-"""The configuration of least predicted loss under a budget, as an integer programme.
+"""The configuration with the least predicted loss under a budget, by integer programming.
 
-    minimise 1/2 x^T A x    subject to    one width a layer,  costs . x <= budget,  x in {0, 1}
+    minimise 1/2 x^T A x    subject to    one width per layer,  costs . x <= budget,  x in {0, 1}
 
-A is a Gram matrix, so the programme is convex without its integrality. Solved by SCIP
-(scipopt.org) with A by its eigenvectors, one square for each that counts, from the start that
-exchange.py gives: with tens of layers SCIP may end by proving it, or by its time alone.
+A is a Gram matrix, so the relaxed programme is convex. SCIP (scipopt.org) solves it with A factored
+into its significant eigenvectors, one square each, starting from the result of local_search.py.
+With tens of layers SCIP may only prove that start optimal, or run out of time.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import torch
 from pyscipopt import Model, quicksum
 from torch import Tensor
 
-from quant.mixed.local_search import good
+from quant.mixed.local_search import locally_optimal
 from quant.mixed.space import Config, Space
 
-RANK_TOLERANCE = 1e-6  # eigenvalues below this part of the largest are left out
-GAP = 1e-3  # a solution proved to be so near the optimum is taken
+RANK_TOLERANCE = 1e-6  # eigenvalues below this fraction of the largest are dropped
+GAP = 1e-3  # relative gap to the optimum at which SCIP stops
 
 
 def cheapest_loss(space: Space, budget: float, seconds: float) -> Config:
-    """The best configuration found in so many seconds; the optimum if SCIP proves it by then.
+    """The best configuration found within a time limit; optimal (up to `GAP`) if SCIP finishes.
 
     Args:
         space: costs, and couplings or sensitivities.
-        budget: that the costs may come to.
-        seconds: at most.
+        budget: upper limit of the total cost.
+        seconds: time limit of SCIP.
 
     Raises:
-        ValueError: the budget is below that of the narrowest configuration.
+        ValueError: the budget is below the least possible cost.
     """
     N, B = space.costs.shape
-    start = good(space, budget)
+    start = locally_optimal(space, budget)
     unit = float(space.costs.max(1).values.sum())
     model = Model()
     model.hideOutput()
@@ -43,12 +43,12 @@ def cheapest_loss(space: Space, budget: float, seconds: float) -> Config:
     spent = quicksum(costs[i][b] * x[i][b] for i in range(N) for b in range(B))
     model.addCons(spent <= budget / unit)
     flat = [variable for row in x for variable in row]
-    given = model.createSol()
+    initial = model.createSol()
     for i, at in enumerate(start):
-        model.setSolVal(given, x[i][at], 1.0)
+        model.setSolVal(initial, x[i][at], 1.0)
     if space.couplings is None:
-        worth = (space.sensitivity.double() / _largest(space.sensitivity)).flatten().tolist()
-        model.setObjective(quicksum(w * v for w, v in zip(worth, flat, strict=True)))
+        losses = (space.sensitivity.double() / _largest(space.sensitivity)).flatten().tolist()
+        model.setObjective(quicksum(w * v for w, v in zip(losses, flat, strict=True)))
     else:
         V = factor(space.couplings.double().reshape(N * B, N * B))
         total = model.addVar(lb=0)
@@ -57,11 +57,11 @@ def cheapest_loss(space: Space, budget: float, seconds: float) -> Config:
             model.addCons(y == quicksum(w * v for w, v in zip(weights, flat, strict=True) if w))
         model.addCons(total >= quicksum(y * y for y in squares))
         model.setObjective(total)
-        found = V[:, [i * B + at for i, at in enumerate(start)]].sum(1)
-        for y, value in zip(squares, found.tolist(), strict=True):
-            model.setSolVal(given, y, value)
-        model.setSolVal(given, total, float(found.square().sum()) * (1 + 1e-9))
-    model.addSol(given)
+        roots = V[:, [i * B + at for i, at in enumerate(start)]].sum(1)
+        for y, value in zip(squares, roots.tolist(), strict=True):
+            model.setSolVal(initial, y, value)
+        model.setSolVal(initial, total, float(roots.square().sum()) * (1 + 1e-9))
+    model.addSol(initial)
     model.setParam("limits/gap", GAP)
     model.setParam("limits/time", seconds)
     model.setParam("parallel/maxnthreads", 1)
@@ -73,7 +73,7 @@ def cheapest_loss(space: Space, budget: float, seconds: float) -> Config:
 
 
 def factor(A: Tensor) -> Tensor:
-    """V [k, m] with V^T V = A / |A|, A [m, m] symmetric; what is negative of it is left out."""
+    """V [k, m] with V^T V = A / max |A|, for symmetric A [m, m]; drops its negative part."""
     values, vectors = torch.linalg.eigh(A)
     kept = values > RANK_TOLERANCE * values.max().clamp(min=1e-300)
     scaled: Tensor = vectors[:, kept] * (values[kept] / _largest(A)).sqrt()

@@ -1,7 +1,7 @@
-"""Searches for the cheapest configuration that still meets a target.
+"""Searches for the cheapest configuration that meets a target.
 
-Each asks `meets` about configurations, which is what costs time, and returns the cheapest one that
-was seen to meet it. So a search never returns one that missed, however wrong its predictions were.
+Each search evaluates configurations with `meets`, which is the expensive part, and returns the
+cheapest one that met the target. So wrong predictions never lead to a configuration that misses it.
 
 Source of `bisection`: Schaefer et al., arXiv 2306.04879.
 """
@@ -18,21 +18,21 @@ from quant.mixed.space import Config, Space
 
 Meets = Callable[[Config], bool]
 Search = Callable[[Space, Meets], Config | None]
-REST = 1 / 32  # of what could still be saved: how far apart budgets are at the end
+BUDGET_STEP = 1 / 32  # distance of the final budgets, as a fraction of what could still be saved
 
 
 class _Best:
-    """Asks, each configuration once, and remembers the cheapest one that met the target."""
+    """Evaluates each configuration once and remembers the cheapest one that met the target."""
 
     def __init__(self, space: Space, meets: Meets) -> None:
-        self.space, self.ask = space, meets
-        self.known: dict[Config, bool] = {}
+        self.space, self.evaluate = space, meets
+        self.results: dict[Config, bool] = {}
         self.config: Config | None = None
 
     def meets(self, config: Config) -> bool:
-        if config not in self.known:
-            self.known[config] = self.ask(config)
-        met = self.known[config]
+        if config not in self.results:
+            self.results[config] = self.evaluate(config)
+        met = self.results[config]
         cost = self.space.cost
         if met and (self.config is None or cost(config) < cost(self.config)):
             self.config = config
@@ -40,10 +40,13 @@ class _Best:
 
 
 def bisection(space: Space, meets: Meets) -> Config | None:
-    """Lower the least sensitive layers, as many as can be, width by width; None: none meets it.
+    """Lower as many of the least sensitive layers as possible, one width at a time.
 
-    At every width, from the most bits down: order the layers that have come that far by their
-    sensitivity one width lower, and bisect the length of the prefix that goes there.
+    At each width, from the most bits down, sort the layers that have it by their sensitivity at the
+    next lower width, and bisect how many of them can be lowered.
+
+    Returns:
+        the cheapest configuration that met the target; None if the widest one misses it.
     """
     best = _Best(space, meets)
     current = space.widest
@@ -55,7 +58,7 @@ def bisection(space: Space, meets: Meets) -> Config | None:
             for i in torch.argsort(space.sensitivity[:, width - 1], stable=True)
             if current[int(i)] == width
         ]
-        low, high = 0, len(order)  # `low` is met
+        low, high = 0, len(order)  # lowering `low` layers meets the target
         if best.meets(_prefix(current, order)):
             low = high
         while high - low > 1:
@@ -67,9 +70,12 @@ def bisection(space: Space, meets: Meets) -> Config | None:
 
 
 def greedy(space: Space, meets: Meets) -> Config | None:
-    """One layer one width lower at a time, most cost saved for the loss predicted; None: none.
+    """Lower one layer by one width at a time, by the best ratio of saved cost to predicted loss.
 
-    A layer whose step misses the target stays where it is for good.
+    A layer whose step misses the target is not lowered again.
+
+    Returns:
+        the cheapest configuration that met the target; None if the widest one misses it.
     """
     best = _Best(space, meets)
     if best.meets(space.widest):
@@ -85,19 +91,22 @@ def quadratic(
     steps: int = 16,
     misses: int = 6,
 ) -> Config | None:
-    """The least predicted loss under a budget, and the least budget that meets the target.
+    """Minimise the predicted loss under a budget, and bisect for the lowest budget that suffices.
 
-    What a few hundred images say is not quite monotone in the budget. So the uniform widths below
-    are asked about too, then budgets that are smaller and smaller; and single layers are lowered
-    further from there, as `greedy` does.
+    A result on a few hundred images is not quite monotone in the budget. So cheaper uniform
+    configurations are tried as well, then lower budgets, and finally single layers are lowered
+    further, as in `greedy`.
 
     Args:
-        space: with couplings, or without them (then a knapsack).
-        meets: the target.
-        rounds: of bisecting the budget, at most.
-        seconds: that one integer programme may take, see `cheapest_loss`.
-        steps: of lowering single layers at the end, at most.
-        misses: so many budgets below the best one miss, and that is the end.
+        space: the layers; without couplings the integer programme is a knapsack.
+        meets: whether a configuration meets the target.
+        rounds: maximum number of bisection steps on the budget.
+        seconds: time limit of each integer programme, see `cheapest_loss`.
+        steps: maximum number of steps in which single layers are lowered at the end.
+        misses: stop lowering the budget after this many consecutive misses.
+
+    Returns:
+        the cheapest configuration that met the target; None if the widest one misses it.
     """
     best = _Best(space, meets)
     if not best.meets(space.widest):
@@ -115,7 +124,7 @@ def quadratic(
             high = min(budget, space.cost(config))
         else:
             low = budget
-    assert best.config is not None  # the widest one at least
+    assert best.config is not None  # at least the widest one
     _uniform(best, space.cost(best.config))
     _below(best, seconds, misses)
     _lower_one_by_one(best, best.config, steps)
@@ -123,7 +132,7 @@ def quadratic(
 
 
 def _uniform(best: _Best, below: float) -> None:
-    """Ask about the uniform widths that cost less, the least first, until one meets the target."""
+    """Try the uniform configurations below a cost, cheapest first, until one meets the target."""
     for width in range(len(best.space.widths)):
         config = (width,) * len(best.space.names)
         if best.space.cost(config) >= below or best.meets(config):
@@ -131,27 +140,28 @@ def _uniform(best: _Best, below: float) -> None:
 
 
 def _below(best: _Best, seconds: float, misses: int) -> None:
-    """Ask about budgets below the best cost, a part of the rest apart, anew below each that meets.
+    """Try budgets below the best cost in steps of `BUDGET_STEP`; start over below each success.
 
-    The rest is what the narrowest configuration would save.
+    The steps are relative to what the narrowest configuration would save.
     """
     space, missed = best.space, 0
     least = space.cost(space.narrowest)
     while missed < misses:
         assert best.config is not None  # see `quadratic`
         cost = space.cost(best.config)
-        best.meets(cheapest_loss(space, cost - REST * (missed + 1) * (cost - least), seconds))
+        budget = cost - BUDGET_STEP * (missed + 1) * (cost - least)
+        best.meets(cheapest_loss(space, budget, seconds))
         missed = 0 if space.cost(best.config) < cost else missed + 1
 
 
 def _lower_one_by_one(best: _Best, current: Config, steps: int | None = None) -> None:
-    """Most cost saved for the loss predicted first; a layer that misses the target stays."""
+    """Lower layers by the best ratio of saved cost to predicted loss, as described in `greedy`."""
     space, free, done = best.space, set(range(len(current))), 0
     while lower := [_prefix(current, [i]) for i in free if current[i] > 0]:
         if done == steps:
             return
         done += 1
-        config = max(lower, key=partial(_worth, space, current))
+        config = max(lower, key=partial(_saving_per_loss, space, current))
         if best.meets(config):
             current = config
         else:
@@ -159,13 +169,13 @@ def _lower_one_by_one(best: _Best, current: Config, steps: int | None = None) ->
 
 
 def _prefix(config: Config, layers: Sequence[int]) -> Config:
-    """One width lower in these layers."""
+    """`config` with these layers one width lower."""
     chosen = set(layers)
     return tuple(at - 1 if i in chosen else at for i, at in enumerate(config))
 
 
-def _worth(space: Space, current: Config, lower: Config) -> float:
-    """Cost saved for every unit of loss that is predicted."""
+def _saving_per_loss(space: Space, current: Config, lower: Config) -> float:
+    """Cost saved per unit of predicted loss."""
     saved = space.cost(current) - space.cost(lower)
     more = space.predicted(lower) - space.predicted(current)
     return saved / more if more > 0 else float("inf")

@@ -1,6 +1,6 @@
-"""What ranks layers and widths: how much a layer at so many bits is thought to harm the network.
+"""Sensitivity metrics: estimated harm to the network from quantizing one layer at one bit width.
 
-Letters: N layers, B widths. None of them looks at a label.
+Letters: N layers, B bit widths. No metric needs labels.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """What is known of the layers.
+class LayerMeasurements:
+    """Measurements of all layers, from which the metrics are computed.
 
     Attributes:
-        couplings: A [N, B, N, B] of couplings.py.
-        divergence: from the float network, with one layer changed, [N, B].
-        trace: of the Hessian of the divergence in every layer's weight [N]; None: not measured.
-        weights: (layer, bits) -> (float weight, quantized weight), layer by layer, width by width.
+        couplings: A [N, B, N, B], see couplings.py.
+        divergence: divergence from the float network with one layer quantized [N, B].
+        trace: trace of the divergence's Hessian with respect to each layer's weight [N]; None if
+            not measured.
+        weights: {(layer, bits): (float weight, quantized weight)}, layers first, widths ascending.
     """
 
     couplings: Tensor
@@ -29,40 +30,42 @@ class Measured:
     weights: Mapping[tuple[str, int], tuple[Tensor, Tensor]]
 
 
-def quantization_error(known: Measured) -> Tensor:
-    """|W - Q|^2 / |W|^2 of every layer at every width [N, B]."""
-    return _over_weights(known, lambda error, W: error.square().sum() / W.square().sum())
+def quantization_error(measured: LayerMeasurements) -> Tensor:
+    """|W - Q|^2 / |W|^2 of each layer at each width [N, B]."""
+    return _over_weights(measured, lambda error, W: error.square().sum() / W.square().sum())
 
 
-def hessian_trace(known: Measured) -> Tensor:
+def hessian_trace(measured: LayerMeasurements) -> Tensor:
     """Mean of the Hessian's diagonal times |W - Q|^2 [N, B] (HAWQ-V2, arXiv 1911.03852).
 
     Raises:
         ValueError: the traces were not measured.
     """
-    if known.trace is None:
+    if measured.trace is None:
         raise ValueError("hessian_trace needs the traces of the layers' Hessians")
-    squares = _over_weights(known, lambda error, W: error.square().sum() / W.numel())
-    return squares * known.trace[:, None]
+    squares = _over_weights(measured, lambda error, W: error.square().sum() / W.numel())
+    return squares * measured.trace[:, None]
 
 
-def loss_delta(known: Measured) -> Tensor:
-    """The divergence with that one layer changed [N, B]."""
-    return known.divergence
+def loss_delta(measured: LayerMeasurements) -> Tensor:
+    """The divergence with only that layer quantized [N, B]."""
+    return measured.divergence
 
 
-def inter_layer(known: Measured) -> Tensor:
-    """1/2 sum_j A_ij, all layers at the same width: a layer's part of what they cost together."""
-    A = known.couplings
+def inter_layer(measured: LayerMeasurements) -> Tensor:
+    """1/2 sum_j A_ij [N, B]: a layer's share of the loss if all layers have the same width."""
+    A = measured.couplings
     return torch.stack([A[:, b, :, b].sum(1) / 2 for b in range(A.shape[1])], 1)
 
 
-def _over_weights(known: Measured, figure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    found = [figure(Q.double() - W.double(), W.double()) for W, Q in known.weights.values()]
-    return torch.stack(found).reshape(known.divergence.shape)
+def _over_weights(
+    measured: LayerMeasurements, figure: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    figures = [figure(Q.double() - W.double(), W.double()) for W, Q in measured.weights.values()]
+    return torch.stack(figures).reshape(measured.divergence.shape)
 
 
-METRICS: dict[str, Callable[[Measured], Tensor]] = {
+METRICS: dict[str, Callable[[LayerMeasurements], Tensor]] = {
     "inter_layer": inter_layer,
     "loss_delta": loss_delta,
     "hessian_trace": hessian_trace,

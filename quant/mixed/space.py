@@ -1,6 +1,6 @@
-"""Configurations: a number of bits for every layer, what they cost and what they are thought to do.
+"""Configurations (a bit width for each layer) with their costs and predicted losses.
 
-Letters: N layers, B widths (numbers of bits, ascending).
+Letters: N layers, B bit widths in ascending order.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-FULL = 16  # bits from which a layer counts as unchanged in what is predicted
+FULL = 16  # from this many bits on, a layer counts as unquantized in predictions
 
 Config = tuple[int, ...]
-"""Which of the widths every layer has, by place: 0 ... B - 1."""
+"""For each layer, the index of its width, 0 ... B - 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """What a search knows.
+    """The search space.
 
     Attributes:
-        names: of the layers, N.
-        widths: bits, ascending, B.
-        costs: of every layer at every width [N, B], in one unit; a sum over layers is meant.
-        sensitivity: of every layer at every width [N, B]; higher is worse.
-        couplings: A [N, B, N, B] of `quant.mixed.couplings`, 0 for changes that were not measured;
-            None: layers are thought of as independent.
+        names: names of the N layers.
+        widths: the B bit widths, ascending.
+        costs: cost of each layer at each width [N, B], in a unit that adds up over layers.
+        sensitivity: sensitivity of each layer at each width [N, B]; higher is worse.
+        couplings: A [N, B, N, B] of `quant.mixed.couplings`, 0 where it was not measured; None
+            treats layers as independent.
     """
 
     names: Sequence[str]
@@ -39,7 +39,7 @@ class Space:
     def __post_init__(self) -> None:
         N, B = len(self.names), len(self.widths)
         if list(self.widths) != sorted(set(self.widths)):
-            raise ValueError(f"widths {list(self.widths)} must be ascending, each once")
+            raise ValueError(f"widths {list(self.widths)} must be strictly ascending")
         for what in ("costs", "sensitivity"):
             if getattr(self, what).shape != (N, B):
                 raise ValueError(f"{what} are {list(getattr(self, what).shape)}, not [{N}, {B}]")
@@ -57,11 +57,11 @@ class Space:
         return (0,) * len(self.names)
 
     def cost(self, config: Config) -> float:
-        """Of all layers together."""
+        """Total cost of all layers."""
         return float(self.costs[torch.arange(len(config)), list(config)].sum())
 
     def predicted(self, config: Config) -> float:
-        """What the divergence is thought to be: 1/2 x^T A x, or the sum of sensitivities."""
+        """The predicted divergence: 1/2 x^T A x, or without couplings the sum of sensitivities."""
         rows = torch.arange(len(config))
         if self.couplings is None:
             return float(self.sensitivity[rows, list(config)].sum())

@@ -220,11 +220,11 @@ def test_images_without_any_object_are_an_error(truths):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (torch.zeros(3, 5), r"image 1 are \[3, 5\]: \[k, 6\]"),
+        (torch.zeros(3, 5), r"image 1 are \[3, 5\]: expected \[k, 6\]"),
         (found([0, 0, 9, 9, 0.5, 2]), r"image 1 .*0\.\.1"),
         (found([0, 0, 9, 9, 0.5, 0.5]), r"image 1 .*0\.\.1"),
-        (found([0, 0, 9, 9, 0.5, torch.nan]), "image 1 hold numbers that are not finite"),
-        (found([0, 0, torch.inf, 9, 0.5, 1]), "image 1 hold numbers that are not finite"),
+        (found([0, 0, 9, 9, 0.5, torch.nan]), "image 1 have non-finite values"),
+        (found([0, 0, torch.inf, 9, 0.5, 1]), "image 1 have non-finite values"),
     ],
 )
 def test_detections_that_cannot_be_right_name_their_image(rows, message):

@@ -112,7 +112,7 @@ def test_a_batch_that_holds_code_is_named_and_not_run(tmp_path):
 
     write_batches(tmp_path / "batches")
     (tmp_path / "batches" / "data_batch_3").write_bytes(pickle.dumps(Attack(), 2))
-    with pytest.raises(ValueError, match=r"data_batch_3 is a pickle that holds code.*mkdir"):
+    with pytest.raises(ValueError, match=r"data_batch_3 is a pickle that contains code.*mkdir"):
         cifar(tmp_path / "batches").pools()
     assert not (tmp_path / "made").exists()
 
@@ -131,7 +131,7 @@ def test_a_batch_that_holds_code_is_named_and_not_run(tmp_path):
 def test_a_pickle_that_is_no_batch_is_an_error_that_names_the_file(tmp_path, batch):
     write_batches(tmp_path / "batches")
     (tmp_path / "batches" / "test_batch").write_bytes(pickle.dumps(batch, 2))
-    with pytest.raises(ValueError, match="test_batch is no CIFAR-10 batch"):
+    with pytest.raises(ValueError, match="test_batch is not a CIFAR-10 batch"):
         cifar(tmp_path / "batches").pools()
 
 
@@ -164,7 +164,7 @@ def good_arrays() -> dict[str, np.ndarray]:
 )
 def test_arrays_that_do_not_fit_together_are_an_error(tmp_path, change):
     np.savez(tmp_path / "x.npz", **(good_arrays() | change))
-    with pytest.raises(ValueError, match=r"x\.npz.*do not fit"):
+    with pytest.raises(ValueError, match=r"x\.npz.*are inconsistent"):
         cifar(tmp_path / "x.npz").pools()
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_npz_or_one_with_objects_is_an_error_that_names_it(tmp_path):
     np.savez(tmp_path / "object.npz", **(good_arrays() | {"label": np.array([{}, {}])}))
     np.savez(tmp_path / "lacks.npz", jpeg=np.zeros(3))
     for name in ("cut", "text", "empty", "array", "object", "lacks"):
-        with pytest.raises(ValueError, match=rf"{name}\.npz is no \.npz file"):
+        with pytest.raises(ValueError, match=rf"{name}\.npz is not an \.npz file"):
             cifar(tmp_path / f"{name}.npz").pools()
 
 

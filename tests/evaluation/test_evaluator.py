@@ -102,5 +102,5 @@ def test_a_test_after_a_failed_one_starts_afresh():
 
 @pytest.mark.parametrize("network", [nn.Unflatten(1, (2, 3)), nn.Linear(6, 5)])
 def test_a_network_that_gives_other_than_a_logit_a_class_is_refused(network):
-    with pytest.raises(ValueError, match=r"model x gives .* but the data set has 4 classes"):
+    with pytest.raises(ValueError, match=r"model x returns .* but the data set has 4 classes"):
         TASK.check_network(network, "x", torch.zeros(1, 6))

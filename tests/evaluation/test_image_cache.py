@@ -22,7 +22,7 @@ CONFIG = {
 
 @pytest.fixture(autouse=True)
 def empty(monkeypatch):
-    monkeypatch.setattr(image_cache, "samples", ImageCache())
+    monkeypatch.setattr(image_cache, "cache", ImageCache())
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_batch_that_is_changed_in_place_changes_no_sample(asked):
 
 def test_no_more_is_kept_than_there_is_room_for_and_what_came_first_stays(asked, monkeypatch):
     monkeypatch.setattr(image_cache, "LIMIT", 2 * 16)  # two samples of four float32
-    monkeypatch.setattr(image_cache, "samples", ImageCache())
+    monkeypatch.setattr(image_cache, "cache", ImageCache())
     images = DecodedDataset(samples(asked), view, "view")
     for _ in range(3):
         assert everything(images) == [97, 98, 99]
@@ -93,20 +93,20 @@ def test_no_more_is_kept_than_there_is_room_for_and_what_came_first_stays(asked,
 def test_what_a_job_has_not_asked_for_is_gone_when_the_next_one_begins(asked):
     images = samples(asked)
     everything(DecodedDataset(images, view, "view"))
-    image_cache.samples.renew()
+    image_cache.cache.renew()
     everything(DecodedDataset(images.take([0]), view, "view"))
-    image_cache.samples.renew()
+    image_cache.cache.renew()
     everything(DecodedDataset(images, view, "view"))
     assert asked == {"a": 1, "b": 2, "c": 2}
 
 
 def test_room_is_given_back_when_samples_go(asked, monkeypatch):
     monkeypatch.setattr(image_cache, "LIMIT", 16)
-    monkeypatch.setattr(image_cache, "samples", ImageCache())
+    monkeypatch.setattr(image_cache, "cache", ImageCache())
     images = samples(asked)
     everything(DecodedDataset(images.take([0]), view, "view"))
     for _ in range(2):
-        image_cache.samples.renew()
+        image_cache.cache.renew()
     for _ in range(2):
         everything(DecodedDataset(images.take([1]), view, "view"))
     assert asked == {"a": 1, "b": 1}
@@ -116,7 +116,7 @@ def test_a_full_memory_keeps_nothing(asked, monkeypatch):
     monkeypatch.setattr(
         image_cache.psutil, "virtual_memory", lambda: type("Free", (), {"available": 0})
     )
-    image_cache.samples.renew()
+    image_cache.cache.renew()
     images = DecodedDataset(samples(asked), view, "view")
     assert everything(images) == everything(images) == [97, 98, 99]
     assert asked == {"a": 2, "b": 2, "c": 2}

@@ -169,11 +169,11 @@ def test_empty_and_missing_folders_say_so(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "files", "message"),
     [
-        (["x.jpg 0", "y.jpg 1"], ["x.jpg"], r"lists no such file: images/y\.jpg \(1 in all\)"),
-        (["x.jpg 0"], ["x.jpg", "y.jpg"], r"does not list: images/y\.jpg \(1 in all\)"),
+        (["x.jpg 0", "y.jpg 1"], ["x.jpg"], r"lists missing files: images/y\.jpg \(1 in total\)"),
+        (["x.jpg 0"], ["x.jpg", "y.jpg"], r"does not list: images/y\.jpg \(1 in total\)"),
         (["x.jpg 0", "y.jpg"], ["x.jpg", "y.jpg"], "line 2 is 'y.jpg'"),
         (["x.jpg zero"], ["x.jpg"], "line 1 is 'x.jpg zero'"),
-        (["x.jpg 0", "x.jpg 1"], ["x.jpg"], "line 2 lists x.jpg a second time"),
+        (["x.jpg 0", "x.jpg 1"], ["x.jpg"], "line 2 lists x.jpg twice"),
     ],
 )
 def test_a_list_that_does_not_fit_the_files_is_an_error_that_names_them(

@@ -183,7 +183,7 @@ def test_the_distance_of_raw_outputs_is_over_all_pixels_of_all_images(root, monk
     q = f + torch.randn(3, C, 5, 4, generator=generator, dtype=torch.float64)
     found = shapes(root, prepare=False).distance(network(1), f, q)
     log_p, log_q = f.log_softmax(1), q.log_softmax(1)
-    assert found.distributions == found.asked == 60
+    assert found.distributions == found.decisions == 60
     assert found.agreeing == int((f.argmax(1) == q.argmax(1)).sum())
     assert found.kl == pytest.approx(float((log_p.exp() * (log_p - log_q)).sum()), abs=1e-9)
     assert found.signal == pytest.approx(float((f**2).sum()), abs=1e-9)
@@ -240,7 +240,7 @@ def test_classes_that_do_not_occur_count_for_nothing(root):
     assert data.metrics({"confusion": table}) == {"miou": 37.5, "pixel_accuracy": 75.0}
     per_class = data.details({"confusion": table})["IoU by class"]
     assert per_class == {"ground": 75.0, "red": 0.0}
-    with pytest.raises(ValueError, match="no pixel has a class: all 1 masks ignore"):
+    with pytest.raises(ValueError, match="no pixel is labelled: all 1 masks are 255"):
         data.metrics({"confusion": 0 * table})
 
 
@@ -306,8 +306,8 @@ def save(path, array, mode=None):
 
 
 BAD = {
-    "is of mode RGB: .*palette or greyscale": lambda p: save(p, np.zeros((5, 6, 3))),
-    "is of mode 1: ": lambda p: save(p, np.zeros((5, 6)), "1"),
+    "has the mode RGB: .*palette or greyscale": lambda p: save(p, np.zeros((5, 6, 3))),
+    "has the mode 1: ": lambda p: save(p, np.zeros((5, 6)), "1"),
     "is 7x5 but its image is 6x5": lambda p: save(p, np.zeros((5, 7))),
     r"has the values \[4, 254\]: only 0\.\.3 and 255": lambda p: save(
         p, [[0, 4, 254, 255, 0, 0]] * 5
@@ -371,7 +371,9 @@ class Wrapped(nn.Module):
     ],
 )
 def test_a_network_that_gives_something_else_is_refused(root, net, found):
-    with pytest.raises(ValueError, match=rf"model x gives {found} .*needs logits \[2, 4, 8, 10\]"):
+    with pytest.raises(
+        ValueError, match=rf"model x returns {found} .*needs logits \[2, 4, 8, 10\]"
+    ):
         shapes(root, prepare=False).check_network(net, "x", torch.zeros(2, 3, 8, 10))
     shapes(root, prepare=False).check_network(nn.Conv2d(3, C, 1), "x", torch.zeros(2, 3, 8, 10))
 

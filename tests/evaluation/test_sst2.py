@@ -66,11 +66,11 @@ def test_calibration_comes_from_train_and_no_sentence_is_in_both(root):
 def test_cut_sentences_keep_their_last_token_are_counted_and_told(root):
     with pytest.warns(UserWarning, match="4 of 4 calibration sentences have more than 5 tokens"):
         data = prepared(root, max_length=5)
-    assert data.cut == {"calibration": 4, "evaluation": 1}
-    assert data.details({}) == {"Sentences cut to 5 tokens": data.cut}
+    assert data.truncated == {"calibration": 4, "evaluation": 1}
+    assert data.details({}) == {"Sentences cut to 5 tokens": data.truncated}
     *_, (last, _) = data.test_dataloader()
     assert last.tolist() == [[2, 4, 5, 6, 3]]
-    assert prepared(root).cut == {"calibration": 0, "evaluation": 0}
+    assert prepared(root).truncated == {"calibration": 0, "evaluation": 0}
 
 
 def test_keys_follow_sentences_and_tokenizer_but_not_the_folders_place(root, tmp_path):
@@ -126,7 +126,7 @@ def test_columns_may_stand_in_any_order_with_others_windows_ends_and_a_mark(tmp_
     ("rows", "header", "message"),
     [
         (["good\t1", "bad"], "sentence\tlabel", r"dev\.tsv: line 3 has 1 columns instead of 2"),
-        (["good\tyes"], "sentence\tlabel", r"line 2 has the label 'yes', no whole number"),
+        (["good\tyes"], "sentence\tlabel", r"line 2 has the label 'yes', which is not an integer"),
         (["good\t1"], "index\tsentence", r"must name the columns sentence and label.*index"),
         (["good\t1", "bad\t2"], "sentence\tlabel", r"outside 0\.\.1: dev\.tsv:3 has 2"),
         (["good\t1", "bad\t-1"], "sentence\tlabel", r"1 of 2 evaluation sentences .*has -1"),
@@ -152,10 +152,10 @@ def test_empty_and_undecodable_sentences_are_named_or_left_out(root):
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"data\.root is not set"):
         prepared(None)
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         prepared(tmp_path / "nowhere")
     write(tmp_path / "train.tsv", "good\t1")
-    with pytest.raises(ValueError, match=r"holds none of dev\.tsv.*in it: train\.tsv"):
+    with pytest.raises(ValueError, match=r"holds none of dev\.tsv.*it holds: train\.tsv"):
         prepared(tmp_path)
     for name in ("dev1.tsv", "dev2.tsv"):
         write(tmp_path / name, "good\t1")

@@ -145,13 +145,13 @@ def test_of_several_folders_of_masks_one_must_be_chosen(tmp_path):
     ("made", "settings", "message"),
     [
         ({"masks": ()}, {}, r"has no folder SegmentationClass\*.*set data\.masks"),
-        ({"masks": ()}, {"masks": "M"}, r"data\.masks=M: .*no such folder of masks, nor any other"),
+        ({"masks": ()}, {"masks": "M"}, r"data\.masks=M: .*no such folder of masks: it has none"),
         ({"masked": ""}, {}, r"SegmentationClass holds no images \(\.png\)"),
         ({"masked": "xyz"}, {}, "none of the 6 images in JPEGImages has a mask .* the 3 .png"),
-        ({}, {"split": "val"}, r"data\.split=val: there is no list .*val\.txt.*there: none"),
-        ({"lists": {"train": ["a"]}}, {"split": "val"}, "Lists there: train"),
+        ({}, {"split": "val"}, r"data\.split=val: the list .*val\.txt does not exist.*: none"),
+        ({"lists": {"train": ["a"]}}, {"split": "val"}, "Available: train"),
         ({"lists": {"val": []}}, {"split": "val"}, r"val\.txt lists no images"),
-        ({"lists": {"val": ["a", "z"]}}, {"split": "val"}, r"1 images .*JPEGImages: z\. Fetch"),
+        ({"lists": {"val": ["a", "z"]}}, {"split": "val"}, r"1 images .*JPEGImages: z\. Add"),
         ({"lists": {"train": ["a", "z"]}}, {}, r"train\.txt lists 1 images .*JPEGImages: z\."),
         (
             {"lists": {"val": list("abcdef")}, "masked": "a"},

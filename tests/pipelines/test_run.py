@@ -151,7 +151,7 @@ class Code:
 
 BREAKS = {
     "missing": (Path.unlink, "not there"),
-    "corrupt": (cut, "fetch it again"),
+    "corrupt": (cut, "download it again"),
     "keys that do not fit": (rename_a_key, "missing: conv1.weight"),
     "not finite": (put_a_nan, "conv1.weight"),
     "a pickle with code": (

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quant.activations import Place, door, inserted, watching
+from quant.activations import Place, input_place, observing, with_quantizers
 from quant.calls import Calls
 from quant.layers import find
 from quant.ranges import fit
@@ -44,12 +44,12 @@ def model():
 IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def doors(model):
-    return {name: door(layer) for name, layer in find(model, IMAGES[:2])[0].items()}
+def input_places(model):
+    return {name: input_place(layer) for name, layer in find(model, IMAGES[:2])[0].items()}
 
 
 def grids_of(model, places, bits):
-    with torch.no_grad(), watching(model, places) as seen:
+    with torch.no_grad(), observing(model, places) as seen:
         for part in IMAGES.split(4):
             model(part)
     return {
@@ -60,8 +60,8 @@ def grids_of(model, places, bits):
 def test_what_meets_a_weight_lies_on_its_grid_and_the_rest_is_as_it_was(model):
     layers, _ = find(model, IMAGES[:2])
     before = copy.deepcopy(model.state_dict())
-    grids = grids_of(model, doors(model), 3)
-    quantized = inserted(model, doors(model), grids)
+    grids = grids_of(model, input_places(model), 3)
+    quantized = with_quantizers(model, input_places(model), grids)
     met = {}
     weights = {n: quantized.get_parameter(x.weight) for n, x in layers.items()}
     with torch.no_grad(), Calls(weights, lambda name, _, call: met.update({name: call.x})):
@@ -80,8 +80,8 @@ def test_what_meets_a_weight_lies_on_its_grid_and_the_rest_is_as_it_was(model):
 
 
 def test_only_named_layers_are_quantized_and_copies_go_on_working(model):
-    grids = grids_of(model, doors(model), 2)
-    some = inserted(model, {"head": Place("head")}, grids)
+    grids = grids_of(model, input_places(model), 2)
+    some = with_quantizers(model, {"head": Place("head")}, grids)
     twin = copy.deepcopy(some)
     twin.head.input_quantizer.scale.mul_(2)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_only_named_layers_are_quantized_and_copies_go_on_working(model):
 
 
 def test_many_bits_change_next_to_nothing(model):
-    fine = inserted(model, doors(model), grids_of(model, doors(model), 16))
+    fine = with_quantizers(model, input_places(model), grids_of(model, input_places(model), 16))
     with torch.no_grad():
         torch.testing.assert_close(fine(IMAGES), model(IMAGES), rtol=0, atol=1e-3)
 
@@ -101,7 +101,7 @@ def test_many_bits_change_next_to_nothing(model):
 def test_behind_a_module_all_that_take_its_output_take_numbers_of_the_grid(model):
     places = {"stem": Place("stem", behind=True)}
     grids = grids_of(model, places, 3)
-    quantized = inserted(model, places, grids)
+    quantized = with_quantizers(model, places, grids)
     with torch.no_grad():
         x = grids["stem"].round(model.stem(IMAGES)).relu()
         expected = model.head((model.depthwise(x) + x).mean((2, 3)))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from quant.activations import FakeQuantize, Place, inserted, watching
-from quant.lsq import LearnedQuantize, learned
+from quant.activations import FakeQuantize, Place, observing, with_quantizers
+from quant.lsq import LearnedQuantize, make_learnable
 from quant.ranges import TensorGrid, fit
 
 
@@ -80,15 +80,15 @@ def test_a_network_gets_trained_quantizers_in_place_of_its_own():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     places = {"0": Place("0"), "1": Place("1", behind=True), "2": Place("2", behind=True)}
-    with torch.no_grad(), watching(model, places) as seen:
+    with torch.no_grad(), observing(model, places) as seen:
         model(images)
     grids = {
         n: fit(h, 4, symmetric=False, search="minmax", percentile=100) for n, h in seen.items()
     }
-    quantized = inserted(model, places, grids)
+    quantized = with_quantizers(model, places, grids)
     with torch.no_grad():
         before = quantized(images)
-        found = learned(quantized)
+        found = make_learnable(quantized)
         assert list(found) == list(places.values())
         assert quantized[0].input_quantizer is found[places["0"]]
         assert quantized[2].output_quantizer is found[places["2"]]

@@ -1,4 +1,4 @@
-"""Where quantizers sit: at doors, or behind what makes the tensors that enter or leave layers."""
+"""Where quantizers sit: at layer inputs, or where the inputs and outputs of layers are made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from quant.activations import Place, inserted, watching
+from quant.activations import Place, observing, with_quantizers
 from quant.layers import find
 from quant.placement import at_inputs, at_outputs
 from quant.ranges import fit
@@ -62,14 +62,14 @@ def plan(model, how, x=IMAGES):
     return how(model, layers, x[:2])
 
 
-def test_inputs_are_met_at_the_doors_of_the_layers():
+def test_inputs_are_quantized_at_the_layers_themselves():
     found = plan(Residual().eval(), at_inputs)
     names = ["stem.0", "first", "second", "shortcut", "head"]
     assert dict(found.places) == {name: Place(name) for name in names}
     assert dict(found.feeds) == {name: (name,) for name in names} and found.left_out == {}
 
 
-def test_inputs_that_do_not_come_through_the_door_are_named():
+def test_inputs_that_are_not_the_modules_first_argument_are_named():
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(2))
     found = plan(Attention().eval(), at_inputs, x)
     assert list(found.feeds) == list(found.places) == ["out"]
@@ -82,8 +82,8 @@ def test_what_enters_or_leaves_layers_is_quantized_where_it_is_made(inplace):
     found = plan(Residual(inplace).eval(), at_outputs)
     behind = ["stem.2", "act", "second", "shortcut"]
     wanted = {f"{name}:output": Place(name, behind=True) for name in behind}
-    doors = {name: Place(name) for name in ("stem.0", "head")}  # the image; a mean by a function
-    assert dict(found.places) == {**doors, **wanted}
+    inputs = {name: Place(name) for name in ("stem.0", "head")}  # the image; a mean by a function
+    assert dict(found.places) == {**inputs, **wanted}
     assert found.feeds == {
         "stem.0": ("stem.0",),
         "first": ("stem.2:output",),
@@ -97,10 +97,10 @@ def test_what_enters_or_leaves_layers_is_quantized_where_it_is_made(inplace):
 def test_the_summands_of_a_residual_sum_lie_on_their_grids_then():
     model = Residual().eval()
     places = plan(model, at_outputs).places
-    with torch.no_grad(), watching(model, places) as seen:
+    with torch.no_grad(), observing(model, places) as seen:
         model(IMAGES)
     grids = {n: fit(h, 3, symmetric=False, search="mse", percentile=100) for n, h in seen.items()}
-    quantized = inserted(model, places, grids)
+    quantized = with_quantizers(model, places, grids)
 
     def on(name, x):
         return grids[name].round(x)
@@ -150,14 +150,14 @@ def test_parts_of_a_concatenation_are_quantized_where_they_are_made():
     assert found.places["a:output"] == Place("a", behind=True), "the module that all share cannot"
 
 
-def test_functions_without_a_module_are_met_at_doors_or_named():
+def test_results_of_functions_are_quantized_at_layer_inputs_or_named():
     found = plan(Several().eval(), at_outputs)
     assert found.feeds["bare"] == ("bare",) and "both:output" in found.left_out
     assert found.places["bare:output"] == Place("bare", behind=True)
     assert not any(name.startswith("ends") and p.behind for name, p in found.places.items())
 
 
-def test_inputs_beyond_the_door_can_be_quantized_behind_what_makes_them():
+def test_inputs_that_are_not_first_arguments_can_be_quantized_behind_what_makes_them():
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(2))
     found = plan(Attention().eval(), at_outputs, x)
     assert found.feeds == {"cross": ("norm:output",), "out": ("cross:output",)}
@@ -216,10 +216,10 @@ def test_of_real_networks_all_summands_are_quantized(real_network, name, sums, l
         x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     found = plan(network.module, at_outputs, x)
     assert len(found.feeds) == layers and not found.left_out
-    with torch.no_grad(), watching(network.module, found.places) as seen:
+    with torch.no_grad(), observing(network.module, found.places) as seen:
         network.module(x)
     grids = {n: fit(h, 4, symmetric=False, search="mse", percentile=100) for n, h in seen.items()}
-    quantized = inserted(network.module, found.places, grids)
+    quantized = with_quantizers(network.module, found.places, grids)
     with torch.no_grad(), Sums() as counted:
         quantized(x)
     assert len(counted.distinct) == 2 * sums

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from quant.grid import Grid, fit
-from quant.rounding import KINDS, SoftRounding, StraightThroughRounding, beta_at, logit, undecided
+from quant.rounding import (
+    KINDS,
+    SoftRounding,
+    StraightThroughRounding,
+    beta_at,
+    logit,
+    rounding_regulariser,
+)
 
 
 @pytest.fixture
@@ -80,8 +87,8 @@ def test_logit_undoes_the_stretched_sigmoid():
 
 
 def test_the_regulariser_vanishes_only_where_all_is_decided():
-    assert float(undecided(torch.tensor([0.0, 1.0]), 2)) == 0
-    assert float(undecided(torch.tensor([0.5, 0.25]), 2)) == pytest.approx(1 + 0.75)
+    assert float(rounding_regulariser(torch.tensor([0.0, 1.0]), 2)) == 0
+    assert float(rounding_regulariser(torch.tensor([0.5, 0.25]), 2)) == pytest.approx(1 + 0.75)
 
 
 def test_the_exponent_waits_and_then_falls_evenly():
@@ -101,7 +108,7 @@ def test_straight_rounding_trains_with_what_is_decided_and_passes_gradients(weig
     torch.testing.assert_close(rounding.a.grad, wanted)
     with torch.no_grad():
         rounding.a += 100
-    assert (rounding.codes() == 7).all() and rounding.undecided(2.0) is None
+    assert (rounding.codes() == 7).all() and rounding.regulariser(2.0) is None
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_a_constant_channel_keeps_its_variance():
     assert all(value.isfinite().all() for value in changed.values())
 
 
-def test_a_norm_that_runs_twice_is_restored_after_a_step_and_moved_by_its_mean_move():
+def test_a_norm_that_runs_twice_is_restored_after_a_step_and_corrected_by_its_mean_shift():
     class Shared(nn.Module):
         def __init__(self, shift):
             super().__init__()
@@ -377,7 +377,7 @@ class InParts(nn.Module):
 
 
 @pytest.mark.parametrize("build", [network, lambda: InParts().double().eval()])
-def test_moves_of_parts_add_up_to_those_of_all_batches(build):
+def test_shifts_of_parts_add_up_to_those_of_all_batches(build):
     reference, x = build(), draw(20, 3, 8, 8).split(8)
     with torch.no_grad():
         changed = copy.deepcopy(reference)
@@ -387,7 +387,7 @@ def test_moves_of_parts_add_up_to_those_of_all_batches(build):
     for number, batch in enumerate(x):
         together.step(batch)
         parts[number % 2].step(batch)  # the third one has none
-    parts[2].found = sum((p.found for p in parts[1:]), parts[0].found)
+    parts[2].shifts = sum((p.shifts for p in parts[1:]), parts[0].shifts)
     expected, found = together.finish(), parts[2].finish()
     assert expected and set(found) == set(expected)
     for name, value in found.items():
@@ -446,7 +446,7 @@ def test_averages_of_parts_add_up_to_those_of_all_batches():
             for batch in share:
                 net(batch)
         seen.append(part)
-    sum(seen[1:], seen[0]).put(net)
+    sum(seen[1:], seen[0]).write_to(net)
     for name, value in running_statistics(net).items():
         torch.testing.assert_close(value, running_statistics(whole)[name], rtol=1e-7, atol=1e-9)
 

@@ -35,7 +35,7 @@ def x():
     return torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def to(walk, weight):
+def to(stepped, weight):
     """Advance to the use of a weight; its input."""
     found = []
 
@@ -45,7 +45,7 @@ def to(walk, weight):
             raise Stop
 
     with torch.no_grad(), Calls({"it": weight}, stop):
-        walk.advance()
+        stepped.advance()
     return found[0] if found else None
 
 
@@ -55,10 +55,10 @@ def weights(net):
 
 def test_every_stop_has_the_input_that_the_layers_before_it_give_as_they_are_by_then(net, x):
     wanted, moved = [], []
-    walk = SteppedForward(net, x)
+    stepped = SteppedForward(net, x)
     draw = torch.Generator().manual_seed(2)
     for weight in weights(net):
-        moved.append(to(walk, weight).clone())
+        moved.append(to(stepped, weight).clone())
         seen = []
 
         def see(name, operation, call, seen=seen):
@@ -69,37 +69,37 @@ def test_every_stop_has_the_input_that_the_layers_before_it_give_as_they_are_by_
         wanted.append(seen[0])
         weight.data = weight + 0.3 * torch.randn(weight.shape, generator=draw)
     assert len(moved) == 6 and all(map(torch.equal, moved, wanted))
-    assert to(walk, torch.zeros(1)) is None and walk.done
+    assert to(stepped, torch.zeros(1)) is None and stepped.done
 
 
 def test_it_stands_still_until_it_is_advanced_and_close_ends_its_thread(net, x):
     before = threading.active_count()
-    walks = [SteppedForward(net, x) for _ in range(5)]
-    for walk in walks:
-        to(walk, weights(net)[2])
+    passes = [SteppedForward(net, x) for _ in range(5)]
+    for stepped in passes:
+        to(stepped, weights(net)[2])
     assert threading.active_count() == before + 5
-    for walk in walks:
-        walk.close()
-    assert threading.active_count() == before and all(walk.bytes() == 0 for walk in walks)
+    for stepped in passes:
+        stepped.close()
+    assert threading.active_count() == before and all(stepped.bytes() == 0 for stepped in passes)
 
 
 def test_what_it_holds_is_what_it_still_needs(net, x):
-    walk = SteppedForward(net, x)
-    to(walk, weights(net)[0])
-    assert walk.bytes() == x.numel() * 4
-    to(walk, weights(net)[2])  # in the first block: the input of the sum, and of the layer
+    stepped = SteppedForward(net, x)
+    to(stepped, weights(net)[0])
+    assert stepped.bytes() == x.numel() * 4
+    to(stepped, weights(net)[2])  # in the first block: the input of the sum, and of the layer
     inside = 2 * 4 * 6 * 6 * 4
-    assert walk.bytes() - x.numel() * 4 == 2 * inside
-    to(walk, weights(net)[3])  # between the blocks: the sum
-    assert walk.bytes() - x.numel() * 4 == inside
+    assert stepped.bytes() - x.numel() * 4 == 2 * inside
+    to(stepped, weights(net)[3])  # between the blocks: the sum
+    assert stepped.bytes() - x.numel() * 4 == inside
 
 
 def test_an_error_in_the_pass_is_told_to_who_advances_it(x):
-    walk = SteppedForward(nn.Conv2d(7, 2, 3), x)
+    stepped = SteppedForward(nn.Conv2d(7, 2, 3), x)
     with pytest.raises(RuntimeError, match="channels"):
-        walk.advance()
-    assert walk.done
-    walk.close()
+        stepped.advance()
+    assert stepped.done
+    stepped.close()
 
 
 def test_a_pass_may_handle_its_own_errors(x):
@@ -110,17 +110,17 @@ def test_a_pass_may_handle_its_own_errors(x):
             except RuntimeError:
                 return x + 1
 
-    walk = SteppedForward(Tries(), x)
-    walk.advance()
-    assert walk.done
+    stepped = SteppedForward(Tries(), x)
+    stepped.advance()
+    assert stepped.done
 
 
 def test_operations_run_in_the_context_of_who_advances_them(net, x):
-    walk = SteppedForward(net, x)
+    stepped = SteppedForward(net, x)
     with torch.autocast("cpu", torch.bfloat16):
-        found = to(walk, weights(net)[5])
+        found = to(stepped, weights(net)[5])
         seen = []
         with torch.no_grad(), Calls({"it": weights(net)[5]}, lambda n, o, c: seen.append(c.x)):
             net(x)
     assert found.dtype == seen[0].dtype == torch.bfloat16 and torch.equal(found, seen[0])
-    walk.close()
+    stepped.close()

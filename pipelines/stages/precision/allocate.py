@@ -14,7 +14,7 @@ from pipelines.stages.solving.quantize import QuantizeLayers
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import Store
 from quant.layers import Layer
-from quant.precision import check_bits, spread
+from quant.precision import assign_bits, check_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class Uniform:
     def allocate(self, given: AllocationContext) -> Allocation:
         """Nothing to search."""
         return Allocation(
-            spread(list(given.layers), self.bits, self.first_last_bits, self.overrides)
+            assign_bits(list(given.layers), self.bits, self.first_last_bits, self.overrides)
         )
 
 

@@ -19,7 +19,7 @@ from pipelines.stages.precision.perturbations import Perturbation
 from pipelines.stages.solving.quantize import shifted_mean
 from pipelines.stages.solving.solve import as_weight, effort, float_inputs
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.activations import door, opened
+from quant.activations import input_place, prepared
 from quant.ranges import TensorGrid
 
 
@@ -65,7 +65,8 @@ class Candidates:
         self.grid_keys: dict[int, str] = {}  # of the artifacts that the grids are from, by bits
         self.grids = self._grids() if inputs else {}
         self.changes = self._solved()
-        self.module = opened(given.network.module, [door(given.layers[n]) for n in self.grids])
+        places = [input_place(given.layers[n]) for n in self.grids]
+        self.module = prepared(given.network.module, places)
         data = given.images.value.calibrating(images)
         self.data = Keyed(data, data.evaluation_key)
         self.reference = Keyed(given.network.module, given.network.key)

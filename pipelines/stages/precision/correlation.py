@@ -15,11 +15,13 @@ import torch
 from scipy.stats import spearmanr
 
 from pipelines.stages.precision.candidates import Candidates
-from quant.mixed.sensitivity import METRICS, Measured
+from quant.mixed.sensitivity import METRICS, LayerMeasurements
 from quant.mixed.space import FULL, Space
 
 
-def correlations(candidates: Candidates, known: Measured, count: int, seed: int) -> dict[str, Any]:
+def correlations(
+    candidates: Candidates, known: LayerMeasurements, count: int, seed: int
+) -> dict[str, Any]:
     """Try `count` random configurations and as many pairs.
 
     Returns:

@@ -19,9 +19,9 @@ from pipelines.store.artifacts import Artifact, Keyed
 from quant.costs.workload import CostModel, Workload, workloads
 from quant.layers import Layer
 from quant.mixed.search import SEARCHES
-from quant.mixed.sensitivity import METRICS, Measured
+from quant.mixed.sensitivity import METRICS, LayerMeasurements
 from quant.mixed.space import FULL, Config, Space
-from quant.precision import check_bits, exceptions
+from quant.precision import check_bits, fixed_bits
 
 MEASURES = ("metric", "agreement")
 
@@ -114,7 +114,7 @@ class Mixed:
 
     def fixed(self, names: Sequence[str]) -> dict[str, int]:
         """Bits of the layers, in their order of use, that the search leaves alone."""
-        return exceptions(names, self.first_last_bits, self.overrides)
+        return fixed_bits(names, self.first_last_bits, self.overrides)
 
     def allocate(self, given: AllocationContext) -> Allocation:
         """Measure, then search. Every configuration that is tried is stored."""
@@ -220,7 +220,7 @@ class Mixed:
         }
         return models, priced
 
-    def _space(self, candidates: Candidates, known: Measured, costs: Tensor) -> Space:
+    def _space(self, candidates: Candidates, known: LayerMeasurements, costs: Tensor) -> Space:
         """The layers that are free, at the widths that may be chosen; costs [N, B] of all."""
         names, widths = list(candidates.given.layers), list(candidates.widths)
         fixed = self.fixed(names)
@@ -236,7 +236,7 @@ class Mixed:
         )
 
 
-def _known(candidates: Candidates, measured: Artifact, trace: Tensor | None) -> Measured:
+def _known(candidates: Candidates, measured: Artifact, trace: Tensor | None) -> LayerMeasurements:
     """What was measured, with 0 for widths that count as unchanged."""
     given, widths = candidates.given, list(candidates.widths)
     names = list(given.layers)
@@ -252,7 +252,7 @@ def _known(candidates: Candidates, measured: Artifact, trace: Tensor | None) -> 
         for n, layer in given.layers.items()
         for b in widths
     }
-    return Measured(A.reshape(N, B, N, B), alone.reshape(N, B), trace, weights)
+    return LayerMeasurements(A.reshape(N, B, N, B), alone.reshape(N, B), trace, weights)
 
 
 class _Asked:

@@ -51,13 +51,13 @@ class Perturbation:
     grid: TensorGrid | None = None
 
     def make(self, module: nn.Module) -> None:
-        """Change `module` for good; where there is a grid, it is `activations.opened` for it."""
+        """Change `module` for good; where there is a grid, it is `activations.prepared` for it."""
         weight = module.get_parameter(self.layer.weight)
         weight.data = self.weight.to(weight)
         if self.mean is not None:
             module.get_buffer(self.layer.norm).copy_(self.mean)
         if self.grid is not None:
-            activations.put(module, activations.door(self.layer), self.grid)
+            activations.set_quantizer(module, activations.input_place(self.layer), self.grid)
 
     @contextmanager
     def made_in(self, module: nn.Module) -> Iterator[None]:
@@ -73,7 +73,7 @@ class Perturbation:
             if mean is not None:
                 module.get_buffer(self.layer.norm).copy_(mean)
             if self.grid is not None:
-                activations.put(module, activations.door(self.layer), None)
+                activations.set_quantizer(module, activations.input_place(self.layer), None)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class TimeLayer:
             ValueError: onnxruntime runs the layer otherwise than was asked for.
         """
         from pipelines.onnx.layer import Affine, float_model, int8_model
-        from pipelines.onnx.session import alternately
+        from pipelines.onnx.session import time_interleaved
 
         draw = np.random.default_rng(0)
         weight = draw.standard_normal(use.value.shape, dtype=np.float32)
@@ -63,7 +63,7 @@ class TimeLayer:
             "float32": (float_model(use.value, weight, bias), x),
             "int8": (int8_model(use.value, weight, bias, grid, result), grid.codes(x)),
         }
-        times = alternately(models, host.threads, self.warmup, self.repeats, self.attempts)
+        times = time_interleaved(models, host.threads, self.warmup, self.repeats, self.attempts)
         timings = {n: timing(n, runs.operators, runs.interrupted) for n, runs in times.items()}
         return Artifact(
             {},
@@ -99,7 +99,7 @@ def measure(
     host = Host.of(machine)
     uses: dict[str, tuple[str, LayerGeometry]] = {}
     for name, work in workloads.items():
-        for use in work.uses:
+        for use in work.geometries:
             uses.setdefault(use.key, (name, use))
     table = {}
     with machine.screen.bar("timing layers", len(uses)) as advance:

@@ -23,9 +23,9 @@ from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.stages.solving.solve import grid_of
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.blocks import blocks_of, stop_gradients
-from quant.label_free import out_of_place, parts, tapped
+from quant.label_free import out_of_place, tapped, tensors_of
 from quant.layers import Layer, to_matrix
-from quant.lsq import learned
+from quant.lsq import make_learnable
 from quant.packing import pack, unpack
 from quant.rounding import KINDS, Rounding
 
@@ -137,7 +137,7 @@ class TrainRounding:
         quantized = out_of_place(start.value)
         layers = {name: given.layer for name, given in weights.inputs.items()}
         roundings = soften(quantized, network.module, weights, self.kind, self.confidence)
-        activations = learned(quantized)
+        activations = make_learnable(quantized)
         task = self._task(network, quantized, layers, hessian, data.value, training)
         module = RoundingTraining(task, self.schedule)
         machine.fit("train the rounding", module, module.epochs, self.schedule.steps, scratch)
@@ -235,7 +235,7 @@ def outputs_of(network: nn.Module, example: Tensor, modules: Sequence[str]) -> s
     """Those of the modules whose output is an output of the network (or a view of one)."""
     with tapped(network, modules) as seen:
         outputs = network(example)
-    memory = {part.untyped_storage().data_ptr() for part in parts(outputs)}
+    memory = {part.untyped_storage().data_ptr() for part in tensors_of(outputs)}
     return {name for name, tensor in seen.items() if tensor.untyped_storage().data_ptr() in memory}
 
 

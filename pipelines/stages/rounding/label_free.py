@@ -15,7 +15,7 @@ from evaluation.task import Batch
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.label_free import attention, diagonals, flat, laid_out, out_of_place, tapped
+from quant.label_free import attention, channels_last, diagonals, flat, out_of_place, tapped
 from quant.layers import Layer, to_matrix
 
 
@@ -87,7 +87,7 @@ class CollectDiagonals(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch: gradients, though Lightning is in inference mode."""
         with torch.inference_mode(False), torch.enable_grad():
-            self._step(laid_out(batch[0].clone()), batch_idx)
+            self._step(channels_last(batch[0].clone()), batch_idx)
 
     def _step(self, x: Tensor, batch_idx: int) -> None:
         network, layers = self.network, self.layers

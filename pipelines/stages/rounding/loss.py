@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from evaluation.images import ImageData
 from pipelines.stages.rounding.schedule import Schedule
-from quant.label_free import laid_out, tapped
+from quant.label_free import channels_last, tapped
 from quant.rounding import Rounding, beta_at
 
 
@@ -80,7 +80,7 @@ def distances(task: Task, x: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         numbers: theirs among the calibration images, [b].
     """
     sums = task.feature_weight is not None
-    x = laid_out(x)
+    x = channels_last(x)
     with torch.no_grad(), tapped(task.reference, task.taps) as wanted:
         expected = task.reference(x)
     with tapped(task.quantized, task.taps) as found:
@@ -126,7 +126,7 @@ def regulariser(
     first, last = schedule.beta
     beta = beta_at(progress, first, last, schedule.warmup)
     pairs = zip(roundings, task.weights, strict=True)
-    terms = [(r.undecided(beta), weight) for r, weight in pairs]
+    terms = [(r.regulariser(beta), weight) for r, weight in pairs]
     found = [term * weight for term, weight in terms if term is not None]
     if not found:
         return None

@@ -18,7 +18,7 @@ from evaluation.fidelity import Distance
 from pipelines.stages.rounding.chunks import Chunk, ParallelChunks, trained
 from pipelines.stages.rounding.loss import Task, balance, distances, in_chunks, regulariser
 from pipelines.stages.rounding.schedule import Schedule
-from quant.label_free import laid_out
+from quant.label_free import channels_last
 from quant.lsq import LearnedQuantize
 from quant.rounding import Rounding
 
@@ -257,7 +257,7 @@ class RoundingTraining(LightningModule):
 
         @torch.no_grad()
         def distance(task: Task, batch: Chunk) -> Distance:
-            images = laid_out(batch[0].to(self.device))
+            images = channels_last(batch[0].to(self.device))
             expected, outputs = task.reference(images), task.quantized(images)
             return task.data.distance(task.quantized, expected, outputs)
 

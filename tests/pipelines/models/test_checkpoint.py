@@ -69,7 +69,9 @@ def test_weights_come_from_the_file_and_the_global_rng_is_left_alone(tmp_path):
 def test_a_misspelt_file_is_answered_with_the_near_names(tmp_path):
     for name in ("resnet20.safetensors", "resnet56.safetensors", "notes.txt"):
         (tmp_path / name).touch()
-    with pytest.raises(FileNotFoundError, match=r"resnet2\.safe.* not there\..*: resnet20\.safete"):
+    with pytest.raises(
+        FileNotFoundError, match=r"resnet2\.safe.* does not exist\..*: resnet20\.safet"
+    ):
         linear(tmp_path / "resnet2.safetensors").check()
 
 
@@ -81,12 +83,14 @@ def test_a_folder_or_a_missing_folder_is_no_checkpoint(tmp_path, content):
         with pytest.raises(FileNotFoundError, match=r"weights is a folder.*: none"):
             linear(folder).check()
     else:
-        with pytest.raises(FileNotFoundError, match=r"there is not even a folder .*weights"):
+        with pytest.raises(
+            FileNotFoundError, match=r"x\.pt does not exist, nor does its folder .*weights\."
+        ):
             linear(folder / "x.pt").check()
 
 
 def test_no_checkpoint_at_all_says_how_to_give_one():
-    with pytest.raises(ValueError, match=r"give model\.checkpoint=FILE"):
+    with pytest.raises(ValueError, match=r"set model\.checkpoint=FILE"):
         linear(None).check()
 
 

@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pipelines.models.state_dict import fit, read
+from pipelines.models.state_dict import load_into, read
 
 
 def net(width=4, seed=0):
@@ -79,7 +79,7 @@ def test_a_truncated_file_is_called_damaged_in_one_screen(tmp_path, format, kept
         torch.save(state, file, _use_new_zipfile_serialization=format == "zip")
     content = file.read_bytes()
     file.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(ValueError, match=r"x\.ckpt.*cut off.*fetch it again") as caught:
+    with pytest.raises(ValueError, match=r"x\.ckpt.*truncated.*download it again") as caught:
         read(file)
     assert len(str(caught.value)) < 700
     assert "weights_only" not in str(caught.value)
@@ -122,14 +122,14 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
 def test_half_precision_in_the_file_is_float32_in_the_module():
     target = net(seed=1)
     halves = {n: v.half() if v.ndim == 4 else v for n, v in net(seed=2).state_dict().items()}
-    fit(target, halves, "x")
+    load_into(target, halves, "x")
     same(target.state_dict(), {n: v.float() if v.ndim else v for n, v in halves.items()})
 
 
 def test_num_batches_tracked_may_be_missing():
     target, state = net(seed=1), net(seed=2).state_dict()
     del state["1.num_batches_tracked"]
-    fit(target, state, "x")
+    load_into(target, state, "x")
     same({n: target.state_dict()[n] for n in state}, state)
 
 
@@ -138,8 +138,8 @@ def test_keys_that_do_not_fit_are_counted_and_the_first_five_named():
     before = {name: value.clone() for name, value in target.state_dict().items()}
     del state["2.bias"]
     state |= {f"extra{i}": torch.ones(1) for i in range(7)}
-    with pytest.raises(ValueError, match="do not fit") as caught:
-        fit(target, state, "weights/x.pt")
+    with pytest.raises(ValueError, match="do not match the network") as caught:
+        load_into(target, state, "weights/x.pt")
     message = str(caught.value)
     assert "weights/x.pt" in message
     assert "1 missing: 2.bias\n" in message
@@ -152,7 +152,7 @@ def test_integer_weights_are_not_taken_for_floats():
     state = net().state_dict()
     state["0.weight"] = state["0.weight"].to(torch.int8)
     with pytest.raises(ValueError, match=r"0\.weight is int8 \[4, 3, 3, 3\] instead of \[4"):
-        fit(net(), state, "x")
+        load_into(net(), state, "x")
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -161,5 +161,5 @@ def test_a_weight_that_is_not_finite_is_named_and_the_module_unchanged(value):
     before = {name: value.clone() for name, value in target.state_dict().items()}
     state["2.weight"][0, 0] = value
     with pytest.raises(ValueError, match=r"x\.pt: NaN or infinite .* 1 of 9 tensors: 2\.weight"):
-        fit(target, state, "x.pt")
+        load_into(target, state, "x.pt")
     same(target.state_dict(), before)

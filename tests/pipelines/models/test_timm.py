@@ -38,7 +38,7 @@ def hub(monkeypatch):
         ("resnt50", "Nearest: resnet50,"),
         ("vit_small", "Nearest: vit_small_patch"),
         ("resnet50.a1", "Nearest: resnet50.a1_in1k,"),
-        ("tv_resnet34", "give model.name=resnet34.tv_in1k"),
+        ("tv_resnet34", "use model.name=resnet34.tv_in1k"),
         ("qqqqqq", "Nearest: none"),
         ("", "Nearest: none"),
     ],
@@ -104,7 +104,7 @@ def test_a_checkpoint_with_other_classes_names_the_layer_that_differs(tmp_path):
 
 
 def test_a_missing_checkpoint_is_found_by_check(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"x\.pth is not there"):
+    with pytest.raises(FileNotFoundError, match=r"x\.pth does not exist"):
         model(checkpoint=str(tmp_path / "x.pth")).check()
 
 
@@ -122,7 +122,7 @@ def test_a_model_without_pretrained_weights_says_so_before_any_download():
 def test_without_a_network_the_error_says_what_to_do_instead(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ConnectionError, match="of 'test_resnet' could not be had") as caught:
+    with pytest.raises(ConnectionError, match="of 'test_resnet' could not be loaded") as caught:
         model(pretrained=True).load(None)
     assert "model.checkpoint=FILE, or model.pretrained=false" in str(caught.value)
     assert len(str(caught.value)) < 800

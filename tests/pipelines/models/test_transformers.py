@@ -103,7 +103,9 @@ def test_more_tokens_than_the_network_has_places_for_are_refused(tiny_bert):
 def test_pickled_weights_are_not_read(tiny_bert):
     torch.save(load_file(tiny_bert / "model.safetensors"), tiny_bert / "pytorch_model.bin")
     (tiny_bert / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"\*\.safetensors; in it: config\.json.*convert"):
+    with pytest.raises(
+        FileNotFoundError, match=r"\*\.safetensors; it holds: config\.json.*convert"
+    ):
         TransformersModel("bert", str(tiny_bert), 12).check()
     with pytest.raises(FileNotFoundError, match="convert"):
         TransformersModel(str(tiny_bert), None, 12).load(None)
@@ -111,7 +113,10 @@ def test_pickled_weights_are_not_read(tiny_bert):
 
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
-    [("/no/such", "is not there"), ("OBLIQ_DATA/sst2", "OBLIQ_DATA names, and it is not set")],
+    [
+        ("/no/such", "does not exist"),
+        ("OBLIQ_DATA/sst2", "\\$OBLIQ_DATA, but that environment variable is not set"),
+    ],
 )
 def test_a_missing_folder_is_named_before_anything_is_read(checkpoint, message):
     with pytest.raises(FileNotFoundError, match=message):

@@ -68,8 +68,8 @@ def test_every_weight_of_the_network_is_a_layer_and_the_decoding_is_named_as_lef
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("yolov8n-cls.yaml", "made for the task 'classify'"),
-        ("yolov8n-seg.yaml", "made for the task 'segment'"),
+        ("yolov8n-cls.yaml", "has the task 'classify'"),
+        ("yolov8n-seg.yaml", "has the task 'segment'"),
         ("no-such-file.yaml", "ultralytics cannot load no-such-file.yaml"),
     ],
 )

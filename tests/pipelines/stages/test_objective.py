@@ -141,6 +141,6 @@ def test_a_search_never_looks_at_the_evaluation_images(obliq, blind, shared_stor
 def test_a_search_without_an_objective_is_refused(obliq):
     interval = "damping=tag(log,interval(0.001,0.1))"
     found = obliq("-m", "hydra/sweeper=search", "experiment=digits", interval)
-    assert found.status == 2 and "a search needs objective=kl" in found.text
+    assert found.status == 2 and "a search needs an objective: set objective=kl" in found.text
     found = obliq("-m", "hparams=damping", *SHORT, "damping=glob(*)")
-    assert found.status == 2 and "a search takes choice(a,b)" in found.text
+    assert found.status == 2 and "not supported in a search. Use choice(a,b)" in found.text

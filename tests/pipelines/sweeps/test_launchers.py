@@ -127,7 +127,7 @@ def test_submitit_gives_the_same_numbers(parallel, in_order):
     status, text, folder, store = parallel("bits=3,4", "launcher=submitit")
     assert status == 0, text
     check_one_store_and_the_same_numbers(results_below(folder), folder, store, in_order)
-    assert f"what the jobs print: {folder}/.submitit" in text and "4 jobs; files" in text
+    assert f"output of the jobs: {folder}/.submitit" in text and "4 jobs; files" in text
     said = "".join(p.read_text() for p in (folder / ".submitit").glob("*/*_log.err"))
     assert all(f"[{number} digits-" in said for number in range(4))
 

@@ -64,9 +64,11 @@ def test_bops_are_macs_times_both_widths():
 
 
 def test_a_convolution_of_many_positions_is_bound_by_compute():
-    work = Workload("conv", (64, 64, 3, 3), 1, positions=10_000, inputs=640_000, outputs=640_000)
+    workload = Workload(
+        "conv", (64, 64, 3, 3), 1, positions=10_000, inputs=640_000, outputs=640_000
+    )
     seconds = 2 * 64 * 64 * 9 * 10_000 / 20e12  # 37 us; 13 us of traffic
-    assert Roofline(device()).cost(work, 8, 8) == pytest.approx(1e3 * seconds + 5e-3, rel=1e-12)
+    assert Roofline(device()).cost(workload, 8, 8) == pytest.approx(1e3 * seconds + 5e-3, rel=1e-12)
 
 
 def test_a_classifier_of_one_position_is_bound_by_memory():
@@ -108,16 +110,16 @@ def test_a_batch_shares_the_weights_and_a_layer_used_twice_reads_them_twice():
             return self.layer(self.layer(x))
 
     model, x = Twice().eval(), torch.rand(1, 64)
-    work = workloads(model, x, find(model, x)[0])["layer"]
+    workload = workloads(model, x, find(model, x)[0])["layer"]
     seconds = 2 * (64 * 64 + 128) / 100e9
-    assert one.cost(work, 8, 8) == pytest.approx(1e3 * seconds + 2 * 5e-3, rel=1e-12)
+    assert one.cost(workload, 8, 8) == pytest.approx(1e3 * seconds + 2 * 5e-3, rel=1e-12)
 
 
-@pytest.mark.parametrize("work", [CONV, HEAD], ids=lambda w: w.name)
+@pytest.mark.parametrize("workload", [CONV, HEAD], ids=lambda w: w.name)
 @pytest.mark.parametrize("model", [Size(4), Bops(), Roofline(device())], ids=lambda m: m.name)
-def test_no_cost_falls_with_more_bits(model, work):
+def test_no_cost_falls_with_more_bits(model, workload):
     widths = (2, 3, 4, 6, 8, 16)
-    costs = {(w, a): model.cost(work, w, a) for w, a in itertools.product(widths, widths)}
+    costs = {(w, a): model.cost(workload, w, a) for w, a in itertools.product(widths, widths)}
     for (w, a), (more_w, more_a) in itertools.product(costs, costs):
         if w <= more_w and a <= more_a:
             assert costs[w, a] <= costs[more_w, more_a], (w, a, more_w, more_a)
@@ -135,20 +137,20 @@ def test_what_is_no_number_of_bits_is_refused(model, bits):
     ("changes", "message"),
     [
         ({"batch": None}, "device a device: missing batch, unknown nothing"),
-        ({"tops": 3}, "missing nothing, unknown tops. A profile has title, peak_tops"),
-        ({"peak_tops": {8: 20, 7: 30}}, "peak_tops names the width 7"),
-        ({"peak_tops": {"int8": 20}}, "peak_tops names the width 'int8'"),
-        ({"peak_tops": {}}, "peak_tops names no width"),
+        ({"tops": 3}, "missing nothing, unknown tops. The keys of a profile are title, peak_tops"),
+        ({"peak_tops": {8: 20, 7: 30}}, "peak_tops lists the width 7"),
+        ({"peak_tops": {"int8": 20}}, "peak_tops lists the width 'int8'"),
+        ({"peak_tops": {}}, "peak_tops lists no width"),
         ({"peak_tops": 20}, "peak_tops=20 must be {bits: "),
         ({"storage": 8}, "storage=8 must be a list of bits"),
-        ({"storage": [4, 5]}, "storage names the width 5"),
-        ({"storage": [4, 8]}, "holds no numbers of 16 bits"),
+        ({"storage": [4, 5]}, "storage lists the width 5"),
+        ({"storage": [4, 8]}, "lists no width of at least 16 bits"),
         ({"peak_tops": {8: -1}}, "peak_tops.8=-1 must be a positive number"),
-        ({"peak_tops": {8: 20, 16: 30}}, "a wider width that is faster"),
+        ({"peak_tops": {8: 20, 16: 30}}, "lists a width that is slower than a wider one"),
         ({"bandwidth_gb_s": 0}, "bandwidth_gb_s=0 must be a positive number"),
         ({"bandwidth_gb_s": "fast"}, "bandwidth_gb_s='fast' must be a positive number"),
         ({"bandwidth_gb_s": float("nan")}, "bandwidth_gb_s=nan must be a positive number"),
-        ({"launch_us": -1}, "launch_us=-1 must be a number, not negative"),
+        ({"launch_us": -1}, "launch_us=-1 must be a number, at least 0"),
         ({"batch": 1.5}, "batch=1.5 must be a whole number"),
     ],
 )

@@ -44,23 +44,23 @@ def test_positions_inputs_outputs_and_macs_are_those_counted_by_hand():
         "tokens": ((8, 8), 1, 30, 240, 240),
         "head": ((10, 8), 1, 1, 8, 10),
     }
-    macs = {name: work.macs for name, work in found.items()}
+    macs = {name: w.macs for name, w in found.items()}
     assert macs == {"stem": 8 * 45 * 30, "depthwise": 72 * 60, "tokens": 64 * 30, "head": 80}
     assert {n: w.calls for n, w in found.items()} == {
         "stem": 1, "depthwise": 2, "tokens": 1, "head": 1,
     }  # fmt: skip
 
 
-def test_a_use_keeps_the_geometry_that_its_time_depends_on():
+def test_a_call_is_recorded_with_the_geometry_that_its_time_depends_on():
     torch.manual_seed(0)
     found = measured(Small(), torch.rand(1, 3, 9, 6))
-    assert found["stem"].uses == (
+    assert found["stem"].geometries == (
         LayerGeometry((8, 3, 3, 5), 1, (1, 3, 9, 6), (1, 8, 5, 6), (2, 1), (1, 2, 1, 2), (1, 1)),
     )
     same = LayerGeometry((8, 1, 3, 3), 8, (1, 8, 5, 6), (1, 8, 5, 6), (1, 1), (2, 2, 2, 2), (2, 2))
-    assert found["depthwise"].uses == (same, same)
-    assert found["tokens"].uses == (LayerGeometry((8, 8), 1, (30, 8), (30, 8)),)
-    keys = {use.key for work in found.values() for use in work.uses}
+    assert found["depthwise"].geometries == (same, same)
+    assert found["tokens"].geometries == (LayerGeometry((8, 8), 1, (30, 8), (30, 8)),)
+    keys = {geometry.key for w in found.values() for geometry in w.geometries}
     assert len(keys) == 4
     assert same.key == "8x1x3x3 g8 on 1x8x5x6 stride 1x1 padding 2x2x2x2 dilation 2x2"
 
@@ -71,12 +71,12 @@ def test_same_padding_puts_the_odd_row_below(kernel):
     torch.manual_seed(0)
     conv = nn.Conv2d(2, 3, kernel, padding="same").eval()
     x = torch.rand(1, 2, 7, 6)
-    (use,) = measured(nn.Sequential(conv), x)["0"].uses
-    top, left, bottom, right = use.padding
+    (geometry,) = measured(nn.Sequential(conv), x)["0"].geometries
+    top, left, bottom, right = geometry.padding
     padded = nn.functional.pad(x, (left, right, top, bottom))
     by_hand = nn.functional.conv2d(padded, conv.weight, conv.bias)
     torch.testing.assert_close(by_hand, conv(x), rtol=0, atol=1e-6)
-    assert use.output == tuple(by_hand.shape)
+    assert geometry.output == tuple(by_hand.shape)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_macs_of_real_networks_are_half_of_what_torch_counts(real_network, name,
     with counter, torch.no_grad():
         module(x)
     assert len(found) == layers
-    assert 2 * len(x) * sum(work.macs for work in found.values()) == counter.get_total_flops()
+    assert 2 * len(x) * sum(w.macs for w in found.values()) == counter.get_total_flops()
 
 
 def test_a_layer_that_the_network_does_not_use_is_named():
@@ -104,5 +104,5 @@ def test_a_layer_that_the_network_does_not_use_is_named():
         workloads(model, torch.rand(0, 3, 9, 6), layers)
 
 
-def test_a_work_of_sums_alone_has_one_call():
+def test_a_workload_of_sums_alone_has_one_call():
     assert Workload("x", (4, 2), 1, 7, 14, 28).calls == 1

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quant.mixed.sensitivity import METRICS, Measured
+from quant.mixed.sensitivity import METRICS, LayerMeasurements
 
 
 def known(N=3, B=2):
@@ -14,7 +14,7 @@ def known(N=3, B=2):
         W = torch.randn(2 + i, 3, generator=draw, dtype=torch.float64)
         for b in range(B):
             weights[f"l{i}", b] = W, W + 0.1 * torch.randn(2 + i, 3, generator=draw).double()
-    return Measured(
+    return LayerMeasurements(
         (U @ U.T).reshape(N, B, N, B),
         torch.rand(N, B, generator=draw, dtype=torch.float64),
         torch.rand(N, generator=draw, dtype=torch.float64),

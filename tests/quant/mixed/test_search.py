@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from quant.mixed.integer_program import cheapest_loss, factor
-from quant.mixed.local_search import good
+from quant.mixed.local_search import locally_optimal
 from quant.mixed.search import SEARCHES, bisection, greedy, quadratic
 from quant.mixed.space import Space
 
@@ -45,7 +45,7 @@ def test_the_programme_finds_what_trying_everything_finds(seed, part, couplings)
 
 def test_a_budget_below_the_least_cost_is_refused():
     s = space()
-    with pytest.raises(ValueError, match="below the least cost"):
+    with pytest.raises(ValueError, match="below the least possible cost"):
         cheapest_loss(s, 0.9 * s.cost(s.narrowest), 1)
 
 
@@ -184,10 +184,10 @@ def test_what_does_not_fit_together_is_refused(change, message):
 @pytest.mark.parametrize("couplings", [True, False])
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.8])
 @pytest.mark.parametrize("seed", range(12))
-def test_no_change_of_two_layers_improves_what_the_exchange_gives(seed, part, couplings):
+def test_no_change_of_two_layers_improves_what_local_search_finds(seed, part, couplings):
     s = space(seed=seed, couplings=couplings)
     budget = part * s.cost(s.widest)
-    found = good(s, budget)
+    found = locally_optimal(s, budget)
     assert s.cost(found) <= budget * (1 + 1e-9)
     for i, j in itertools.combinations(range(5), 2):
         for a, b in itertools.product(range(3), repeat=2):
@@ -197,12 +197,12 @@ def test_no_change_of_two_layers_improves_what_the_exchange_gives(seed, part, co
                 assert s.predicted(tuple(other)) >= s.predicted(found) * (1 - 1e-9)
 
 
-def test_the_exchange_is_near_the_optimum():
+def test_local_search_is_near_the_optimum():
     for seed in range(8):
         s = space(N=6, seed=seed)
         budget = 0.4 * s.cost(s.widest)
         best = min((c for c in every(s) if s.cost(c) <= budget), key=s.predicted)
-        assert s.predicted(good(s, budget)) <= 1.3 * s.predicted(best)
+        assert s.predicted(locally_optimal(s, budget)) <= 1.3 * s.predicted(best)
 
 
 def test_many_layers_are_no_harder():

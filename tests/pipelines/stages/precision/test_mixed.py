@@ -47,7 +47,8 @@ def opened(digits, tmp_path_factory):
     layers = layers_of(store.run(stage, network, Keyed(data, data.calibration_key), MACHINE))
     names = list(layers)[:4]
     grid = TensorGrid(torch.tensor(0.5), torch.tensor(1.0), 2)
-    module = activations.opened(network.module, [activations.door(layers[name]) for name in names])
+    places = [activations.input_place(layers[name]) for name in names]
+    module = activations.prepared(network.module, places)
     draw = torch.Generator().manual_seed(0)
     changes = []
     for name in names:

@@ -81,7 +81,7 @@ def test_the_int8_onnx_layer_is_the_layer_within_its_rounding(name):
     seen = np.abs(x).max() * weight[0].size
     bound = rows * (seen / 2 + 0.01) + 0.51 * result.scale
     bound = bound.reshape((1, -1, 1, 1) if x.ndim == 4 else (1, -1))
-    error = np.abs(result.numbers(codes) - expected)
+    error = np.abs(result.decode(codes) - expected)
     assert (error <= bound).all()
     assert np.sqrt((error**2).mean()) < 0.02 * expected.std() + 0.3 * result.scale
 
@@ -89,8 +89,8 @@ def test_the_int8_onnx_layer_is_the_layer_within_its_rounding(name):
 def test_codes_cover_the_numbers_and_keep_zero():
     numbers = np.linspace(-1, 3, 50, dtype=np.float32)
     grid = Affine.covering(numbers)
-    np.testing.assert_allclose(grid.numbers(grid.codes(numbers)), numbers, atol=grid.scale * 0.51)
-    assert grid.numbers(grid.codes(np.zeros(1))) == 0
+    np.testing.assert_allclose(grid.decode(grid.codes(numbers)), numbers, atol=grid.scale * 0.51)
+    assert grid.decode(grid.codes(np.zeros(1))) == 0
     assert Affine.covering(np.zeros(3)).codes(np.zeros(3)).tolist() == [0, 0, 0]
 
 
@@ -170,7 +170,7 @@ def test_the_least_interrupted_runs_count(monkeypatch):
     seen_times = [[9.0, 50.0, 10.0, 0.5, 20.0], [9.0, 1.0, 2.0, 3.0, 4.0]]
     times = iter({"Gemm": each} for each in seen_times)
     monkeypatch.setattr(session, "_operators", lambda path: next(times))
-    found = session.alternately(models, 1, warmup=1, repeats=3, attempts=4)
+    found = session.time_interleaved(models, 1, warmup=1, repeats=3, attempts=4)
     assert found["a"] == session.Latencies({"Gemm": [0.5, 10.0, 20.0]}, interrupted=2)
     assert found["b"] == session.Latencies({"Gemm": [1.0, 2.0, 3.0]}, interrupted=0)
 
@@ -182,7 +182,7 @@ def test_runs_end_when_enough_were_not_interrupted(monkeypatch):
     times = []
     read = session._operators
     monkeypatch.setattr(session, "_operators", lambda p: times.append(read(p)) or times[0])
-    found = session.alternately(models, 1, warmup=2, repeats=3, attempts=99)
+    found = session.time_interleaved(models, 1, warmup=2, repeats=3, attempts=99)
     (name,) = found["a"].operators
     assert name in OPERATORS["float32"] and times[0][name][2:] == found["a"].operators[name]
     assert len(times[0][name]) == 5 and found["a"].interrupted == 0
@@ -190,7 +190,7 @@ def test_runs_end_when_enough_were_not_interrupted(monkeypatch):
 
 def test_a_failure_names_the_layer(store, work, monkeypatch):
     runs = session.Latencies({"Conv": [1.0]}, 0)
-    monkeypatch.setattr(session, "alternately", lambda *a: {"int8": runs})
+    monkeypatch.setattr(session, "time_interleaved", lambda *a: {"int8": runs})
     with pytest.raises(ValueError, match="no int8 kernel") as error:
         measure(STAGE, store, work, MACHINE)
     assert error.value.__notes__ == ["in layer first"]
