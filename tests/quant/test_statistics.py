@@ -260,6 +260,60 @@ def test_layer_norm_outputs_get_the_float_networks_mean_and_deviation_per_channe
     assert all(torch.equal(v, kept[k]) for k, v in net.state_dict().items())
 
 
+class ChannelsFirst(nn.LayerNorm):
+    """Permutes, normalises and permutes back, as timm's LayerNorm2d and SqueezeBERT's do."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class ByHand(nn.LayerNorm):
+    """Never calls layer_norm, as ConvNeXt's of transformers."""
+
+    def forward(self, x):
+        x = x - x.mean(1, keepdim=True)
+        x = x / (x.square().mean(1, keepdim=True) + self.eps).sqrt()
+        shape = (-1, *[1] * (x.dim() - 2))
+        return self.weight.view(shape) * x + self.bias.view(shape)
+
+
+class Doubled(nn.LayerNorm):
+    """Its output is not the affine transform's: nothing can be matched through it."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [ChannelsFirst, ByHand])
+def test_a_layer_norm_is_matched_along_its_own_channels(kind):
+    def build():
+        torch.manual_seed(2)
+        return nn.Sequential(nn.Conv2d(3, 5, 1), kind(5), nn.Conv2d(5, 4, 1)).double().eval()
+
+    x = draw(4, 3, 5, 5)  # as many positions as channels in either direction
+    net, moved = build(), build()
+    net[1].weight.data.uniform_(0.5, 2)
+    moved[1].load_state_dict(net[1].state_dict())
+    moved[0].weight.data += 0.3 * draw(5, 3, 1, 1, seed=3)
+    with torch.no_grad():
+        expected = net[1](net[0](x)).movedim(1, -1).flatten(0, -2)
+        assert set(match(net, moved, [x])) == {"1.weight", "1.bias"}
+        found = moved[1](moved[0](x)).movedim(1, -1).flatten(0, -2)
+    close(found.mean(0), expected.mean(0))
+    close(found.std(0), expected.std(0))
+
+
+def test_a_layer_norm_that_gives_something_else_is_left_alone():
+    net = nn.Sequential(nn.Linear(3, 4), Doubled(4)).double().eval()
+    moved = copy.deepcopy(net)
+    moved[0].weight.data += 0.3 * draw(4, 3)
+    before = {k: v.clone() for k, v in moved.state_dict().items()}
+    matcher = Matcher(net, moved)
+    matcher.step(draw(8, 3, seed=1))
+    assert matcher.finish() == {}
+    assert all(torch.equal(v, before[k]) for k, v in moved.state_dict().items())
+
+
 class Parts(nn.Module):
     """Runs another network on parts of the rows and of the positions, as text does."""
 
