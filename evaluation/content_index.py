@@ -8,15 +8,19 @@ that was cut off or damaged does not fit its own checksum and is ignored.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 GRANULARITY = 2 * 10**9  # ns: of the coarsest times of files in use (FAT)
+THREADS = 8
 FOLD = 4  # times as many lines as files: the index is written again without the old ones
 Stamp = tuple[int, int, int, int]
 
@@ -40,7 +44,7 @@ class ContentIndex:
         """sha256 of the file's bytes, in hexadecimal digits.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read, or is no regular file.
         """
         name = os.path.abspath(path)
         started = self.now()
@@ -48,6 +52,8 @@ class ContentIndex:
         known = self._known.get(name)
         if known is not None and known[0] == stamp:
             return known[1]
+        if not stat.S_ISREG(os.stat(name).st_mode):  # a pipe would never end
+            raise OSError(errno.EINVAL, "no regular file", name)
         with open(name, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if _stamp(name) == stamp and max(stamp[1], stamp[3]) < started - GRANULARITY:
@@ -107,3 +113,28 @@ def _parsed(line: str) -> tuple[str, Stamp, str] | None:
 
 def _checksum(text: str) -> str:
     return f"{zlib.crc32(text.encode('utf-8', 'surrogateescape')):08x}"
+
+
+index = ContentIndex()  # of this process; see `remember`
+
+
+def remember(file: Path) -> None:
+    """Keep the digests of this process in `file` from now on, and take those that are there."""
+    global index
+    index = ContentIndex(file)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal digits; "" for a file that cannot be read."""
+    try:
+        return index.digest(path)
+    except OSError:
+        return ""
+
+
+def digests(paths: Sequence[Path]) -> list[str]:
+    """`digest` of each; new files are read in several threads."""
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        found = list(pool.map(digest, paths))
+    index.save()
+    return found

@@ -39,6 +39,7 @@ class DetectionData(ImageData):
     """
 
     metric = "map50_95"
+    evaluation_settings = ("confidence", "iou", "max_detections")
     names: Sequence[str] = ()
 
     def __init__(

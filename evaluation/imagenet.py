@@ -4,10 +4,9 @@ import os
 import re
 from pathlib import Path
 
-from timm.data import ImageNetInfo
-
 from evaluation.classification import ClassificationData
 from evaluation.samples import Files, Samples, decode_file, part
+from evaluation.synsets import SYNSETS
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 
@@ -116,7 +115,7 @@ def _class_indices(folder: Path, names: list[str], classes: int) -> list[int]:
     if len(names) == classes:
         return list(range(classes))
     if classes == 1000:
-        synsets = {name: i for i, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+        synsets = {name: i for i, name in enumerate(SYNSETS)}
         if all(name in synsets for name in names):
             return [synsets[name] for name in names]
     raise ValueError(

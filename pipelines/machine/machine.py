@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import subprocess
 import warnings
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from pipelines.machine import memory
 from pipelines.machine.checkpoint import Checkpoint, KeepEpochs
 from pipelines.machine.ranks import Ranks, on_gpu
 from pipelines.machine.screen import Screen
+from pipelines.machine.stopwatch import cpu_name
 
 FULL, HALF = "32-true", "16-mixed"
 PRECISIONS = (FULL, "bf16-mixed", HALF)
@@ -181,7 +181,7 @@ class Machine:
     def describe(self) -> dict[str, Any]:
         """CPU, GPU, cores, threads and memory, for the record."""
         return {
-            "cpu": _cpu(),
+            "cpu": cpu_name(),
             **_gpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -212,13 +212,3 @@ def _driver() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.splitlines()[0].strip() if done.stdout else None
-
-
-def _cpu() -> str:
-    """Name of the CPU, or at least its architecture."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()

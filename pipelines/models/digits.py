@@ -12,11 +12,11 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from evaluation import digits
+from evaluation.preprocessing import Preprocessing
 from pipelines.models.network import Network, validated
 from pipelines.models.state_dict import load_into
 from pipelines.store.artifacts import Artifact
@@ -81,7 +81,7 @@ class TrainDigits:
     def run(self) -> Artifact:
         """The trained state dict and the last epoch's loss. The global RNG state is preserved."""
         pool, _ = digits.split()
-        transform = create_transform(**self.data_config, is_training=False)
+        transform = Preprocessing.of(self.data_config)
         x = torch.stack([transform(pool.decode(pool.blob(name))) for name in pool.ids])
         with torch.random.fork_rng(devices=[]), _quiet():
             torch.manual_seed(self.seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ABOUT = {  # how and where, not what came out
-    "versions", "machine", "source", "settings", "command", "config_dir", "output_dir",
+    "versions", "computed_with", "machine", "source", "settings", "command", "config_dir", "output_dir",
     "seconds", "cached", "speedup",
 }  # fmt: skip
 PERCENT = ("float", "quantized", "uncorrected", "drop", "details")

@@ -3,8 +3,12 @@
 From the modules that an object names, every import is followed, absolute and relative, at the top
 of a file or inside a function, in this project and outside of it. A module that belongs to an
 installed distribution (torch, timm, ...) counts by the distribution's version and the checksums of
-its Python files as they were installed; one that an object names directly by its own file, too.
-Compiled modules count by their bytes. Comments, docstrings and formatting are not code.
+its Python files as they were installed; one that an object names directly by its own file, too. Of
+what a distribution requires, that counts which is compiled: it may compute. Compiled modules count
+by their bytes. Comments, docstrings and formatting are not code.
+
+Code is read once in a process, before it is used, so that an edit during a run does not give the
+results of the old code the key of the new one.
 """
 
 from __future__ import annotations
@@ -15,16 +19,18 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 OURS = ("quant", "evaluation", "pipelines", "hydra_plugins")  # followed wherever they are installed
 SCREEN_ONLY = frozenset({"rich", "tqdm", "psutil", "platformdirs", "filelock"})  # move no result
-Stamp = tuple[str, int, int, int, int]
+INSTALLED = frozenset({"site-packages", "dist-packages"})  # folders of libraries
+COMPILED = re.compile(r"\.(so|pyd|dylib|dll)(\.[\d.]+)?,", re.IGNORECASE)  # of a line of RECORD
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,32 @@ def closure(names: Iterable[str]) -> dict[str, str]:
         {module: sha256 of its code}, {"dist NAME": version and checksum} and {"python": version};
         a module that cannot be found is left out.
     """
-    names = sorted(set(names))
+    return dict(_closure(frozenset(names)))
+
+
+def own(names: Iterable[str]) -> dict[str, Path]:
+    """Files of the modules in the closure of `names` that are the user's: of no distribution."""
+    found = {}
+    for name in closure(names):
+        top = name.partition(".")[0]
+        spec = None if " " in name or top in OURS or _installed(top) else _find(name)
+        if spec is not None and spec.origin is not None and os.path.isfile(spec.origin):
+            found[name] = Path(spec.origin)
+    return found
+
+
+def forget() -> None:
+    """Read code and versions anew from now on."""
+    caches = (_closure, _module, _installed, _identity, _required, _compiled)
+    for cached in caches:
+        cached.cache_clear()
+
+
+@functools.cache
+def _closure(names: frozenset[str]) -> dict[str, str]:
     found = {"python": platform.python_version()}
     seen: set[str] = set()
-    todo = [name for given in names for name in _with_parents(given)]
+    todo = [name for given in sorted(names) for name in _with_parents(given)]
     while todo:
         name = todo.pop()
         if name in seen:
@@ -59,19 +87,16 @@ def closure(names: Iterable[str]) -> dict[str, str]:
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names:
             continue
-        spec = _find(name)
-        if spec is None:
-            continue
-        installed = None if top in OURS else _distribution(top, spec.origin)
+        installed = None if top in OURS else _installed(top)
         if installed is not None:
             if installed not in SCREEN_ONLY:
-                found[f"dist {installed}"] = _identity(installed)
+                for each in (installed, *_required(installed)):
+                    found[f"dist {each}"] = _identity(each)
             if name not in names:
                 continue
-        module = _read(spec)
+        module = _module(name, installed is None)
         if module is not None:
             found[name] = module.digest
-        if module is not None and installed is None:
             todo += [part for imported in module.imports for part in _with_parents(imported)]
     return found
 
@@ -103,52 +128,93 @@ def _find(name: str) -> ModuleSpec | None:
         return None
 
 
-def _distribution(top: str, origin: str | None) -> str | None:
-    """The installed distribution that a top-level package belongs to; None: follow its source."""
-    if origin is not None and not {"site-packages", "dist-packages"} & set(Path(origin).parts):
-        return None
-    return _installed(top)
-
-
 @functools.cache
 def _installed(top: str) -> str | None:
+    """The installed distribution that a top-level package belongs to; None: follow its source."""
+    spec = _find(top)
+    if spec is None:
+        return None
+    places = [p for p in (spec.origin, *(spec.submodule_search_locations or ())) if p]
+    if not any(INSTALLED & set(Path(p).parts) for p in places):
+        return None
     try:
-        version(top)
-        return top.lower().replace("_", "-")
+        distribution(top)
+        return _normalized(top)
     except (PackageNotFoundError, ValueError):
-        names = _distributions().get(top)
-        return names[0].lower().replace("_", "-") if names else None
+        return _owner(top, places)
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _owner(top: str, places: Iterable[str]) -> str | None:
+    """The distribution whose list of installed files has a package, by its place: PIL is Pillow's."""
+    lines = tuple(f"{start}{top}{end}".encode() for start in ("", "\n") for end in ("/", ".py,"))
+    for site in sorted({parent for place in places for parent in Path(place).parents}):
+        if site.name not in INSTALLED:
+            continue
+        for record in sorted(site.glob("*.dist-info/RECORD")):
+            text = record.read_bytes()
+            if text.startswith(lines[:2]) or any(line in text for line in lines[2:]):
+                return _normalized(record.parent.name.partition("-")[0])
+    return None
 
 
 @functools.cache
 def _identity(name: str) -> str:
     """Version, and sha256 over the installer's checksums of the Python files, on any platform."""
-    record = distribution(name).read_text("RECORD") or ""
-    rows = sorted(line for line in record.splitlines() if ".py,sha256=" in line)
-    return f"{version(name)} {hashlib.sha256(chr(10).join(rows).encode()).hexdigest()[:16]}"
+    found = distribution(name)
+    rows = sorted(line for line in _record(found) if ".py,sha256=" in line)
+    return f"{found.version} {hashlib.sha256(chr(10).join(rows).encode()).hexdigest()[:16]}"
 
 
 @functools.cache
-def _distributions() -> dict[str, list[str]]:
-    return {name: sorted(set(found)) for name, found in packages_distributions().items()}
+def _required(name: str) -> tuple[str, ...]:
+    """The compiled distributions among all that `name` requires, and that those require."""
+    seen: set[str] = set()
+    todo = [name]
+    while todo:
+        for text in distribution(todo.pop()).requires or ():
+            wanted = _normalized(re.split(r"[\s;<>=!~\[(@]", text, maxsplit=1)[0])
+            if "extra ==" not in text and wanted not in seen and _is_there(wanted):
+                seen.add(wanted)
+                todo.append(wanted)
+    return tuple(sorted(each for each in seen - SCREEN_ONLY if _compiled(each)))
 
 
-def _read(spec: ModuleSpec) -> Module | None:
-    """A module's code, from its source, or else from the bytes of its file."""
+def _is_there(name: str) -> bool:
+    try:
+        distribution(name)
+    except (PackageNotFoundError, ValueError):
+        return False
+    return True
+
+
+@functools.cache
+def _compiled(name: str) -> bool:
+    return any(COMPILED.search(line) for line in _record(distribution(name)))
+
+
+def _record(found: Distribution) -> list[str]:
+    return (found.read_text("RECORD") or "").splitlines()
+
+
+@functools.cache
+def _module(name: str, follow: bool) -> Module | None:
+    spec = _find(name)
+    return None if spec is None else _read(spec, follow)
+
+
+def _read(spec: ModuleSpec, follow: bool) -> Module | None:
+    """A module's code, from its source; from the bytes of its file where it is not followed."""
     origin = spec.origin
     if origin is None or not os.path.isfile(origin):
         return _from_loader(spec)
-    info = os.stat(origin)
-    stamp = (origin, info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns)
-    return _parsed(stamp, spec.name, spec.submodule_search_locations is not None)
-
-
-@functools.lru_cache(maxsize=4096)
-def _parsed(stamp: Stamp, name: str, is_package: bool) -> Module:
-    content = Path(stamp[0]).read_bytes()
-    if not stamp[0].endswith(".py"):
+    content = Path(origin).read_bytes()
+    if not follow or not origin.endswith(".py"):
         return Module(hashlib.sha256(content).hexdigest(), ())
-    return parse(content, name, is_package)
+    return parse(content, spec.name, spec.submodule_search_locations is not None)
 
 
 def _from_loader(spec: ModuleSpec) -> Module | None:

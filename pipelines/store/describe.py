@@ -2,7 +2,8 @@
 
 Whatever may decide a result goes in: settings of dataclasses, what closures, partials and bound
 methods hold, attributes and tensors of modules, functions and classes by name (their code is
-`store.code`'s part). What has no content that can be told is an error, never a guess.
+`store.code`'s part). What has no content that can be told is an error, never a guess. A field of a
+dataclass that moves no result says so: `field(metadata={"key": False})`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Description:
                 found = describe(value)
                 return [found, *self._beside(value)] if isinstance(value, CONTAINERS) else found
         if dataclasses.is_dataclass(value):
-            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+            kept = (f for f in dataclasses.fields(value) if f.metadata.get("key", True))
+            fields = {f.name: getattr(value, f.name) for f in kept}
             return [self._type(type(value)), self._mapping(fields)]
         if callable(value) and hasattr(value, "__qualname__") and hasattr(value, "__module__"):
             return self._named(value)
@@ -233,7 +235,7 @@ def tensor_digest(tensor: Tensor) -> Json:
         "tensor",
         str(plain.dtype),
         list(plain.shape),
-        hashlib.sha256(data.tobytes()).hexdigest(),
+        hashlib.sha256(data).hexdigest(),
     ]
 
 

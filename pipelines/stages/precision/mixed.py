@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.stages.calibrate import keyed_layers
 from pipelines.stages.precision.allocate import Allocation, AllocationContext
 from pipelines.stages.precision.candidates import Candidates
 from pipelines.stages.precision.correlation import correlations
 from pipelines.stages.precision.perturbations import MeasurePerturbations
 from pipelines.stages.precision.timing import TimeLayer, cost_model
 from pipelines.stages.precision.traces import MeasureTraces
+from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.costs.workload import CostModel, Workload, workloads
 from quant.layers import Layer
@@ -184,7 +186,8 @@ class Mixed:
         lower = [c for c in candidates.perturbations if c[1] < FULL]
         listed = [candidates.perturbations[c][0] for c in lower]
         keys = ",".join(candidates.perturbations[c][1] for c in lower)
-        module = Keyed(candidates.module, context.network.key)
+        keys += f" {fingerprint.content(listed)}"
+        module = Keyed(candidates.module, candidates.module_key)
         return candidates.count(
             context.store.run(
                 self.perturbations,
@@ -202,7 +205,7 @@ class Mixed:
     def _traces(self, context: AllocationContext, candidates: Candidates) -> Tensor | None:
         if not self._needs_traces:
             return None
-        layers = Keyed(context.layers, context.calibration.key)
+        layers = keyed_layers(context.layers, context.calibration)
         traces = context.store.run(
             self.traces, context.network, layers, context.images, context.machine
         )
