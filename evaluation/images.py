@@ -268,7 +268,7 @@ class ImageData(LightningDataModule, ImageTask):
 
 def _arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """What a constructor is called with, by parameter; a call that it refuses, or a copy: none."""
-    signature = inspect.signature(cls.__init__)
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     try:
         bound = signature.bind(None, *args, **kwargs)
     except TypeError:

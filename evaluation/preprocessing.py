@@ -67,11 +67,11 @@ class Preprocessing:
         """
         resampling(data_config["interpolation"])
         _, height, width = data_config["input_size"]
-        share = data_config["crop_pct"] or CROP_PCT
+        share = data_config.get("crop_pct") or CROP_PCT
         return cls(
             side=(height, width),
             scaled=(math.floor(height / share), math.floor(width / share)),
-            mode=data_config["crop_mode"] or "center",
+            mode=data_config.get("crop_mode") or "center",
             interpolation=data_config["interpolation"],
             mean=tuple(data_config["mean"]),
             std=tuple(data_config["std"]),

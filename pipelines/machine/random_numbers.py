@@ -16,7 +16,7 @@ def seeded(key: str) -> Iterator[None]:
     """Seed Python's, numpy's and torch's generators with a key; as before afterwards."""
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
     state, numbers = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         random.seed(seed)
         np.random.seed(seed)

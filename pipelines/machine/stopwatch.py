@@ -35,7 +35,7 @@ class Place:
     @classmethod
     def here(cls) -> Place:
         """This machine, with the current number of threads."""
-        blas = "mkl" if torch.backends.mkl.is_available() else "no mkl"
+        blas = "mkl" if torch.backends.mkl.is_available() else "no mkl"  # type: ignore[no-untyped-call]
         kernels = f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {blas}"
         return cls(platform.node(), cpu_name(), torch.get_num_threads(), kernels)
 

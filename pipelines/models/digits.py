@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
@@ -20,7 +20,9 @@ from evaluation.preprocessing import Preprocessing
 from pipelines.models.network import Network, validated
 from pipelines.models.state_dict import load_into
 from pipelines.store.artifacts import Artifact
-from pipelines.store.store import Store
+
+if TYPE_CHECKING:
+    from pipelines.store.store import Store
 
 NAME = "digits"
 

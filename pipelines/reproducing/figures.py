@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ABOUT = {  # how and where, not what came out
-    "versions", "computed_with", "machine", "source", "settings", "command", "config_dir", "output_dir",
+    "versions", "computed_with", "machine", "source", "settings", "command", "config_dir",
+    "output_dir",
     "seconds", "cached", "speedup",
 }  # fmt: skip
 PERCENT = ("float", "quantized", "uncorrected", "drop", "details")

@@ -149,7 +149,7 @@ def _normalized(name: str) -> str:
 
 
 def _owner(top: str, places: Iterable[str]) -> str | None:
-    """The distribution whose list of installed files has a package, by its place: PIL is Pillow's."""
+    """The distribution whose list of installed files has a package: Pillow's has PIL."""
     lines = tuple(f"{start}{top}{end}".encode() for start in ("", "\n") for end in ("/", ".py,"))
     for site in sorted({parent for place in places for parent in Path(place).parents}):
         if site.name not in INSTALLED:
@@ -237,12 +237,21 @@ def parse(source: bytes, name: str, is_package: bool) -> Module:
     """
     tree = ast.parse(source)
     imports: set[str] = set()
+    unused = {id(n) for block in ast.walk(tree) if _for_types(block) for n in ast.walk(block)}
     package = name if is_package else name.rpartition(".")[0]
     for node in ast.walk(tree):
-        imports |= _imported(node, package)
+        if id(node) not in unused:
+            imports |= _imported(node, package)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _drop_docstring(node)
     return Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(imports)))
+
+
+def _for_types(node: ast.AST) -> bool:
+    """Whether it is `if TYPE_CHECKING:`, which never runs, without an `else`."""
+    if not isinstance(node, ast.If) or node.orelse:
+        return False
+    return getattr(node.test, "attr", getattr(node.test, "id", "")) == "TYPE_CHECKING"
 
 
 def _imported(node: ast.AST, package: str) -> set[str]:

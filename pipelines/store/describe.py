@@ -235,7 +235,7 @@ def tensor_digest(tensor: Tensor) -> Json:
         "tensor",
         str(plain.dtype),
         list(plain.shape),
-        hashlib.sha256(data).hexdigest(),
+        hashlib.sha256(data).hexdigest(),  # type: ignore[arg-type]
     ]
 
 

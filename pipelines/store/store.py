@@ -32,7 +32,7 @@ from pipelines.machine import clock, random_numbers
 from pipelines.machine.disk import checksum, fsync, storing
 from pipelines.machine.ranks import Ranks
 from pipelines.store import fingerprint
-from pipelines.store.artifacts import Artifact, Keyed, TensorFile
+from pipelines.store.artifacts import Artifact, TensorFile
 
 FILES = ("tensors.safetensors", "record.json")  # of an artifact, in addition to done.json
 Item = TypeVar("Item")

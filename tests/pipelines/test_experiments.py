@@ -78,4 +78,4 @@ def test_with_obq_method_and_baseline_are_the_same_stage():
     from pipelines.store import fingerprint
 
     stages = chain.baseline.solve, chain.quantize.solve
-    assert len({fingerprint.key(stage, ["layer"]) for stage in stages}) == 1
+    assert len({fingerprint.key(stage, [Keyed(None, "layer")]) for stage in stages}) == 1

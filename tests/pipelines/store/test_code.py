@@ -43,9 +43,11 @@ def zoo(tmp_path, monkeypatch):
         for name in [n for n in sys.modules if n.partition(".")[0] in ("zoo", "beside")]:
             monkeypatch.delitem(sys.modules, name)
         importlib.invalidate_caches()
+        code.forget()
         return code.closure(["zoo.stage"])
 
-    return closure
+    yield closure
+    code.forget()
 
 
 REACHED = [name for name in FILES if name != "zoo/stranger.py"]
@@ -107,14 +109,12 @@ def installed(tmp_path, monkeypatch):
         )
         monkeypatch.delitem(sys.modules, "plug_in", raising=False)
         importlib.invalidate_caches()
-        for cached in (code._installed, code._identity, code._distributions):
-            cached.cache_clear()
+        code.forget()
         return code.closure([named])
 
     monkeypatch.syspath_prepend(site)
     yield install
-    for cached in (code._installed, code._identity, code._distributions):
-        cached.cache_clear()
+    code.forget()
 
 
 def test_another_version_or_other_files_of_a_distribution_are_seen(installed, tmp_path):
@@ -141,6 +141,7 @@ def test_a_module_inside_an_archive_is_read(tmp_path, monkeypatch):
             file.writestr("zipped.py", source)
         monkeypatch.syspath_prepend(archive)
         monkeypatch.delitem(sys.modules, "zipped", raising=False)
+        code.forget()
         return code.closure(["zipped"])
 
     assert closure("a = 1\n")["zipped"] != closure("a = 22\n")["zipped"]
@@ -150,3 +151,37 @@ def test_stages_of_ours_are_followed_to_the_mathematics():
     found = code.closure(["pipelines.stages.solving.solve", "quant.methods.gptq"])
     assert {"quant.elimination", "quant.problem", "quant.grid", "dist torch"} <= set(found)
     assert "quant.methods.obq" not in found
+
+
+def test_of_what_a_distribution_requires_that_counts_which_is_compiled():
+    found = code.closure(["torchvision"])
+    assert {"dist torchvision", "dist torch", "dist numpy", "dist pillow"} <= set(found)
+    assert "dist requests" not in found and "dist typing-extensions" not in found
+
+
+def test_code_is_read_once_in_a_process(zoo, tmp_path):
+    before = zoo()
+    (tmp_path / "zoo" / "late.py").write_text("z = 2\n")
+    assert code.closure(["zoo.dotted"])["zoo.late"] == before["zoo.late"], "it runs the old one"
+    code.forget()
+    assert code.closure(["zoo.dotted"])["zoo.late"] != before["zoo.late"]
+
+
+def test_the_users_own_modules_are_told_with_their_files(zoo, tmp_path):
+    zoo()
+    found = code.own(["zoo.stage", "quant.grid", "torch"])
+    assert found["beside"] == tmp_path / "beside.py"
+    assert {name.partition(".")[0] for name in found} == {"zoo", "beside"}
+
+
+@pytest.mark.parametrize(
+    ("top", "name"), [("PIL", "pillow"), ("sklearn", "scikit-learn"), ("torch", "torch")]
+)
+def test_the_distribution_of_a_package_is_found_whatever_it_is_called(top, name):
+    assert code._installed(top) == name
+
+
+def test_what_is_imported_for_types_alone_never_runs(zoo):
+    block = "if typing.TYPE_CHECKING:\n    import zoo.stranger\n"
+    assert "zoo.stranger" not in zoo({"zoo/star.py": f"import typing\n{block}"})
+    assert "zoo.stranger" in zoo({"zoo/star.py": f"import typing\n{block}else:\n    y = 1\n"})
