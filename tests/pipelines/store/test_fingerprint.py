@@ -122,7 +122,8 @@ def test_the_code_of_the_method_counts_and_that_of_other_methods_does_not():
 def test_what_shows_tracks_or_compares_results_is_imported_by_no_stage(stage):
     closure = set(code.closure(fingerprint.modules(stage)))
     rooms = {".".join(name.split(".")[:2]) for name in closure}
-    assert not rooms & {f"pipelines.{room}" for room in ("reporting", "tracking", "comparing", "cli")}
+    shown = ("reporting", "tracking", "comparing", "cli")
+    assert not rooms & {f"pipelines.{room}" for room in shown}
     assert not {"pipelines.store.store", "pipelines.store.gc", "pipelines.run"} & closure
 
 
@@ -130,7 +131,7 @@ def test_what_shows_tracks_or_compares_results_is_imported_by_no_stage(stage):
 @pytest.mark.parametrize("module", ["pipelines.stages.calibrate", "evaluation.imagenet",
                                     "pipelines.models.mobilenet_v1", "pipelines.models.digits",
                                     "pipelines.models.cifar_resnet", "evaluation.cifar"])  # fmt: skip
-def test_a_new_version_of_it_throws_away_nothing_of_a_network_that_is_defined_here(module, library):
+def test_its_new_version_throws_away_nothing_of_a_network_that_is_defined_here(module, library):
     assert f"dist {library}" not in code.closure([module])
 
 
