@@ -61,6 +61,14 @@ class ContentIndex:
             self._new.append(_line(name, stamp, found))
         return found
 
+    def known(self, path: Path) -> str | None:
+        """`digest` where it is remembered and the file is as it was; else None."""
+        name = os.path.abspath(path)
+        with suppress(OSError):
+            stamp, found = self._known.get(name, (None, ""))
+            return found if stamp == _stamp(name) else None
+        return None
+
     def save(self) -> None:
         """Append what is new. An index that cannot be written costs time, nothing else."""
         if self.file is None or not self._new:
@@ -134,7 +142,10 @@ def digest(path: Path) -> str:
 
 def digests(paths: Sequence[Path]) -> list[str]:
     """`digest` of each; new files are read in several threads."""
+    found = [index.known(path) for path in paths]
+    new = [number for number, known in enumerate(found) if known is None]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(digest, paths))
+        for number, read in zip(new, pool.map(digest, [paths[n] for n in new]), strict=True):
+            found[number] = read
     index.save()
-    return found
+    return [each or "" for each in found]
