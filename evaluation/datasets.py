@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -22,15 +22,18 @@ class DecodedDataset(Dataset[Any]):
 
     Args:
         samples: encoded samples.
-        view: the network's preprocessing.
-        source: cache key of everything but the id that the result depends on.
+        view: the network's preprocessing; equal ones give the same.
+        label_content: what a label stands for, see `ImageTask.label_content`.
     """
 
-    def __init__(self, samples: Samples, view: View, source: str) -> None:
-        if hasattr(view, "load"):
-            view.load()
-        self.samples, self.view = samples, view
-        self.source = source, samples.container or samples.blob
+    def __init__(
+        self,
+        samples: Samples,
+        view: View,
+        label_content: Callable[[Any], Any] = lambda label: label,
+    ) -> None:
+        self.samples, self.view, self.label_content = samples, view, label_content
+        self.digests = samples.digests  # now: loader processes would each read all files
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -38,14 +41,37 @@ class DecodedDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         if get_worker_info() is not None:  # a cache would end with the process
             return self._decoded(index)
-        return image_cache.cache.get(
-            (self.source, self.samples.ids[index]), lambda: self._decoded(index)
-        )
+        samples = self.samples
+        label = repr(self.label_content(samples.labels[index]))
+        how = tuple(map(_Same.of, (self.view, samples.decode)))
+        key = (*how, self.digests[index], label)
+        return image_cache.cache.get(key, lambda: self._decoded(index))
 
     def _decoded(self, index: int) -> tuple[Tensor, Any]:
-        samples = self.samples
-        image = samples.decode(samples.blob(samples.ids[index]))
-        return self.view(image, samples.labels[index])
+        return self.view(self.samples.image(index), self.samples.labels[index])
+
+
+class _Same:
+    """A key that only the very same object has, for objects that have no hash of their content."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    @classmethod
+    def of(cls, value: Any) -> Hashable:
+        """`value` itself where it has a hash."""
+        try:
+            hash(value)
+        except TypeError:
+            return cls(value)
+        found: Hashable = value
+        return found
 
 
 class IndexedDataset(Dataset[tuple[Tensor, int]]):

@@ -40,6 +40,7 @@ class DetectionData(ImageData):
     """
 
     metric = "map50_95"
+    evaluation_settings = ("confidence", "iou", "max_detections")
     names: Sequence[str] = ()
 
     def __init__(
@@ -67,11 +68,6 @@ class DetectionData(ImageData):
     def classes(self) -> int:  # type: ignore[override]
         """Number of classes."""
         return len(self.names)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        names = ("confidence", "iou", "max_detections")
-        return {name: getattr(self, name) for name in names}
 
     def check_input(self, data_config: Mapping[str, Any]) -> None:
         super().check_input(data_config)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluation.classification import ClassificationData
 from evaluation.samples import Files, Samples, decode_file, part
+from evaluation.synsets import SYNSETS
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 
@@ -114,9 +115,7 @@ def _class_indices(folder: Path, names: list[str], classes: int) -> list[int]:
     if len(names) == classes:
         return list(range(classes))
     if classes == 1000:
-        from timm.data import ImageNetInfo  # slow to import
-
-        synsets = {name: i for i, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+        synsets = {name: i for i, name in enumerate(SYNSETS)}
         if all(name in synsets for name in names):
             return [synsets[name] for name in names]
     raise ValueError(

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
-from evaluation import image_cache
+from evaluation import content_index, image_cache
 from evaluation.augmentation import WithCopies
 from evaluation.datasets import Batches, DecodedDataset, IndexedDataset, loader
 from evaluation.samples import Progress, Samples, spread
 from evaluation.split import split
 from evaluation.task import ImageTask
+
+# Settings that only choose images, which are in a key by their content, or how they are loaded.
+CONTENT = ("root", "calibration_root", "images", "skip_bad", "workers")
+EVALUATION = ("batch_size",)  # of evaluation; calibration has its own
+STATE = ("calibration", "evaluation", "skipped", "settings")
 
 
 class ImageData(ImageTask):
@@ -33,6 +39,12 @@ class ImageData(ImageTask):
 
     calibration: Samples
     evaluation: Samples
+    settings: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made.settings = _arguments(cls, args, kwargs)
+        return made
 
     def __init__(
         self,
@@ -180,20 +192,40 @@ class ImageData(ImageTask):
 
     @property
     def calibration_key(self) -> str:
-        """sha256 of the calibration images, their transform and the number of copies."""
-        key = self._key(self.calibration)
+        """sha256 of the chosen images, the network's input format, the number of copies."""
+        key = self._key(self.calibration.key)
         return f"{key}+{self._copies}" if self._copies else key
 
     @property
     def evaluation_key(self) -> str:
-        """sha256 of the evaluation images and their transform."""
-        return self._key(self.evaluation)
+        """sha256 of the evaluation images, what their labels stand for, the input format."""
+        contents = list(map(self.label_content, self.evaluation.labels))
+        content_index.index.save()
+        return self._key(json.dumps([self.evaluation.key, contents], default=repr))
 
-    @property
-    def outputs_key(self) -> str:
-        """Key of what stored outputs depend on besides the networks: images and task settings."""
-        settings = json.dumps(dict(self.settings), sort_keys=True)
-        return f"{self.evaluation_key} {settings}" if self.settings else self.evaluation_key
+    def described(self, evaluating: bool) -> dict[str, Any]:
+        """All but the images' content that results on them depend on: settings, state, code.
+
+        Args:
+            evaluating: on the evaluation images, with `outputs`; else on the calibration images.
+        """
+        without = {*CONTENT, *(() if evaluating else (*EVALUATION, *self.evaluation_settings))}
+        settings = {name: value for name, value in self.settings.items() if name not in without}
+        state = {
+            name: value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name not in {*STATE, *self.settings, *without}
+        }
+        samples = self.evaluation if evaluating else self.calibration
+        return {
+            "class": type(self),
+            "settings": settings,
+            "state": state,
+            "view": self._view,
+            "decode": samples.decode,
+            "blob": type(samples.blob),
+            "batch": self.batch_size if evaluating else self._calibration_batch_size,
+        }
 
     def calibration_loader(self, start: int = 0, first: int | None = None) -> Batches:
         """Calibration images `start` to `first` (None: to the end).
@@ -220,15 +252,25 @@ class ImageData(ImageTask):
         return loader(self._decoded(self.evaluation), self.workers, self.batch_size)
 
     def _decoded(self, samples: Samples) -> DecodedDataset:
-        source = hashlib.sha256(f"{type(self)} {self._config} {self._view!r}".encode())
-        return DecodedDataset(samples, self._view, source.hexdigest())
+        return DecodedDataset(samples, self._view, self.label_content)
 
     @property
     def _config(self) -> str:
         return json.dumps(self._data_config, sort_keys=True, default=str)
 
-    def _key(self, samples: Samples) -> str:
-        return hashlib.sha256(f"{samples.key} {self._config}".encode()).hexdigest()
+    def _key(self, content: str) -> str:
+        return hashlib.sha256(f"{content} {self._config}".encode()).hexdigest()
+
+
+def _arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a constructor is called with, by parameter; a call that it refuses, or a copy: none."""
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        bound = signature.bind(None, *args, **kwargs)
+    except TypeError:
+        return {}
+    bound.apply_defaults()
+    return dict(list(bound.arguments.items())[1:])
 
 
 def _shifted(report: Progress | None, offset: int, total: int) -> Progress | None:

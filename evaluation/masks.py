@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from evaluation.preprocessing import resampling
 from evaluation.samples import Files, open_image
 
 IGNORE = 255  # in a mask: pixel excluded from all metrics
@@ -63,11 +64,10 @@ class Geometry:
 
     def input(self, image: Image.Image) -> Tensor:
         """The network input [3, *side], float32."""
-        from timm.data.transforms import str_to_pil_interp  # slow to import
 
         height, width = self.area(image.height, image.width)
         if (width, height) != image.size:
-            image = image.resize((width, height), str_to_pil_interp(self.interpolation))
+            image = image.resize((width, height), resampling(self.interpolation))
         x = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (self.mean, self.std))
         return F.pad((x - mean) / std, (0, self.side[1] - width, 0, self.side[0] - height))
@@ -115,7 +115,7 @@ class Masked:
 
     geometry: Geometry
     masks: Masks
-    canvas: tuple[int, int]
+    canvas: tuple[int, int] = field(metadata={"key": False})  # `outputs` takes the padding off
 
     def __call__(self, image: Image.Image, label: str) -> tuple[Tensor, Tensor]:
         x = self.geometry.input(image)

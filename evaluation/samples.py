@@ -8,12 +8,15 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from evaluation import content_index
 
 Progress = Callable[[int, int], None]
 
@@ -39,10 +42,14 @@ def decode_file(blob: bytes) -> Image.Image:
 class Files:
     """id -> content of a file; the id is the path relative to `root`."""
 
-    root: Path
+    root: Path = field(metadata={"key": False})  # where they lie is no part of what they are
+
+    def path(self, name: str) -> Path:
+        """Where the file lies."""
+        return self.root / name
 
     def __call__(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+        return self.path(name).read_bytes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +62,6 @@ class Samples:
         blob: id -> encoded bytes; picklable for loader processes.
         decode: encoded bytes -> RGB image, or a sentence.
         sizes: size of each blob in bytes, known without reading it.
-        container: sha256 of the one file that holds all images; "" if each has its own file.
     """
 
     ids: tuple[str, ...]
@@ -63,28 +69,49 @@ class Samples:
     blob: Callable[[str], bytes]
     decode: Callable[[bytes], Any]
     sizes: tuple[int, ...]
-    container: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """sha256 over ids, labels, sizes and container; independent of the folder's location."""
-        content = [self.ids, self.labels, self.sizes, self.container]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        """sha256 over ids, labels and the images' bytes; independent of the folder's location."""
+        content = [self.ids, self.labels, self.digests]
+        return hashlib.sha256(json.dumps(content, default=repr).encode()).hexdigest()
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """sha256 of each image's encoded bytes, read once; "" of a file that cannot be read."""
+        if isinstance(self.blob, Files):
+            return tuple(content_index.digests([self.blob.path(name) for name in self.ids]))
+        return tuple(map(self.digest, self.ids))
 
     def take(self, indices: Iterable[int]) -> "Samples":
         """The images at `indices`, in that order."""
         chosen = list(indices)
-        return Samples(
+        taken = Samples(
             ids=tuple(self.ids[i] for i in chosen),
             labels=tuple(self.labels[i] for i in chosen),
             blob=self.blob,
             decode=self.decode,
             sizes=tuple(self.sizes[i] for i in chosen),
-            container=self.container,
         )
+        if "digests" in vars(self):  # read already
+            vars(taken)["digests"] = tuple(self.digests[i] for i in chosen)
+        return taken
+
+    def image(self, index: int) -> Any:
+        """Image `index`, decoded.
+
+        Raises:
+            ValueError: the file is not the one that the key of the results is of.
+        """
+        blob = self.blob(self.ids[index])
+        if hashlib.sha256(blob).hexdigest() != self.digests[index]:
+            raise ValueError(
+                f"{self.ids[index]} has been changed since this run began: start it again"
+            )
+        return self.decode(blob)
 
     def without(self, other: "Samples") -> "Samples":
         """Drop every image whose encoded bytes also occur in `other`, whatever its name.
@@ -104,9 +131,11 @@ class Samples:
             if size not in shared or self.digest(name) not in known
         )
 
-    def digest(self, name: str) -> bytes:
-        """sha256 of one image's encoded bytes."""
-        return hashlib.sha256(self.blob(name)).digest()
+    def digest(self, name: str) -> str:
+        """sha256 of one image's encoded bytes; "" of a file that cannot be read."""
+        if isinstance(self.blob, Files):
+            return content_index.digest(self.blob.path(name))
+        return hashlib.sha256(self.blob(name)).hexdigest()
 
     def bad(self, progress: Progress | None = None) -> dict[str, str]:
         """Decode every image; return {id: reason} of those that fail, in the order of ids.

@@ -5,7 +5,6 @@ size and compared with the mask, so the metrics of all networks are over the sam
 Fidelity on these images is measured at the resolution of the logits, without padding.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from evaluation import content_index
 from evaluation.fidelity import Distance, Drop, logits_distance, softmax_divergence
 from evaluation.images import ImageData
 from evaluation.jackknife import jackknife
@@ -42,6 +42,7 @@ class SegmentationData(ImageData):
     """
 
     metric = "miou"
+    evaluation_settings = ("report_classes",)
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     mask_files: Files
@@ -75,13 +76,9 @@ class SegmentationData(ImageData):
     def masks(self) -> Masks:
         return Masks(self.mask_files, self.classes)
 
-    @property
-    def evaluation_key(self) -> str:
-        """sha256 of the evaluation images, their masks' content and the transform."""
-        digest = hashlib.sha256(super().evaluation_key.encode())
-        for label in self.evaluation.labels:
-            digest.update(hashlib.sha256(self.mask_files(label)).digest())
-        return digest.hexdigest()
+    def label_content(self, label: str) -> tuple[str, str]:
+        """The name of the mask, and the sha256 of its file."""
+        return label, content_index.digest(self.mask_files.path(label)) if label else ""
 
     def view(self, data_config: Mapping[str, Any]) -> View:
         """Masks are padded to the largest height and width in the evaluation set."""

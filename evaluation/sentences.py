@@ -1,6 +1,5 @@
 """Labelled sentences in TSV files with the columns `sentence` and `label`."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,5 +78,4 @@ def read_tsv(path: Path) -> Samples:
         blob=Sentences(rows),
         decode=decode_sentence,
         sizes=tuple(map(len, rows.values())),
-        container=hashlib.sha256(content).hexdigest(),
     )

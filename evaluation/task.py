@@ -33,16 +33,14 @@ class ImageTask(ABC):
         kind: what the samples are, for messages.
         metric: name of the main metric.
         classes: number of classes.
+        evaluation_settings: settings of the constructor that `outputs`, `metrics` and `details`
+            alone read: another one leaves the results on calibration images as they are.
     """
 
     kind = "images"
+    evaluation_settings: tuple[str, ...] = ()
     metric: str
     classes: int
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Settings that `outputs` depends on."""
-        return {}
 
     @abstractmethod
     def check_labels(self, samples: Samples, use: str) -> None:
@@ -75,6 +73,10 @@ class ImageTask(ABC):
     @abstractmethod
     def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
         """Drop of the main metric from the float to the quantized network."""
+
+    def label_content(self, label: Any) -> Any:
+        """What a label stands for, to be compared: the digest of a file that it names."""
+        return label
 
     def fidelity(self, reference: Outputs, outputs: Outputs) -> dict[str, float]:
         """agreement (percent), kl (nats) and sqnr_db with respect to the float network.

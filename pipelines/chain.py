@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ from pipelines.stages.sensitivity import Sensitivity
 from pipelines.stages.solving.baseline import Baseline
 from pipelines.stages.solving.quantize import QuantizeLayers
 from pipelines.stages.solving.solve import needs_importance
+from pipelines.store import image_keys
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import Store
 from pipelines.tracking import Tracker
@@ -144,6 +145,11 @@ class RunInfo:
         about = {**self.about, **({"settings": kept} if "settings" in self.about else {})}
         return replace(self, about=about, config=filled(self.config, counts))
 
+    def with_own_code(self, modules: Mapping[str, Any]) -> RunInfo:
+        """The same, with the user's own modules in the record of the source."""
+        source = {**(self.about.get("source") or {}), "own": dict(modules)}
+        return replace(self, about={**self.about, "source": source})
+
     def __post_init__(self) -> None:
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed < 2**32:
@@ -158,6 +164,7 @@ class Log:
     tracker: Tracker
     seconds: dict[str, float] = field(default_factory=dict)
     cached: dict[str, bool] = field(default_factory=dict)
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def stage(self, name: str, seconds: float, cached: bool, detail: str = "") -> None:
         """Log the end of stage `name` and return its freed memory to the system.
@@ -180,7 +187,16 @@ class Log:
     def artifacts(self, name: str, artifacts: Collection[Artifact], detail: str = "") -> None:
         """Log stage `name`, which produced several artifacts."""
         seconds, cached = sum(a.seconds for a in artifacts), all(a.cached for a in artifacts)
+        self.computed_with(name, artifacts)
         self.stage(name, seconds, cached, detail)
+
+    def computed_with(self, name: str, artifacts: Iterable[Artifact]) -> None:
+        """Note the versions of the libraries that have computed artifacts of stage `name`."""
+        found = self.versions.setdefault(name, {})
+        for artifact in artifacts:
+            for library, version in artifact.versions.items():
+                known = found.get(library, version).split(", ")
+                found[library] = ", ".join(sorted({*known, version}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,12 +222,12 @@ class RunContext:
     @property
     def images(self) -> Keyed[ImageData]:
         """Calibration images."""
-        return Keyed(self.chain.data, self.chain.data.calibration_key)
+        return image_keys.calibration(self.chain.data)
 
     @property
     def evaluation(self) -> Keyed[ImageData]:
         """Evaluation images."""
-        return Keyed(self.chain.data, self.chain.data.outputs_key)
+        return image_keys.evaluation(self.chain.data)
 
     @property
     def reference(self) -> Keyed[nn.Module | None]:

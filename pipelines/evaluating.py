@@ -11,11 +11,13 @@ from pipelines.chain import Chain, RunContext
 from pipelines.quantizing import QuantizedModel
 from pipelines.reproducing import provenance
 from pipelines.stages import counts
+from pipelines.stages.calibrate import keyed_layers
 from pipelines.stages.objective import Objective, ObjectiveContext, write
 from pipelines.stages.precision.allocate import Allocation
 from pipelines.stages.precision.workload import RecordWorkloads, workloads_of
 from pipelines.stages.report import Findings
-from pipelines.store.artifacts import Keyed
+from pipelines.stages.solving.same_machine import comparable
+from pipelines.store import image_keys
 from pipelines.tracking import lineage
 from quant.layers import Layer
 
@@ -31,7 +33,7 @@ def measure(
             network=context.network,
             module=model.best,
             weights=model.weights,
-            held_out=Keyed(held_out, held_out.calibration_key),
+            held_out=image_keys.calibration(held_out),
             machine=machine,
         )
     )
@@ -70,6 +72,22 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
         "OBQ, estimated from some rows" if estimated else "OBQ, all rows",
     )
 
+    times = comparable(
+        store,
+        chain.baseline.solve,
+        chain.quantize.solve,
+        model.weights,
+        model.allocation.bits,
+        baseline,
+        machine,
+    )
+    if times.again:
+        machine.screen.line(
+            f"  {len(times.again)} layers were timed again: the store has their times from another "
+            "machine, number of threads or version of torch",
+            style="dim",
+        )
+
     reference, float_outputs = context.reference, context.float_outputs()
     uncorrected, outputs = (
         context.evaluate(module, reference) for module in (model.uncorrected, model.best)
@@ -79,7 +97,7 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
 
     pictures = store.run(chain.pictures, reference, model.best, context.evaluation, machine)
 
-    layers = Keyed(model.layers, model.calibration.key)
+    layers = keyed_layers(model.layers, model.calibration)
     recorded = store.run(RecordWorkloads(), network, layers, context.images, machine)
 
     # None only with an objective
@@ -92,6 +110,7 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
         predicted=model.predicted,
         weights=model.weights,
         baseline=baseline,
+        times=times,
         statistics=model.statistics,
         float_outputs=float_outputs,
         uncorrected_outputs=uncorrected,
@@ -112,6 +131,7 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
         "inputs": chain.quantize.inputs,
         "model": network.name,
         "machine": machine.describe(),
+        "computed_with": provenance.computed_with(log.versions),
         "fingerprints": provenance.fingerprints(chain.model, network, chain.data),
         "seconds": context.seconds,
         "cached": log.cached,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import suppress
 from typing import Any
 
+from evaluation import content_index
 from pipelines import evaluating, preflight, quantizing
 from pipelines.chain import Chain, Log, RunContext, RunInfo
 from pipelines.machine.interruption import interruptible
 from pipelines.machine.machine import Machine, seed_everything
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
+from pipelines.reproducing import own_code
 from pipelines.stages import counts
 from pipelines.stages.check_network import CheckNetwork
-from pipelines.store import fingerprint
+from pipelines.store import fingerprint, image_keys
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
 from pipelines.tracking import Tracker
@@ -27,12 +30,15 @@ def run(
     Raises:
         ValueError, OSError: bad input; raised before calibration where possible.
     """
-    code = fingerprint.modules(chain) | fingerprint.modules(type(chain.data))
-    fingerprint.closure(code)  # now: the source may change during the run
+    stages = {f.name: getattr(chain, f.name) for f in dataclasses.fields(chain)}
+    fingerprint.freeze({**stages, "data": type(chain.data)})
     machine.setup()
     seed_everything(info.seed)
     network, chain = prepare(chain, store, machine, info)
     info = info.with_counts(chain.counts)
+    used = {type(part).__module__ for part in network.module.modules()}
+    used |= fingerprint.modules({**stages, "data": type(chain.data)})
+    info = info.with_own_code(own_code.record(used, info.folder))
     provenance = {key: info.about.get(key) for key in ("source", "versions", "command")}
     tracker.start(
         info.config,
@@ -81,6 +87,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tupl
     with machine.screen.busy("loading the network"):
         network = chain.model.load(store)
         preflight.task_fits(network, data)
+    content_index.remember(store.root / "files.txt")
     with machine.screen.busy("listing the images"):
         data.prepare(
             network.data_config,
@@ -93,12 +100,13 @@ def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tupl
         chosen = len(data.calibration)
     machine.screen.line(f"  {data.summary()}", style="dim")
     check = preflight.CheckImages(data.skip_bad)
-    images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")
+    calibration = image_keys.calibration(data)
+    images = Keyed(data, f"{calibration.key},{image_keys.evaluation(data).key}")
     checked = store.run(check, images, machine)
     if checked.record["skipped"] and not data.skipped:
         data.check()  # skips the bad images that an earlier run or another process recorded
     chain = _fitted(chain, chosen, machine)
-    images = Keyed(data, data.calibration_key)
+    images = image_keys.calibration(data)
     checked = store.run(CheckNetwork(data.classes, chain.weighing), network, images, machine)
     for stage in (chain.precision, chain.activations):
         stage.check(checked.record["layers"])

@@ -16,7 +16,7 @@ from torch import nn
 from pipelines.chain import RunContext
 from pipelines.stages.activations import with_activations
 from pipelines.stages.batchnorm import corrected
-from pipelines.stages.calibrate import layers_of
+from pipelines.stages.calibrate import keyed_layers, layers_of
 from pipelines.stages.precision.allocate import Allocation, AllocationContext
 from pipelines.stages.rounding.result import (
     trained_activations,
@@ -25,6 +25,7 @@ from pipelines.stages.rounding.result import (
 )
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.stages.solving.solve import needs_importance
+from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import LockedError
 from quant.layers import Layer
@@ -65,11 +66,11 @@ def quantize(context: RunContext) -> QuantizedModel:
     layers = layers_of(calibration)
     log.artifact("calibrate", calibration, f"{len(layers)} layers")
 
-    keyed_layers = Keyed(layers, calibration.key)
+    used = keyed_layers(layers, calibration)
     weighted = needs_importance(chain.quantize.solve.fit_grid)
     hessian = None
     if chain.weighing:
-        hessian = store.run(chain.label_free, network, keyed_layers, images, machine)
+        hessian = store.run(chain.label_free, network, used, images, machine)
         log.artifact("label-free", hessian, "Hessian of the outputs")
     importance = hessian if weighted else None
 
@@ -103,16 +104,16 @@ def quantize(context: RunContext) -> QuantizedModel:
         log.artifacts("sensitivity", [predicted, sensitivity])
 
     weights = chain.quantize.run(store, network, images, calibration, bits, machine, importance)
+    log.computed_with("quantize", weights.solutions.values())
     log.stage("quantize", weights.seconds + weights.collecting, weights.cached)
 
-    quantized = Keyed(
-        weights.applied_to(network.module), f"{network.key} {weights.key} {sorted(weights.means)}"
-    )
+    quantized = _keyed(weights.applied_to(network.module), network.key, weights.key)
     floats = [
         store.run(stage, network, images, machine) for stage in chain.batchnorm.prerequisites()
     ]
     statistics = store.run(chain.batchnorm, network, quantized, images, machine, *floats)
     kept = "kept" if statistics.record["kept"] else "not kept"
+    log.computed_with("batchnorm", [*floats, statistics])
     log.stage(
         "batchnorm",
         statistics.seconds + sum(artifact.seconds for artifact in floats),
@@ -120,17 +121,18 @@ def quantize(context: RunContext) -> QuantizedModel:
         f"{chain.batchnorm.mode}, {kept}",
     )
 
-    final = Keyed(corrected(quantized.value, statistics), f"{quantized.key} {statistics.key}")
+    final = _keyed(corrected(quantized.value, statistics), quantized.key, statistics.key)
     best = final if statistics.record["kept"] else quantized
 
     activations = None
     if quantize_inputs.bits is not None:
-        activations = store.run(quantize_inputs, best, keyed_layers, images, machine)
+        activations = store.run(quantize_inputs, best, used, images, machine)
         log.artifact("activations", activations, _range(activations.record["bits"]))
         best, quantized = (
-            Keyed(
+            _keyed(
                 with_activations(weights_only.value, activations),
-                f"{weights_only.key} {activations.key}",
+                weights_only.key,
+                activations.key,
             )
             for weights_only in (best, quantized)
         )
@@ -148,7 +150,7 @@ def quantize(context: RunContext) -> QuantizedModel:
             if activations is not None:
                 activations = trained_activations(activations, trained)
                 changed = with_activations(changed, activations)
-            best = Keyed(changed, f"{best.key} {trained.key}")
+            best = _keyed(changed, best.key, trained.key)
 
     return QuantizedModel(
         calibration=calibration,
@@ -163,6 +165,11 @@ def quantize(context: RunContext) -> QuantizedModel:
         best=best,
         uncorrected=quantized,
     )
+
+
+def _keyed(module: nn.Module, *made_from: str) -> Keyed[nn.Module]:
+    """A network that was made here: keyed by its content, and by what it was made from."""
+    return Keyed(module, " ".join([*made_from, fingerprint.content(module)]))
 
 
 def _calibrated(context: RunContext) -> Artifact:

@@ -9,14 +9,13 @@ Letters: g groups, r output rows per group, c input columns per group, n positio
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 LINEAR, CONV = F.linear, F.conv2d
@@ -197,40 +196,3 @@ class Calls(TorchFunctionMode):
                 if name and not (call and item is call.weight):
                     self.receive(name, getattr(func, "__name__", str(func)), None)
         return result
-
-
-class FollowingBatchNorms(TorchFunctionMode):
-    """While active, records which BatchNorm directly takes the output of which weight."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.means = {id(b): name for name, b in model.named_buffers() if name.endswith("_mean")}
-        # id of an output -> the output (kept alive, so that its id stays unique), id of the weight
-        self.outputs: dict[int, tuple[Tensor, int]] = {}
-        self.found: dict[int, set[str]] = {}  # id of a weight -> names of running means
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Record outputs of `linear` and `conv2d`, and recognise them as inputs of `batch_norm`."""
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func is LINEAR or func is CONV:
-            self.outputs[id(result)] = (result, id(Call.of(func, args, kwargs).weight))
-        elif func is F.batch_norm:
-            arguments = {**dict(zip(("input", "running_mean"), args, strict=False)), **kwargs}
-            _, weight = self.outputs.get(id(arguments["input"]), (None, 0))
-            mean = self.means.get(id(arguments["running_mean"]), "")
-            self.found.setdefault(weight, set()).add(mean)
-        return result
-
-    def by_weight(self, parameters: Mapping[str, Tensor]) -> dict[str, str]:
-        """{weight: running mean} for pairs that are used only with each other."""
-        found = {name: self.found.get(id(p), set()) for name, p in parameters.items()}
-        users = Counter(norm for norms in self.found.values() for norm in norms)
-        return {
-            name: norm
-            for name, norms in found.items()
-            for norm in norms
-            if len(norms) == 1 and users[norm] == 1
-        }

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from quant.calls import Call, Calls, FollowingBatchNorms
+from quant.calls import Call, Calls
+from quant.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def find(model: nn.Module, *example: Tensor) -> tuple[dict[str, Layer], list[Ski
         if layers.setdefault(name, layer) != layer:
             reasons[name] = "shared by convolutions with different groups"
 
-    with torch.no_grad(), Calls(matrices, receive), FollowingBatchNorms(model) as following:
-        model(*example)
-    norms = following.by_weight(matrices)
+    with torch.no_grad(), Calls(matrices, receive), Trace(model) as trace:
+        outputs = model(*example)
+    norms = trace.following_norms(outputs)
     layers = {n: replace(x, norm=norms.get(n, "")) for n, x in layers.items()}
     skipped = [
         Skipped(name, tuple(p.shape), reasons.get(name, "not used by linear or conv2d"))

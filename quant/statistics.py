@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.moments import Moments, moments
@@ -70,12 +69,14 @@ class Shifts:
         runs: number of runs of each norm, over all batches.
         pooled: moments of all outputs of each LayerNorm, in the float and the quantized network.
         repeated: LayerNorms that ran more than once on a batch.
+        batches: number of batches.
     """
 
     sums: dict[str, Shift] = field(default_factory=dict)
     runs: Counter[str] = field(default_factory=Counter)
     pooled: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
     repeated: set[str] = field(default_factory=set)
+    batches: int = 0
 
     def add(
         self, name: str, shift: Shift, pooled: tuple[Moments, Moments] | None, runs: int = 1
@@ -93,6 +94,7 @@ class Shifts:
         for name, shift in other.sums.items():
             total.add(name, shift, other.pooled.get(name), other.runs[name])
         total.repeated |= other.repeated
+        total.batches = self.batches + other.batches
         return total
 
     def mean(self, name: str) -> Shift:
@@ -112,7 +114,8 @@ def norm_moments(network: nn.Module, images: Tensor) -> dict[str, list[Moments]]
     found: defaultdict[str, list[Moments]] = defaultdict(list)
 
     def record(name: str, norm: nn.Module, x: Tensor) -> None:
-        found[name].append(_moments(norm, x))
+        if (moments_of_run := _moments(norm, x)) is not None:
+            found[name].append(moments_of_run)
 
     with _before_each_norm(network, record):
         network(images)
@@ -139,6 +142,7 @@ class Matcher:
             images: the batch.
             reference: `norm_moments` of the float network on it, if known; None runs that network.
         """
+        self.shifts.batches += 1
         expected = norm_moments(self.reference, images) if reference is None else reference
         runs: Counter[str] = Counter()
         before: dict[str, dict[str, Tensor]] = {}
@@ -146,8 +150,11 @@ class Matcher:
         def correct(name: str, norm: nn.Module, x: Tensor) -> None:
             """Record this batch's shift and undo it, so that later layers see corrected inputs."""
             overwrite(norm, before.get(name, {}))  # a norm may run more than once
+            quantized = _moments(norm, x)
+            if quantized is None:
+                return
             float_moments = expected[name][runs[name]].to_device_of(x)
-            shift = self._record(name, norm, float_moments, _moments(norm, x))
+            shift = self._record(name, norm, float_moments, quantized)
             runs[name] += 1
             state = _corrected(self.reference.get_submodule(name), shift)
             before[name] = {key: getattr(norm, key).clone() for key in state}
@@ -177,7 +184,7 @@ class Matcher:
         Raises:
             ValueError: there are norms to correct, but no batch was processed.
         """
-        if not self.shifts.runs and any(map(_correctable, self.quantized.modules())):
+        if not self.shifts.batches and any(map(_correctable, self.quantized.modules())):
             raise ValueError("no calibration batch was seen: nothing to match statistics on")
         changed = {}
         for name in self.shifts.sums:
@@ -191,8 +198,9 @@ class Matcher:
 def _correctable(norm: nn.Module) -> bool:
     if isinstance(norm, BatchNorm):
         return norm.track_running_stats
-    plain = isinstance(norm, nn.LayerNorm) and "2d" not in type(norm).__name__
-    return plain and isinstance(norm.bias, Tensor) and norm.bias.dim() == 1
+    if not isinstance(norm, nn.LayerNorm):
+        return False
+    return isinstance(norm.bias, Tensor) and norm.bias.dim() == 1
 
 
 @contextmanager
@@ -216,12 +224,36 @@ def _before_each_norm(
             handle.remove()
 
 
-def _moments(norm: nn.Module, x: Tensor) -> Moments:
-    """Moments of a BatchNorm's input, or of a LayerNorm's output."""
-    if isinstance(norm, nn.LayerNorm):
-        y = F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        return moments(y, -1)
-    return moments(x, 1)
+def _moments(norm: nn.Module, x: Tensor) -> Moments | None:
+    """Moments of a BatchNorm's input, or of a LayerNorm's output; None: it has no channels."""
+    if not isinstance(norm, nn.LayerNorm):
+        return moments(x, 1)
+    dim = channel_dim(norm, x)
+    return None if dim is None else moments(norm.forward(x).movedim(dim, -1), -1)
+
+
+@torch.no_grad()
+def channel_dim(norm: nn.LayerNorm, x: Tensor) -> int | None:
+    """The dimension of the output of norm(x) that weight and bias go along.
+
+    Subclasses move dimensions in code of their own (ConvNeXt, SqueezeBERT), so it is tried out:
+    with a weight of 0 the output is the bias. None: the output is something else.
+    """
+    affine = {"weight": norm.weight.clone(), "bias": norm.bias.clone()}
+    probe = torch.arange(1, len(norm.bias) + 1).to(norm.bias)
+    overwrite(norm, {"weight": torch.zeros_like(probe), "bias": probe})
+    try:
+        y = norm.forward(x)
+    finally:
+        overwrite(norm, affine)
+    return next(
+        (
+            dim
+            for dim in range(y.dim())
+            if y.shape[dim] == len(probe) and bool((y.movedim(dim, -1) == probe.to(y)).all())
+        ),
+        None,
+    )
 
 
 def _shift(reference: Moments, quantized: Moments) -> Shift:

@@ -23,6 +23,7 @@ def _clock():
     looks = itertools.count(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock, "seconds", lambda: next(looks) / 1000)
+        patch.setattr(clock, "processor_seconds", lambda: next(looks) / 1000)
         yield
 
 
@@ -30,7 +31,8 @@ def _clock():
 def passes(monkeypatch):
     """passes(seconds): a clock on which time passes by this alone."""
     passed: list[float] = []
-    monkeypatch.setattr(clock, "seconds", lambda: sum(passed))
+    for name in ("seconds", "processor_seconds"):
+        monkeypatch.setattr(clock, name, lambda: sum(passed))
     return passed.append
 
 

@@ -11,6 +11,11 @@ def seconds() -> float:
     return time.perf_counter()
 
 
+def processor_seconds() -> float:
+    """Seconds that this process has computed, on all its threads; none while it was stopped."""
+    return time.process_time()
+
+
 def now() -> float:
     """Seconds since 1970, as other processes and file systems count them."""
     return time.time()

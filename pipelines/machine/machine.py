@@ -7,7 +7,6 @@ keys. Half precision changes more, and is.
 from __future__ import annotations
 
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pipelines.machine import memory
 from pipelines.machine.checkpoint import Checkpoint
 from pipelines.machine.ranks import Ranks, on_gpu
 from pipelines.machine.screen import Screen
+from pipelines.machine.stopwatch import cpu_name
 
 FULL, HALF = "32-true", "16-mixed"
 PRECISIONS = (FULL, "bf16-mixed", HALF)
@@ -168,7 +168,7 @@ class Machine:
     def describe(self) -> dict[str, Any]:
         """CPU, GPU, cores, threads and memory, for the record."""
         return {
-            "cpu": _cpu(),
+            "cpu": cpu_name(),
             **_gpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -210,13 +210,3 @@ def _driver() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.splitlines()[0].strip() if done.stdout else None
-
-
-def _cpu() -> str:
-    """Name of the CPU, or at least its architecture."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()

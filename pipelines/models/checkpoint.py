@@ -42,7 +42,7 @@ class CheckpointModel:
         with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced
             module = self.build()
         load_into(module, read(path), str(path))
-        return Network.of(module, self.name, self.data_config)
+        return Network.of(module, self.name, self.data_config, self.build)
 
 
 def require_data_folder(path: Path, kind: str) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from evaluation import digits
+from evaluation.preprocessing import Preprocessing
 from pipelines.machine import memory
 from pipelines.models.network import Network, validated
 from pipelines.models.state_dict import load_into
 from pipelines.store.artifacts import Artifact
-from pipelines.store.store import Store
+
+if TYPE_CHECKING:
+    from pipelines.store.store import Store
 
 NAME = "digits"
 
@@ -74,12 +77,10 @@ class TrainDigits:
     def run(self) -> Artifact:
         """The trained state dict and the last epoch's loss. The global RNG state is preserved."""
         with memory.importing_late("lightning"):
-            from timm.data import create_transform
-
             from pipelines.models.digits_training import train
 
         pool, _ = digits.split()
-        transform = create_transform(**self.data_config, is_training=False)
+        transform = Preprocessing.of(self.data_config)
         x = torch.stack([transform(pool.decode(pool.blob(name))) for name in pool.ids])
         network, loss = train(self, x, torch.tensor(pool.labels))
         return Artifact(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.store.fingerprint import source
+from pipelines.store import fingerprint
 
 DATA_KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 TEXT_KEYS = ("tokenizer", "max_length", "pad")  # the tokenizer is JSON, not a path
@@ -28,7 +25,8 @@ class Network:
         name: name in messages and reports, e.g. "cifar10_resnet20" or "resnet50.a1_in1k".
         data_config: arguments of `timm.data.create_transform` (DATA_KEYS), or those of a text model
             (TEXT_KEYS).
-        key: sha256 of everything that determines the network's output (see `fingerprint`).
+        key: sha256 of everything that determines the network's output: its tensors, attributes and
+            classes, the code of these, what built it, the name and the data config.
     """
 
     module: nn.Module
@@ -37,16 +35,24 @@ class Network:
     key: str
 
     @classmethod
-    def of(cls, module: nn.Module, name: str, data_config: Mapping[str, Any]) -> Network:
+    def of(
+        cls, module: nn.Module, name: str, data_config: Mapping[str, Any], build: Any = None
+    ) -> Network:
         """Convert `module` to float32, CPU and eval mode (in place) and compute its key.
+
+        Args:
+            module: the network.
+            name, data_config: see `Network`.
+            build: what has built it, with its arguments.
 
         Raises:
             ValueError: data_config is invalid, or a weight is NaN or infinite.
+            UntellableError: an attribute has no content that can be told.
         """
         config = validated(data_config, name)
         module = module.to("cpu", torch.float32).eval()
         require_finite(module.state_dict(), f"model {name}")
-        return cls(module, name, config, fingerprint(module, name, config))
+        return cls(module, name, config, fingerprint.content([module, name, config, build]))
 
 
 def validated(data_config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -84,21 +90,3 @@ def require_finite(state: Mapping[str, Tensor], origin: str) -> None:
             f"{', '.join(bad[:5])}{', ...' if len(bad) > 5 else ''}. Such a network cannot be "
             "quantized: did the training diverge, or fp16 overflow?"
         )
-
-
-def fingerprint(module: nn.Module, name: str, data_config: Mapping[str, Any]) -> str:
-    """sha256 over name, data_config, tensors and definition of the network.
-
-    Tensors are hashed by name, dtype, shape and bytes. The definition is the module's repr
-    (strides, paddings, eps, which no tensor contains) and the source of its classes outside torch.
-    """
-    digest = hashlib.sha256(json.dumps([name, data_config], sort_keys=True).encode())
-    digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(module)).encode())
-    for code in sorted({type(part).__module__ for part in module.modules()}):
-        if code != "__main__" and not code.startswith("torch."):
-            digest.update(f"{code} {source(code)[0]}".encode())
-    for key, value in module.state_dict().items():
-        tensor = value.detach().contiguous()
-        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

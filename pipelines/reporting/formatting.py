@@ -158,7 +158,9 @@ def evidence(results: Results) -> str:
         return "baseline not run"
     ran, total = get(results, "baseline", "rows_run"), get(results, "baseline", "rows_total")
     kind = "estimate" if get(results, "baseline", "estimated") else "measured"
-    return f"{kind}, {count(ran)} of {count(total)} rows ran"
+    again = len(get(results, "baseline", "timed_again") or ())
+    note = f", {count(again)} layers timed again on this machine" if again else ""
+    return f"{kind}, {count(ran)} of {count(total)} rows ran{note}"
 
 
 def baseline_name(results: Results) -> str:

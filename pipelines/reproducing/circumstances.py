@@ -50,6 +50,10 @@ def _code(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found.append("the recorded code version is unknown")
     elif a != b:
         found.append(f"commit {_shown(a)[:10]}, now {_shown(b)[:10]}")
+    a_own, b_own = (
+        {n: _mapping(m).get("sha256") for n, m in _mapping(source.get("own")).items()}
+        for source in (then, now)
+    )
     changes = [source.get("diff_sha256") for source in (then, now)]
     if changes[0] != changes[1]:
         which = " and ".join(
@@ -58,6 +62,11 @@ def _code(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             if change
         )
         found.append(f"{which}, which differ")
+    found += [
+        f"module {name} was {'another one' if name in b_own and name in a_own else 'not there'}"
+        for name in sorted({*a_own, *b_own})
+        if a_own.get(name) != b_own.get(name)
+    ]
     others = sorted({*_names(then), *_names(now)})
     if others:
         found.append(f"untracked code: {', '.join(others[:3])}" + " ..." * (len(others) > 3))

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ABOUT = {  # how and where a result was computed, not its figures
-    "versions", "machine", "source", "settings", "command", "config_dir", "output_dir",
+ABOUT = {  # how and where, not what came out
+    "versions", "computed_with", "machine", "source", "settings", "command", "config_dir",
+    "output_dir",
     "seconds", "cached", "speedup",
 }  # fmt: skip
 PERCENT = ("float", "quantized", "uncorrected", "drop", "details")

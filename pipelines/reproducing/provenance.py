@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,51 @@ from pipelines.models.network import Network
 PACKAGES = (
     "torch",
     "torchvision",
-    "lightning",
+    "Pillow",
+    "numpy",
+    "scipy",
+    "opencv-python",
     "timm",
     "transformers",
-    "numpy",
+    "tokenizers",
+    "ultralytics",
+    "faster-coco-eval",
+    "onnxruntime",
+    "lightning",
     "hydra-core",
     "wandb",
     "obliq",
 )
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of packages that may affect figures."""
+@functools.cache
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that may change a figure; None: not installed.
+
+    None of them is imported.
+    """
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def computed_with(stages: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """The libraries that have computed the results of each stage in other versions than these.
+
+    Args:
+        stages: versions by library, by stage, as the store has them.
+
+    Returns:
+        {stage: {library: version}}; libraries that are as they are here are left out.
+    """
+    here = {"python": platform.python_version()}
+    found = {
+        stage: {
+            name: version
+            for name, version in used.items()
+            if version != here.setdefault(name, _version(name) or "not installed")
+        }
+        for stage, used in stages.items()
+    }
+    return {stage: other for stage, other in found.items() if other}
 
 
 def fingerprints(model: Any, network: Network, data: ImageData) -> dict[str, Any]:
@@ -61,8 +95,8 @@ def _checkpoint(path: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _version(package: str) -> str:
+def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return None

@@ -34,19 +34,19 @@ def record(folder: Path, root: Path = ROOT) -> dict[str, Any]:
         (folder / "source.diff").unlink(missing_ok=True)  # from an earlier run
     unknown: dict[str, Any] = {"commit": None, "dirty": None, "diff": None, "untracked": []}
     try:
-        _git(root, "ls-files", "--error-unmatch", "pipelines/__init__.py")
-        commit = _git(root, "rev-parse", "HEAD").decode().strip()
-        diff = _git(
+        git(root, "ls-files", "--error-unmatch", "pipelines/__init__.py")
+        commit = git(root, "rev-parse", "HEAD").decode().strip()
+        diff = git(
             root, "diff", "HEAD", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color",
             "--src-prefix=a/", "--dst-prefix=b/", "--", ".",
         )  # fmt: skip
-        others = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
-    except (OSError, subprocess.SubprocessError):  # no git, no repository, or not of this code
+        others = git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, or none of this code
         return unknown
     untracked = [name for name in others.decode(errors="replace").split("\0") if name]
     found = {**unknown, "commit": commit, "dirty": bool(diff), "untracked": untracked[:NAMED]}
     if diff:
-        kept = redact(_cut(diff).decode(errors="replace"))
+        kept = redact(cut(diff).decode(errors="replace"))
         with suppress(OSError):
             (folder / "source.diff").write_text(kept, encoding="utf-8")
             found["diff"] = "source.diff"
@@ -57,15 +57,15 @@ def record(folder: Path, root: Path = ROOT) -> dict[str, Any]:
     return found
 
 
-def _cut(diff: bytes) -> bytes:
-    """The diff, truncated to whole lines within the limit, with a note at the end."""
+def cut(diff: bytes) -> bytes:
+    """All of it, or whole lines up to the limit and a last line that says so."""
     if len(diff) <= LIMIT:
         return diff
     return diff[:LIMIT].rpartition(b"\n")[0] + f"\n# cut off: {len(diff)} bytes\n".encode()
 
 
-def _git(root: Path, *arguments: str) -> bytes:
-    """Output of a git command, which may neither write nor prompt.
+def git(root: Path, *arguments: str) -> bytes:
+    """What git says; it writes nothing and asks for nothing.
 
     Raises:
         OSError, subprocess.SubprocessError: git is missing, fails, or exceeds the time limit.

@@ -25,7 +25,7 @@ from pipelines.stages.float_logits import FloatLogits, last, logits_of
 from pipelines.stages.float_moments import FloatMoments, moments_of
 from pipelines.stages.forward import Forward
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.reestimation import reestimating, running_statistics
+from quant.reestimation import PASSES, SETTLED, observing, running_statistics
 from quant.statistics import Matcher, NormMoments
 
 MODES = ("match", "reestimate", "none")
@@ -83,10 +83,7 @@ class CorrectStatistics:
         if self.mode == "match":
             changed = _match(network.module, corrected, moments_of(moments), loader, machine)
         else:
-            with reestimating(corrected) as seen:
-                machine.predict("re-estimate statistics", Forward(corrected), loader)
-            reduce(add, machine.ranks.gather(seen)).write_to(corrected)
-            changed = running_statistics(corrected)
+            changed = _reestimate(corrected, loader, machine)
         known = logits_of(logits)
         compare = Compare(data.value, network.module, quantized.value, corrected, known=known)
         machine.predict("compare", compare, last(data.value, self.compare_images))
@@ -120,6 +117,16 @@ def _match(
     else:
         matcher.shifts = shifts
     return matcher.finish()
+
+
+def _reestimate(quantized: nn.Module, loader: Batches, machine: Machine) -> dict[str, Tensor]:
+    """Re-estimate the statistics of `quantized`, in place; returns them."""
+    for _ in range(PASSES):
+        with observing(quantized) as seen:
+            machine.predict("re-estimate statistics", Forward(quantized), loader)
+        if reduce(add, machine.ranks.gather(seen)).write_to(quantized) < SETTLED:
+            break
+    return running_statistics(quantized)
 
 
 class _Match(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,7 @@ from pipelines.machine.checkpoint import Checkpoint
 from pipelines.machine.machine import Machine
 from pipelines.machine.ranks import Ranks
 from pipelines.models.network import Network
+from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call, Calls
 from quant.hessian import HessianSum
@@ -126,6 +128,11 @@ def layers_of(calibration: Artifact) -> dict[str, Layer]:
     """The calibrated layers, in order of use."""
     rows = ({**row, "shape": tuple(row["shape"])} for row in calibration.record["layers"])
     return {row["name"]: Layer(**row) for row in rows}
+
+
+def keyed_layers(layers: Mapping[str, Layer], calibration: Artifact) -> Keyed[Mapping[str, Layer]]:
+    """Calibrated layers, all or some, as an input of a stage."""
+    return Keyed(layers, f"{calibration.key} {fingerprint.content(dict(layers))}")
 
 
 class CollectHessians(nn.Module):

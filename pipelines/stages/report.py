@@ -18,9 +18,11 @@ from torch import Tensor
 
 from evaluation.images import ImageData
 from pipelines.machine.disk import checksum, explained, replacing
+from pipelines.machine.stopwatch import place_of
 from pipelines.models.network import Network
 from pipelines.stages.solving.baseline import LayerBaseline, layer_ratio, loss_ratio
 from pipelines.stages.solving.quantize import QuantizedWeights
+from pipelines.stages.solving.same_machine import Times
 from pipelines.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Findings:
     uncorrected_outputs: Artifact
     outputs: Artifact
     pictures: Artifact
+    times: Times
     activations: Artifact | None = None
     rounding: Artifact | None = None
     precision: Mapping[str, Any] | None = None
@@ -136,7 +139,7 @@ def scores(found: Findings) -> dict[str, Any]:
 
 def costs(found: Findings) -> dict[str, Any]:
     """Speed, loss ratio and size; the speed-up counts the solves alone, on the same Hessians."""
-    layers = found.baseline.values()
+    layers = found.times.baseline.values()
     inputs = found.weights.inputs
     total = sum(i.layer.rows * i.layer.groups for i in inputs.values())
     solved = sum(b.rows * inputs[name].layer.groups for name, b in found.baseline.items())
@@ -149,11 +152,24 @@ def costs(found: Findings) -> dict[str, Any]:
             "rows_run": solved,
             "rows_total": total,
             "loss": sum(float(layer.loss.sum()) for layer in layers),
+            "timed_on": dict(zip(("host", "cpu", "kernels"), found.times.machine, strict=True)),
+            "timed_again": list(found.times.again),
         },
-        "speedup": seconds / max(found.weights.seconds, 1e-9),
+        "speedup": speedup(found),
         "loss_ratio_vs_baseline": loss_ratio(found.baseline),
         "size_mb": sizes(found),
     }
+
+
+def speedup(found: Findings) -> float | None:
+    """OBQ's seconds / the method's; None where the rounding was trained on another machine."""
+    training = 0.0
+    if found.rounding is not None:
+        training = float(found.rounding.record["seconds"])
+        if place_of(found.rounding.record).machine != found.times.machine:
+            return None
+    seconds = sum(layer.seconds for layer in found.times.baseline.values())
+    return seconds / max(sum(found.times.solves.values()) + training, 1e-9)
 
 
 def sizes(found: Findings) -> dict[str, float]:
@@ -174,7 +190,7 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
     """The rows of layers.csv, one per layer."""
     rows = []
     for name, solution in found.weights.solutions.items():
-        layer, base = found.weights.inputs[name].layer, found.baseline[name]
+        layer, base = found.weights.inputs[name].layer, found.times.baseline[name]
         rows.append(
             {
                 "name": name,
@@ -184,7 +200,7 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
                 "act_bits": act_bits(found).get(name),
                 "loss": float(solution.tensors["loss"].sum()),
                 "loss_rtn": float(solution.tensors["loss_rtn"].sum()),
-                "seconds": solution.record["seconds"],
+                "seconds": found.times.solves[name],
                 "rows": layer.rows * layer.groups,
                 "baseline_rows": base.rows * layer.groups,
                 "loss_baseline": float(base.loss.sum()),

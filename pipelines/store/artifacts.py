@@ -23,6 +23,7 @@ class Artifact:
         key: key in the store, set by the store.
         cached: whether it was in the store before this run needed it.
         seconds: compute time, in this run or in the run that stored it.
+        versions: of the libraries that computed it, by name, set by the store.
     """
 
     tensors: Mapping[str, Tensor]
@@ -30,6 +31,7 @@ class Artifact:
     key: str = ""
     cached: bool = False
     seconds: float = field(default=0.0, compare=False)
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
 """Run once, cache, resume.
 
 An artifact is a folder `<root>/<stage>/<key>/` with `tensors.safetensors`, `record.json` and,
-renamed into place last, `done.json` with the checksums of the other two. A folder without
-`done.json`, or whose checksums do not match, counts as absent. One run computes an artifact; others
+renamed into place last, `done.json` with the checksums of the other two and the artifact's own key.
+A folder without `done.json`, or whose checksums or key do not match, counts as absent; whatever
+else lies at its place is replaced. One run computes an artifact; others
 that need it wait on a file lock, which the operating system releases if the process dies.
 
 With several processes in a run, rank 0 looks up artifacts, holds the lock and writes; the others
@@ -26,13 +27,12 @@ from typing import Any, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
-from torch import nn
 
-from pipelines.machine import clock
+from pipelines.machine import clock, random_numbers
 from pipelines.machine.disk import checksum, fsync, storing
 from pipelines.machine.ranks import Ranks
 from pipelines.store import fingerprint
-from pipelines.store.artifacts import Artifact, Keyed, TensorFile
+from pipelines.store.artifacts import Artifact, TensorFile
 
 FILES = ("tensors.safetensors", "record.json")  # of an artifact, in addition to done.json
 Item = TypeVar("Item")
@@ -79,7 +79,7 @@ class Store:
             LockedError: without `wait`, if another run is computing the artifact.
         """
         name = type(stage).__name__
-        key = _key(stage, inputs)
+        key = fingerprint.key(stage, inputs)
         folder = self.root / name / key
         _mark_used(folder)  # before reading: protects it from removal
         if self.ranks.rank:
@@ -105,7 +105,8 @@ class Store:
             )
         if not cached:
             if getattr(stage, "ON_ALL_RANKS", False):
-                stage.run(*inputs, **self._scratch(stage, folder))
+                with random_numbers.seeded(key):
+                    stage.run(*inputs, **self._scratch(stage, folder))
             self.ranks.broadcast(key)
         found = self._load(folder, key)
         if found is None:
@@ -194,10 +195,17 @@ class Store:
         scratch = self._scratch(stage, folder)
         for path in scratch.values():
             with storing(path):
+                _clear(path, os.path.isdir)
                 path.mkdir(parents=True, exist_ok=True)
         start = clock.seconds()
-        artifact: Artifact = stage.run(*inputs, **scratch)
-        artifact = replace(artifact, key=key, seconds=clock.seconds() - start)
+        with random_numbers.seeded(key):
+            artifact: Artifact = stage.run(*inputs, **scratch)
+        artifact = replace(
+            artifact,
+            key=key,
+            seconds=clock.seconds() - start,
+            versions=fingerprint.versions(fingerprint.modules(stage, inputs)),
+        )
         with storing(folder):
             _write(folder, artifact, artifact_keys(i.key for i in inputs))
         for path in scratch.values():
@@ -206,7 +214,7 @@ class Store:
 
     def has(self, stage: Any, *inputs: Input) -> bool:
         """Whether `run` would find its artifact here (its files are not read)."""
-        key = _key(stage, inputs)
+        key = fingerprint.key(stage, inputs)
         return (self.root / type(stage).__name__ / key / "done.json").is_file()
 
     def _load(
@@ -214,10 +222,13 @@ class Store:
     ) -> Artifact | None:
         try:
             text = (folder / "done.json").read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
+            return None
+        except OSError as err:  # a folder, a link that leads to itself, a file instead of a folder
+            log(f"stored result {folder} is damaged ({err.strerror}): computing it again")
             return None
         try:
-            digests, seconds = _parse_done(text)
+            digests, done = _parse_done(text, _name(folder))
             for file, digest in digests.items():
                 if checksum(folder / file) != digest:
                     raise ValueError(file)
@@ -226,14 +237,17 @@ class Store:
         except (OSError, ValueError) as err:  # missing, just removed, or changed
             log(f"stored result {folder} is damaged ({err}): computing it again")
             return None
-        return Artifact(tensors, record, key, cached=True, seconds=seconds)
+        seconds, versions = float(done["seconds"]), dict(done["versions"])
+        return Artifact(tensors, record, key, cached=True, seconds=seconds, versions=versions)
 
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
         """Hold the lock of one artifact; logs that it waits."""
         with storing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+            place = folder.with_name(f"{folder.name}.lock")
+            _clear(place, os.path.isfile)
+            lock = FileLock(place)
             try:
                 lock.acquire(timeout=0)
                 waited = False
@@ -250,16 +264,6 @@ class Store:
             lock.release()
 
 
-def _key(stage: Any, inputs: Sequence[Input]) -> str:
-    """What the result depends on: the stage, the inputs' keys, and the code of the data set.
-
-    The key of a network holds its code; that of images holds the images alone.
-    """
-    held = (i for i in inputs if isinstance(i, Keyed) and i.key)
-    classes = [type(i.value) for i in held if not isinstance(i.value, nn.Module)]
-    return fingerprint.key(stage, (i.key for i in inputs), classes)
-
-
 def artifact_keys(keys: Iterable[str]) -> list[str]:
     """Keys of the artifacts that are named in the keys of a stage's inputs."""
     return sorted({key for text in keys for key in re.findall(r"\b[0-9a-f]{32}\b", text)})
@@ -271,23 +275,39 @@ def _mark_used(folder: Path) -> None:
         os.utime(folder / "done.json")
 
 
-def _parse_done(text: bytes) -> tuple[dict[str, str], float]:
-    """Checksums and seconds in a done.json; older versions stored no checksum of done.json.
+def _name(folder: Path) -> str:
+    """What the artifact at this place must be: its stage and key."""
+    return f"{folder.parent.name}/{folder.name}"
+
+
+def _parse_done(text: bytes, name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Checksums, and all else, of the done.json of artifact `name`.
 
     Raises:
-        ValueError: the content is damaged.
+        ValueError: the content is damaged, or is that of another artifact.
     """
     try:
         done = json.loads(text)
-        own = done.pop("own", None)
-        if not set(done) <= {"sha256", "seconds", "inputs"} or own not in (
-            None,
-            _own_checksum(done),
-        ):
+        own = done.pop("own")
+        if own != _own_checksum(done):
             raise ValueError
-        return {f: str(done["sha256"][f]) for f in FILES}, float(done["seconds"])
+        found = {f: str(done["sha256"][f]) for f in FILES}, dict(done)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError("done.json") from None
+    if done.get("artifact") != name:
+        raise ValueError(f"it is a copy of {done.get('artifact')}")
+    return found
+
+
+def _clear(path: Path, keep: Callable[[Path], bool]) -> None:
+    """Remove what is at the place of an artifact's file or folder and is none."""
+    if keep(path):
+        return
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def _own_checksum(done: Mapping[str, Any]) -> str:
@@ -302,14 +322,23 @@ def _write(folder: Path, artifact: Artifact, inputs: list[str]) -> None:
     to compute need not survive a power failure: the checksums reveal a loss.
     """
     draft = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(draft, ignore_errors=True)
+    _clear(folder, os.path.isdir)
+    _clear(draft, lambda path: False)
+    for name in (*FILES, "done.json"):
+        _clear(folder / name, os.path.isfile)
     draft.mkdir(parents=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in artifact.tensors.items()}
     try:
         save_file(tensors, draft / "tensors.safetensors")
         (draft / "record.json").write_text(json.dumps(artifact.record), encoding="utf-8")
         digests = {f: checksum(draft / f) for f in FILES}
-        done = {"sha256": digests, "seconds": artifact.seconds, "inputs": inputs}
+        done = {
+            "artifact": _name(folder),
+            "sha256": digests,
+            "seconds": artifact.seconds,
+            "inputs": inputs,
+            "versions": dict(artifact.versions),
+        }
         (draft / "done.json").write_text(json.dumps({**done, "own": _own_checksum(done)}))
         folder.mkdir(exist_ok=True)
         lasting = artifact.seconds > FSYNC_FROM

@@ -143,6 +143,8 @@ def test_keys_move_with_the_images_and_the_transform_and_with_nothing_else():
     data = prepared()
     assert data.calibration_key == prepared(batch=3, batch_size=5, images=7).calibration_key
     assert data.evaluation_key == prepared(batch=3, batch_size=5).evaluation_key
+    assert data.described(True) != prepared(batch_size=5).described(True)
+    assert data.described(False) == prepared(batch_size=5, workers=2, images=7).described(False)
     changed = [prepared(seed=1), prepared(90), prepared(config=dict(CONFIG, crop_pct=0.9))]
     for other in changed:
         assert other.calibration_key != data.calibration_key

@@ -1,6 +1,7 @@
 """Choosing, comparing by content and finding unreadable images, on images made here."""
 
 import io
+import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -103,7 +104,7 @@ def test_images_whose_size_occurs_once_are_never_read(tmp_path):
     assert here.without(there).ids == ("x.jpg", "y.jpg")
 
 
-def test_the_key_moves_with_names_labels_sizes_and_container_but_not_with_the_folder(tmp_path):
+def test_the_key_moves_with_names_labels_and_bytes_but_not_with_the_folder(tmp_path):
     blobs = {"x.jpg": b"1", "y.jpg": b"22"}
     samples = folder(tmp_path / "a", blobs)
     assert samples.key == folder(tmp_path / "b", blobs).key
@@ -113,9 +114,25 @@ def test_the_key_moves_with_names_labels_sizes_and_container_but_not_with_the_fo
         folder(tmp_path / "c", {"x.jpg": b"1", "z.jpg": b"22"}),
         folder(tmp_path / "d", {"x.jpg": b"1", "y.jpg": b"223"}),
         Samples(samples.ids, (1, 1), samples.blob, samples.decode, samples.sizes),
-        Samples(samples.ids, samples.labels, samples.blob, samples.decode, samples.sizes, "f00"),
+        folder(tmp_path / "e", {"x.jpg": b"2", "y.jpg": b"22"}),
     ]
     assert len({samples.key, *(other.key for other in others)}) == 1 + len(others)
+
+
+def test_an_image_that_changes_after_its_key_was_taken_is_refused(tmp_path):
+    samples = folder(tmp_path, {"x.png": jpeg((9, 9, 9), kind="PNG")})
+    assert samples.take([0]).image(0).getpixel((0, 0)) == (9, 9, 9)
+    assert samples.key
+    (tmp_path / "x.png").write_bytes(jpeg((8, 8, 8), kind="PNG"))
+    with pytest.raises(ValueError, match=r"x\.png has been changed since this run began"):
+        samples.take([0]).image(0)
+
+
+def test_a_file_that_cannot_be_read_has_a_digest_of_its_own_kind(tmp_path):
+    samples = folder(tmp_path, {"x.png": b"1", "y.png": b"2"})
+    (tmp_path / "x.png").unlink()
+    os.mkfifo(tmp_path / "x.png")
+    assert samples.digests[0] == "" != samples.digests[1]
 
 
 @pytest.mark.parametrize(

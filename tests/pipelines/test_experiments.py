@@ -76,6 +76,7 @@ def test_the_baseline_is_obq_whatever_the_method():
 def test_with_obq_method_and_baseline_are_the_same_stage():
     _, chain, *_ = built("method=obq")
     from pipelines.store import fingerprint
+    from pipelines.store.artifacts import Keyed
 
     stages = chain.baseline.solve, chain.quantize.solve
-    assert len({fingerprint.key(stage, ["layer"]) for stage in stages}) == 1
+    assert len({fingerprint.key(stage, [Keyed(None, "layer")]) for stage in stages}) == 1

@@ -51,7 +51,7 @@ def context(store, float_outputs, objective=None):
 def taken(tmp_path):
     """Another run has the lock of the calibration: an open file, to be closed, or after a while."""
     order.clear()
-    key = fingerprint.key(CALIBRATE, ["network", "images", ""])
+    key = fingerprint.key(CALIBRATE, [Keyed(None, key) for key in ("network", "images", "")])
     path = tmp_path / "Named" / f"{key}.lock"
     path.parent.mkdir(parents=True)
     with path.open("w") as file:

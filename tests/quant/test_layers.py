@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import weakref
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 
 from quant import calls
 from quant.calls import Call, Calls
+from quant.folding import folded
 from quant.hessian import HessianSum
 from quant.layers import Layer, find, from_matrix, to_matrix
 
@@ -402,3 +405,127 @@ def test_the_batchnorm_behind_a_layer_is_named_where_both_have_only_each_other()
     norms = {name: layer.norm for name, layer in layers.items()}
     expected = {"direct": "norm.running_mean", "line": "flat.running_mean"}
     assert norms == {**dict.fromkeys(norms, ""), **expected}
+
+
+@dataclass
+class Outputs:
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+class Way(nn.Module):
+    """A convolution and a BatchNorm, with `way` between them."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.conv, self.bn, self.way = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), way
+        self.other = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.way(self, x)
+
+
+def changed(change):
+    """conv -> change, in place or not -> BatchNorm."""
+
+    def way(m, x):
+        y = m.conv(x)
+        z = change(y)
+        return m.bn(y if z is None else z)
+
+    return way
+
+
+def write_to_a_view(y):
+    y[:, :1] += 1
+
+
+def used_twice(m, x):
+    y = m.conv(x)
+    return m.bn(y) + y
+
+
+def read_as_number(m, x):
+    y = m.conv(x)
+    return m.bn(y) * y.sum().item()
+
+
+def kept_in_a_dataclass(m, x):
+    y = m.conv(x)
+    return Outputs(m.bn(y), y)
+
+
+def norm_used_again(m, x):
+    return m.bn(m.conv(x)) + m.bn(m.other(x))
+
+
+ALONE = {
+    "directly": lambda m, x: m.bn(m.conv(x)),
+    "and an operation behind": lambda m, x: F.relu_(m.bn(m.conv(x))),
+    "each time": lambda m, x: m.bn(m.conv(x)) + m.bn(m.conv(x.flip(1))),
+    "beside a branch of the input": lambda m, x: m.bn(m.conv(x)) + m.other(x),
+    "while its shape is read": changed(lambda y: y.shape and y.dim() and None),
+}
+NOT_ALONE = {
+    "relu": changed(F.relu),
+    "relu_": changed(F.relu_),
+    "inplace argument": changed(lambda y: F.relu(y, inplace=True)),
+    "+=": changed(lambda y: y.__iadd__(1)),
+    "add_": changed(lambda y: y.add_(1)),
+    "out=": changed(lambda y: torch.mul(y, 2, out=y)),
+    "write to a part": changed(lambda y: y.__setitem__(0, 1)),
+    "write to a view": changed(write_to_a_view),
+    "write through chunks": changed(lambda y: (y.chunk(3, 1)[1].zero_(), None)[1]),
+    "foreach": changed(lambda y: torch._foreach_add_([y], 1) and None),
+    "view": changed(lambda y: y.flatten(2).unflatten(2, (6, 6))),
+    "used twice": used_twice,
+    "read as a number": read_as_number,
+    "returned": lambda m, x: (lambda y: (m.bn(y), {"y": [y]}))(m.conv(x)),
+    "returned in a dataclass": kept_in_a_dataclass,
+    "weight used without the norm": lambda m, x: m.conv(x) + m.bn(m.conv(x.flip(1))),
+    "norm used without the weight": norm_used_again,
+    "norm in training": lambda m, x: F.batch_norm(m.conv(x), None, None, training=True),
+}
+
+
+def random_statistics(way):
+    torch.manual_seed(0)
+    net = Way(way).eval()
+    net.bn.running_mean.normal_()
+    net.bn.running_var.uniform_(0.5, 2)
+    return net
+
+
+@pytest.mark.parametrize("way", [*ALONE, *NOT_ALONE])
+def test_a_layer_is_tied_to_a_batchnorm_only_where_that_is_true(way):
+    net = random_statistics({**ALONE, **NOT_ALONE}[way])
+    x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    layers, _ = find(net, x)
+    assert layers["conv"].norm == ("bn.running_mean" if way in ALONE else "")
+    with torch.no_grad():
+        expected, found = net(x), folded(net, layers)(x)
+    pairs = zip(tensors(expected), tensors(found), strict=True)
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-5) for a, b in pairs)
+
+
+def tensors(outputs):
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    parts = outputs.values() if isinstance(outputs, dict) else outputs
+    parts = vars(outputs).values() if isinstance(outputs, Outputs) else parts
+    return [x for part in parts for x in tensors(part)]
+
+
+def test_nothing_of_a_traced_run_stays_in_memory():
+    alive = []
+
+    def way(m, x):
+        y = m.bn(m.conv(x))
+        alive.append(weakref.ref(y))
+        for _ in range(20):
+            y = y + 1
+            assert sum(r() is not None for r in alive) <= 2
+            alive.append(weakref.ref(y))
+        return y
+
+    find(random_statistics(way), torch.randn(1, 3, 6, 6))

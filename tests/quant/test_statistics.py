@@ -10,7 +10,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from quant.moments import moments
-from quant.reestimation import reestimating, running_statistics
+from quant.reestimation import PASSES, SETTLED, observing, running_statistics
 from quant.statistics import Matcher
 
 
@@ -260,6 +260,60 @@ def test_layer_norm_outputs_get_the_float_networks_mean_and_deviation_per_channe
     assert all(torch.equal(v, kept[k]) for k, v in net.state_dict().items())
 
 
+class ChannelsFirst(nn.LayerNorm):
+    """Permutes, normalises and permutes back, as timm's LayerNorm2d and SqueezeBERT's do."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class ByHand(nn.LayerNorm):
+    """Never calls layer_norm, as ConvNeXt's of transformers."""
+
+    def forward(self, x):
+        x = x - x.mean(1, keepdim=True)
+        x = x / (x.square().mean(1, keepdim=True) + self.eps).sqrt()
+        shape = (-1, *[1] * (x.dim() - 2))
+        return self.weight.view(shape) * x + self.bias.view(shape)
+
+
+class Doubled(nn.LayerNorm):
+    """Its output is not the affine transform's: nothing can be matched through it."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [ChannelsFirst, ByHand])
+def test_a_layer_norm_is_matched_along_its_own_channels(kind):
+    def build():
+        torch.manual_seed(2)
+        return nn.Sequential(nn.Conv2d(3, 5, 1), kind(5), nn.Conv2d(5, 4, 1)).double().eval()
+
+    x = draw(4, 3, 5, 5)  # as many positions as channels in either direction
+    net, moved = build(), build()
+    net[1].weight.data.uniform_(0.5, 2)
+    moved[1].load_state_dict(net[1].state_dict())
+    moved[0].weight.data += 0.3 * draw(5, 3, 1, 1, seed=3)
+    with torch.no_grad():
+        expected = net[1](net[0](x)).movedim(1, -1).flatten(0, -2)
+        assert set(match(net, moved, [x])) == {"1.weight", "1.bias"}
+        found = moved[1](moved[0](x)).movedim(1, -1).flatten(0, -2)
+    close(found.mean(0), expected.mean(0))
+    close(found.std(0), expected.std(0))
+
+
+def test_a_layer_norm_that_gives_something_else_is_left_alone():
+    net = nn.Sequential(nn.Linear(3, 4), Doubled(4)).double().eval()
+    moved = copy.deepcopy(net)
+    moved[0].weight.data += 0.3 * draw(4, 3)
+    before = {k: v.clone() for k, v in moved.state_dict().items()}
+    matcher = Matcher(net, moved)
+    matcher.step(draw(8, 3, seed=1))
+    assert matcher.finish() == {}
+    assert all(torch.equal(v, before[k]) for k, v in moved.state_dict().items())
+
+
 class Parts(nn.Module):
     """Runs another network on parts of the rows and of the positions, as text does."""
 
@@ -400,68 +454,71 @@ def test_matching_without_a_batch_is_refused():
         Matcher(net, copy.deepcopy(net)).finish()
 
 
-def test_reestimate_equals_torchs_cumulative_average():
+def reestimated(net, batches, passes=PASSES):
+    """The statistics after these passes, and how many it took."""
+    changes = []
+    while len(changes) < passes and (not changes or changes[-1] >= SETTLED):
+        with torch.no_grad(), observing(net) as seen:
+            for batch in batches:
+                net(batch)
+        changes.append(seen.write_to(net))
+    return running_statistics(net), len(changes)
+
+
+def test_reestimated_statistics_are_those_of_what_each_norm_gets():
+    """Settled: every norm's inputs have its running mean and variance, unlike before."""
     x = draw(16, 3, 8, 8)
-    net, expected = network(), network()
-    for norm in (n.get_submodule(name) for n in (net, expected) for name in NORMS):
-        norm.eps = 1e-5  # torch trains with no less than some
-        norm.num_batches_tracked += 5  # as after training
-    net.drop = nn.Dropout()  # must stay in eval mode
-    net.eval()
-    for m in expected.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm):
-            m.reset_running_stats()
-            m.momentum = None
-            m.train()
-    with torch.no_grad(), reestimating(net):
-        assert not net.drop.training and not net.conv1.training and net.bn1.training
-        for batch in x.split(8):
-            net(batch)
-            expected(batch)
-    for name, value in running_statistics(net).items():
-        close(value, expected.state_dict()[name])
-    assert set(running_statistics(net)) == {
+    net = noisy(network())
+    net.drop = nn.Dropout()
+    found, count = reestimated(net.eval(), x.split(5))
+    assert 1 < count < PASSES and set(found) == {
         f"{n}.{k}" for n in NORMS for k in ("running_mean", "running_var")
     }
-    first = torch.stack([before(net, batch, "bn1")[0] for batch in x.split(8)]).mean(0)
-    close(net.bn1.running_mean, first)
+    for name in NORMS:
+        mean, var = before(net, x, name)
+        inputs = 16 * 36 if name != "bn3" else 16
+        norm, deviation = net.get_submodule(name), var.sqrt()
+        exact = 1e-9 if name == "bn1" else 2 * SETTLED
+        close(norm.running_mean / deviation, mean / deviation, exact)
+        close(norm.running_var / var, torch.full_like(var, inputs / (inputs - 1)), 2 * exact)
+    assert not any(m.training for m in net.modules())
 
 
-def test_averages_of_parts_add_up_to_those_of_all_batches():
+@pytest.mark.parametrize("size", [65, 64, 8, 1])
+def test_reestimated_statistics_do_not_depend_on_the_batches(size):
+    x = draw(65, 3, 8, 8) + 3 * draw(65, 3, 1, 1, seed=1)  # images differ in brightness
+    whole, _ = reestimated(network(), [x])
+    for name, value in reestimated(network(), x.split(size))[0].items():
+        close(value, whole[name])
+
+
+def test_pooled_inputs_of_parts_add_up_to_those_of_all_batches():
     x = draw(20, 3, 8, 8).split(8)  # the last one is smaller
-
-    def fresh():
-        net = network()
-        for name in NORMS:
-            net.get_submodule(name).eps = 1e-5
-        return net
-
-    whole, seen = fresh(), []
-    with torch.no_grad(), reestimating(whole):
-        for batch in x:
-            whole(batch)
-    for share in (x[::2], x[1::2], ()):
-        net = fresh()
-        with torch.no_grad(), reestimating(net) as part:
+    net, parts = network(), []
+    for share in (x, x[::2], x[1::2], ()):
+        with torch.no_grad(), observing(net) as part:
             for batch in share:
                 net(batch)
-        seen.append(part)
-    sum(seen[1:], seen[0]).write_to(net)
-    for name, value in running_statistics(net).items():
-        torch.testing.assert_close(value, running_statistics(whole)[name], rtol=1e-7, atol=1e-9)
+        parts.append(part)
+    total = sum(parts[2:], parts[1])
+    for name, whole in parts[0].inputs.items():
+        assert total.inputs[name].n == whole.n
+        close(total.inputs[name].mean, whole.mean)
+        close(total.inputs[name].var, whole.var)
 
 
-def test_reestimating_restores_momentum_and_mode_even_after_an_error():
+def test_observing_leaves_the_network_as_it_was_even_after_an_error():
     net = network()
-    with pytest.raises(RuntimeError, match="stop"), reestimating(net):
-        raise RuntimeError("stop")
-    assert [net.get_submodule(n).momentum for n in NORMS] == [0.1] * 3
-    assert not any(m.training for m in net.modules())
+    kept = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(RuntimeError, match="channels"), observing(net):
+        net(draw(2, 4, 8, 8))
+    assert all(torch.equal(v, kept[k]) for k, v in net.state_dict().items())
+    assert not any(m._forward_pre_hooks for m in net.modules())
 
 
 def test_reestimate_without_a_batch_norm_is_refused_with_the_alternatives():
     with pytest.raises(ValueError, match="needs a BatchNorm; use batchnorm=match or none"):
-        reestimating(nn.Linear(2, 2)).__enter__()
+        observing(nn.Linear(2, 2)).__enter__()
 
 
 @pytest.mark.parametrize(("shape", "dim"), [((5, 3), 1), ((5, 3, 4, 2), 1), ((5, 4, 3), -1)])

@@ -13,11 +13,13 @@ from evaluation.evaluator import CollectOutputs
 from evaluation.images import ImageData
 from pipelines.machine.machine import Machine
 from pipelines.stages.activations import grids_of
+from pipelines.stages.calibrate import keyed_layers
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.precision.allocate import AllocationContext
 from pipelines.stages.precision.perturbations import Perturbation
 from pipelines.stages.solving.quantize import shifted_mean
 from pipelines.stages.solving.solve import as_weight, effort, float_inputs
+from pipelines.store import fingerprint, image_keys
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.activations import input_place, prepared
 from quant.ranges import TensorGrid
@@ -75,8 +77,9 @@ class Candidates:
         self.perturbations = self._solved()
         places = [input_place(context.layers[n]) for n in self.grids]
         self.module = prepared(context.network.module, places)
+        self.module_key = f"{context.network.key} {fingerprint.content(self.module)}"
         data = context.images.value.calibrating(images)
-        self.data = Keyed(data, data.outputs_key)
+        self.data = image_keys.evaluation(data)
         self.reference = Keyed(context.network.module, context.network.key)
         self.float_outputs = self.count(
             context.store.run(
@@ -99,7 +102,7 @@ class Candidates:
         for choice in bits.items():
             self.perturbations[choice][0].apply(module)
         chosen = ",".join(self.perturbations[choice][1] for choice in bits.items())
-        key = f"{self.context.network.key} {chosen}"
+        key = f"{self.module_key} {chosen}"
         stage, machine = EvaluateConfiguration(), self.context.machine
         evaluated = self.context.store.run(
             stage, Keyed(module, key), self.reference, self.float_outputs, self.data, machine
@@ -141,7 +144,7 @@ class Candidates:
     def _grids(self) -> dict[str, dict[int, TensorGrid]]:
         context = self.context
         network: Keyed[nn.Module] = Keyed(context.network.module, context.network.key)
-        layers = Keyed(context.layers, context.calibration.key)
+        layers = keyed_layers(context.layers, context.calibration)
         grids: dict[str, dict[int, TensorGrid]] = {}
         for bits in self.widths:
             stage = replace(context.activations, bits=bits, first_last_bits=bits, overrides={})

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.stages.calibrate import keyed_layers
 from pipelines.stages.precision.allocate import Allocation, AllocationContext
 from pipelines.stages.precision.candidates import Candidates
 from pipelines.stages.precision.correlation import correlations
@@ -16,6 +17,7 @@ from pipelines.stages.precision.perturbations import MeasurePerturbations
 from pipelines.stages.precision.timing import TimeLayer, cost_model
 from pipelines.stages.precision.traces import MeasureTraces
 from pipelines.stages.precision.workload import RecordWorkloads, workloads_of
+from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.costs.workload import CostModel, Workload
 from quant.layers import Layer
@@ -185,7 +187,8 @@ class Mixed:
         lower = [c for c in candidates.perturbations if c[1] < FULL]
         listed = [candidates.perturbations[c][0] for c in lower]
         keys = ",".join(candidates.perturbations[c][1] for c in lower)
-        module = Keyed(candidates.module, context.network.key)
+        keys += f" {fingerprint.content(listed)}"
+        module = Keyed(candidates.module, candidates.module_key)
         return candidates.count(
             context.store.run(
                 self.perturbations,
@@ -203,7 +206,7 @@ class Mixed:
     def _traces(self, context: AllocationContext, candidates: Candidates) -> Tensor | None:
         if not self._needs_traces:
             return None
-        layers = Keyed(context.layers, context.calibration.key)
+        layers = keyed_layers(context.layers, context.calibration)
         traces = context.store.run(
             self.traces, context.network, layers, context.images, context.machine
         )
@@ -213,7 +216,7 @@ class Mixed:
         self, context: AllocationContext, candidates: Candidates
     ) -> tuple[dict[str, CostModel], dict[str, Tensor]]:
         """The cost models, and the costs [N, B] of every layer at every width, by name."""
-        layers = Keyed(context.layers, context.calibration.key)
+        layers = keyed_layers(context.layers, context.calibration)
         layer_workloads = workloads_of(
             context.store.run(
                 RecordWorkloads(), context.network, layers, context.images, context.machine

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from evaluation.images import ImageData
 from evaluation.split import spared
 from pipelines.machine.machine import Machine
+from pipelines.machine.stopwatch import Stopwatch
 from pipelines.models.network import Network
 from pipelines.stages.rounding.label_free import output_of
 from pipelines.stages.rounding.loss import Task
@@ -201,6 +202,7 @@ class TrainRounding:
                 "flipped": flipped / total,
                 "images": training,
                 "seconds": float(module.seconds),
+                "timed": Stopwatch().record["timed"],
             },
         )
 

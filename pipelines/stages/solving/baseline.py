@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pipelines.machine import clock
 from pipelines.machine.machine import Machine
+from pipelines.machine.stopwatch import Place, place_of, timed
 from pipelines.machine.threads import solving
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.stages.solving.solve import LayerInput, SolveLayer, effort, evenly
@@ -34,6 +34,7 @@ class LayerBaseline:
         loss: layer loss [g, rows] of OBQ on the solved rows.
         method_loss: layer loss [g, rows] of the run's method on the same rows.
         cached: whether everything came from the store.
+        places: where its seconds were measured.
     """
 
     seconds: float
@@ -42,6 +43,7 @@ class LayerBaseline:
     loss: Tensor
     method_loss: Tensor
     cached: bool
+    places: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Baseline:
             loss=solved.tensors["loss"],
             method_loss=solution.tensors["loss"][:, evenly(rows, total)],
             cached=timing.cached and one.cached and solved.cached,
+            places=frozenset(place_of(each.record) for each in (timing, one, solved)),
         )
 
     def _solve(
@@ -123,14 +126,14 @@ class TimeInverse:
 
     damping: float
 
-    def run(self, layer: Keyed[LayerInput]) -> Artifact:
-        """Record: seconds of one H^-1."""
+    def run(self, layer: Keyed[LayerInput], place: Place | None = None) -> Artifact:
+        """Record: seconds of one H^-1, where; `place` tells those of this machine from others."""
         problem = layer.value.problem()
         with solving(layer.value.layer):
-            start = clock.seconds()
-            U = inverse_root(problem.prepared(self.damping).H, problem.W.dtype)
-            U.mT @ U
-            return Artifact({}, {"seconds": clock.seconds() - start})
+            with timed() as watch:
+                U = inverse_root(problem.prepared(self.damping).H, problem.W.dtype)
+                U.mT @ U
+            return Artifact({}, watch.record)
 
 
 def estimate(seconds: float, shared: float, rows: int, total: int) -> float:

@@ -23,6 +23,7 @@ from pipelines.stages.solving.solve import (
     float_inputs,
     weights_of,
 )
+from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
 from pipelines.store.store import Store
 from quant.layers import Layer, to_matrix
@@ -133,7 +134,7 @@ class QuantizeLayers:
         """Solve every layer, or load its solution; `importance` comes from `LabelFreeHessian`."""
         solutions: dict[str, Artifact] = {}
         means: dict[str, Tensor] = {}
-        collecting = 0.0
+        collecting, changed = 0.0, ""  # a digest of all that `quantized` has got so far
         inputs = float_inputs(network, calibration, self.inputs, importance)
         quantized = deepcopy(network.module)
         layers = {name: layer_input.layer for name, layer_input in inputs.items()}
@@ -155,9 +156,11 @@ class QuantizeLayers:
                 mean = float_mean = calibration.tensors[f"mean/{name}"]
                 if self.inputs == "sequential":
                     stage = SequentialInputs(self.solve.damping, self.positions_per_image)
-                    so_far = Keyed(quantized, ",".join(s.key for s in solutions.values()))
+                    keys = ",".join(solution.key for solution in solutions.values())
+                    so_far = Keyed(quantized, f"{network.key} {keys} {changed}")
+                    one = Keyed(layer, f"{name} {fingerprint.content(layer)}")
                     collected = store.run(
-                        stage, network, so_far, data, Keyed(layer, name), Keyed(cache, ""), machine
+                        stage, network, so_far, data, one, Keyed(cache, ""), machine
                     )
                     inputs[name] = x = stage.layer_input(x, collected)
                     collecting += collected.seconds
@@ -167,10 +170,14 @@ class QuantizeLayers:
                     )
                     advance(1)
                 put(quantized, layer, solutions[name])
+                entries = [layer.weight]
                 norm = layer.norm
                 if norm and self.inputs != "float":
                     means[norm] = shifted_mean(
                         network.module, layer, solutions[name], mean, float_mean
                     )
                     quantized.get_buffer(norm).copy_(means[norm])
+                    entries.append(norm)
+                state = quantized.state_dict()
+                changed = fingerprint.content([changed, {e: state[e] for e in entries}])
         return QuantizedWeights(solutions, inputs, means, collecting)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evaluation import samples
-from pipelines.machine import clock
+from pipelines.machine.stopwatch import timed
 from pipelines.machine.threads import solving
 from pipelines.models.network import Network
 from pipelines.stages.calibrate import layers_of
@@ -92,7 +92,7 @@ class SolveLayer:
             )
 
     def run(self, layer: Keyed[LayerInput], bits: Keyed[int]) -> Artifact:
-        """Tensors: packed codes, grid, loss of every row. Record: seconds of the solve.
+        """Tensors: packed codes, grid, loss of every row. Record: seconds of the solve, where.
 
         The loss is (w - q) H (w - q)^T with the calibrated Hessian, without damping.
         """
@@ -106,9 +106,8 @@ class SolveLayer:
             if layer_input.rows is not None:
                 rows = layer_input.rows
                 problem, grid = problem.take_rows(rows), grid.rows(rows)
-            start = clock.seconds()
-            Q = self.method(problem.prepared(self.damping), grid)
-            seconds = clock.seconds() - start
+            with timed() as watch:
+                Q = self.method(problem.prepared(self.damping), grid)
         except Exception as err:
             err.add_note(f"in layer {layer_input.layer.name}")
             raise
@@ -118,7 +117,7 @@ class SolveLayer:
             "bits": grid.bits,
             "shape": list(problem.W.shape),
             "group_size": grid.group_size,
-            "seconds": seconds,
+            **watch.record,
         }
         tensors = {
             "codes": pack(codes, grid.bits),

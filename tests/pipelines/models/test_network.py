@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -56,11 +58,32 @@ def test_key_changes_with_the_source_of_the_networks_classes(tmp_path, monkeypat
     keys = []
     for factor in (2, 3):
         source.write_text(code.format(factor))
-        fingerprint.source.cache_clear()  # as in a new process
+        fingerprint.forget()  # as in a new process
         import scaled_net
 
         keys.append(Network.of(scaled_net.Scaled(), "net", CONFIG).key)
     assert keys[0] != keys[1]
+
+
+def test_what_has_built_it_with_its_arguments_is_in_the_key():
+    def key(**arguments):
+        return Network.of(net(), "net", CONFIG, functools.partial(net, **arguments)).key
+
+    assert key(stride=1) == key(stride=1) != key(stride=2)
+
+
+class Gained(nn.Linear):
+    gain = 1.0
+
+
+def test_an_attribute_that_no_tensor_and_no_text_shows_is_in_the_key():
+    keys = []
+    for gain in (1.0, 1.0, -1.0):
+        module = Gained(2, 2, bias=False)
+        module.weight.data.fill_(1.0)
+        module.gain = gain
+        keys.append(Network.of(nn.Sequential(module), "net", CONFIG).key)
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_nan_and_infinity_are_named():

@@ -2,62 +2,62 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from pipelines.models.digits import TrainDigits
 from pipelines.stages.calibrate import Calibrate
-from pipelines.stages.solving.solve import SolveLayer
-from pipelines.store import fingerprint
+from pipelines.stages.evaluate import Evaluate
+from pipelines.stages.solving.solve import LayerInput, SolveLayer
+from pipelines.store import code, fingerprint
+from pipelines.store.artifacts import Keyed
+from pipelines.store.describe import UntellableError
 from quant import grid
+from quant.layers import Layer
 from quant.methods import gptq, rtn
 
-CODE = '''
+STAGE = '''
 """A module."""
 from dataclasses import dataclass
-from zoo_of_tests import other
+from .helper import f
 
 @dataclass(frozen=True)
 class Stage:
     """A stage."""
     def run(self, x):
         """Run it."""
-        return other.f(x) + 1
+        return f(x) + 1
 '''
-OTHER = "def f(x):\n    return 2 * x\n"
+HELPER = "def f(x):\n    return 2 * x\n"
+X = [Keyed(None, "x")]
 
 
 @pytest.fixture
 def key_of_source(tmp_path, monkeypatch):
-    """(stage.py, other.py) -> key of zoo_of_tests.stage.Stage."""
+    """(stage.py, helper.py) -> key of zoo_of_tests.stage.Stage, a package of the user's."""
     package = tmp_path / "zoo_of_tests"
     package.mkdir()
     (package / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(fingerprint, "PACKAGES", ("zoo_of_tests",))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
-    def key(stage=CODE, other=OTHER):
+    def key(stage=STAGE, helper=HELPER):
         (package / "stage.py").write_text(stage)
-        (package / "other.py").write_text(other)
+        (package / "helper.py").write_text(helper)
         for name in [n for n in sys.modules if n.startswith("zoo_of_tests")]:
-            del sys.modules[name]
-        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+            monkeypatch.delitem(sys.modules, name)
         importlib.invalidate_caches()
-        fingerprint.source.cache_clear()
-        fingerprint.closure.cache_clear()
-        fingerprint._spec.cache_clear()
-        module = importlib.import_module("zoo_of_tests.stage")
-        sys.dont_write_bytecode = before
-        return fingerprint.key(module.Stage(), ["input"])
+        fingerprint.forget()
+        return fingerprint.key(importlib.import_module("zoo_of_tests.stage").Stage(), X)
 
     yield key
-    fingerprint.source.cache_clear()
-    fingerprint.closure.cache_clear()
-    fingerprint._spec.cache_clear()
+    fingerprint.forget()
 
 
 @pytest.mark.parametrize(
@@ -66,24 +66,24 @@ def key_of_source(tmp_path, monkeypatch):
         ('"""A module."""', '"""Another text."""'),
         ('    """A stage."""\n', ""),
         ('        """Run it."""\n', "        # run it\n"),
-        ("return other.f(x) + 1", "return (\n            other.f(x)\n            + 1\n        )"),
+        ("return f(x) + 1", "return (\n            f(x)\n            + 1\n        )"),
     ],
 )
 def test_comments_docstrings_and_formatting_are_not_source(key_of_source, old, new):
-    assert old in CODE
-    assert key_of_source() == key_of_source(CODE.replace(old, new))
+    assert old in STAGE
+    assert key_of_source() == key_of_source(STAGE.replace(old, new))
 
 
 def test_a_changed_line_of_code_changes_the_key(key_of_source):
-    assert key_of_source() != key_of_source(CODE.replace("+ 1", "+ 2"))
+    assert key_of_source() != key_of_source(STAGE.replace("+ 1", "+ 2"))
 
 
-def test_a_changed_line_in_an_imported_module_changes_the_key(key_of_source):
-    assert key_of_source() != key_of_source(other=OTHER.replace("2 *", "3 *"))
-    assert key_of_source() == key_of_source(other=f"# a remark\n{OTHER}")
+def test_a_helper_behind_a_relative_import_changes_the_key(key_of_source):
+    assert key_of_source() != key_of_source(helper=HELPER.replace("2 *", "3 *"))
+    assert key_of_source() == key_of_source(helper=f"# a remark\n{HELPER}")
 
 
-def solver(method=rtn.quantize, bits_of_search=80, **options):
+def solver(method=rtn.quantize, shrink=80, **options):
     fit = functools.partial(
         grid.fit,
         granularity="channel",
@@ -91,7 +91,7 @@ def solver(method=rtn.quantize, bits_of_search=80, **options):
         search="mse",
         group_size=128,
         norm=2.4,
-        shrink=bits_of_search,
+        shrink=shrink,
     )
     return SolveLayer(functools.partial(method, **options), fit, 0.01)
 
@@ -101,69 +101,90 @@ def test_a_partial_counts_by_its_function_and_arguments():
         solver(),
         solver(gptq.quantize, order="diag"),
         solver(gptq.quantize, order="natural"),
-        solver(bits_of_search=81),
+        solver(shrink=81),
     ]
-    assert len({fingerprint.key(s, ["x"]) for s in stages}) == 4
-    assert fingerprint.key(solver(), ["x"]) == fingerprint.key(solver(), ["x"])
-    assert fingerprint.key(solver(), ["x"]) != fingerprint.key(solver(), ["y"])
+    assert len({fingerprint.key(s, X) for s in stages}) == 4
+    assert fingerprint.key(solver(), X) == fingerprint.key(solver(), X)
+    assert fingerprint.key(solver(), X) != fingerprint.key(solver(), [Keyed(None, "y")])
 
 
 def test_the_code_of_the_method_counts_and_that_of_other_methods_does_not():
-    closure = fingerprint.closure(fingerprint.modules(solver(gptq.quantize, order="diag")))
+    closure = code.closure(fingerprint.modules(solver(gptq.quantize, order="diag")))
     assert {"quant.methods.gptq", "quant.grid", "quant.problem", "quant.order"} <= set(closure)
     assert "quant.methods.obq" not in closure
 
 
 @pytest.mark.parametrize(
-    "stage", [solver(), Calibrate(2, 2, 1, None, 0), TrainDigits(1, 1, 1.0, 1.0, 0, {})]
+    "stage",
+    [solver(), Calibrate(2, 2, 1, None, 0), Evaluate(), TrainDigits(1, 1, 1.0, 1.0, 0, {})],
+    ids=lambda stage: type(stage).__name__,
 )
-def test_screen_machine_store_and_tracking_are_outside_the_key(stage):
-    closure = set(fingerprint.closure(fingerprint.modules(stage)))
-    assert closure and not closure & set(fingerprint.OUTSIDE)
-    assert not {name for name in closure if name.startswith("pipelines.reporting")}
+def test_what_shows_tracks_or_compares_results_is_imported_by_no_stage(stage):
+    closure = set(code.closure(fingerprint.modules(stage)))
+    rooms = {".".join(name.split(".")[:2]) for name in closure}
+    shown = ("reporting", "tracking", "comparing", "cli")
+    assert not rooms & {f"pipelines.{room}" for room in shown}
+    assert not {"pipelines.store.store", "pipelines.store.gc", "pipelines.run"} & closure
 
 
-def test_what_is_outside_exists():
-    for name in fingerprint.OUTSIDE:
-        assert importlib.util.find_spec(name) is not None
+@pytest.mark.parametrize("library", ["timm", "transformers", "ultralytics", "torchvision"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pipelines.stages.calibrate",
+        "pipelines.models.mobilenet_v1",
+        "pipelines.models.digits",
+        "pipelines.models.cifar_resnet",
+        "evaluation.cifar",
+        "evaluation.imagenet",
+    ],
+)
+def test_its_new_version_throws_away_nothing_of_a_network_defined_here(module, library):
+    assert f"dist {library}" not in code.closure([module])
 
 
-def test_the_order_of_a_mapping_does_not_count_and_a_list_differs_from_its_reverse():
-    assert fingerprint.describe({"a": 1, "b": 2}) == fingerprint.describe({"b": 2, "a": 1})
-    assert fingerprint.describe([1, 2]) != fingerprint.describe([2, 1])
-    assert fingerprint.describe(Path("a/b")) == "a/b"
+def test_libraries_count_where_they_compute():
+    assert "dist timm" in code.closure(["timm.models.resnet"])
+    found = code.closure(["evaluation.coco"])
+    assert {"dist ultralytics", "dist faster-coco-eval", "dist torchvision", "dist opencv-python",
+            "dist pillow", "dist numpy", "dist torch"} <= set(found)  # fmt: skip
+    assert "dist onnxruntime" in code.closure(["pipelines.stages.precision.timing"])
 
 
-def test_a_setting_whose_content_cannot_be_told_is_an_error():
+def test_a_setting_whose_content_cannot_be_told_is_an_error(tmp_path):
     @dataclass(frozen=True)
     class Stage:
         what: Any
 
-    with pytest.raises(TypeError, match="cannot be part of a stage's key"):
-        fingerprint.key(Stage(object()), [])
+    with (tmp_path / "x").open("w") as file, pytest.raises(UntellableError, match="no content"):
+        fingerprint.key(Stage(file), [])
 
 
-def test_code_of_a_users_own_package_counts_and_that_of_libraries_does_not(key_of_source):
-    own = "zoo_of_tests.stage"
-    fingerprint._is_own.cache_clear()
-    key_of_source()
-    assert fingerprint._is_own("zoo_of_tests")
-    assert fingerprint.modules(sys.modules[own].Stage()) == {own}
-    for name in ("torch", "hydra", "json", "builtins", "__main__", "not_there"):
-        assert not fingerprint._is_own(name), name
+def test_the_code_that_makes_a_layers_problem_is_in_the_key_of_its_solution():
+    layer = Layer("a", "a.weight", (1, 1), 1)
+
+    def key(problem):
+        return fingerprint.key(solver(), [LayerInput(layer, problem, "k"), Keyed(3, "3")])
+
+    assert key(lambda: None) == key(lambda: None) != key(os.getcwd)
 
 
-def test_without_being_named_anywhere_a_users_own_code_changes_the_key(key_of_source, monkeypatch):
-    monkeypatch.setattr(fingerprint, "PACKAGES", ("quant",))
-    fingerprint._is_own.cache_clear()
-    assert key_of_source() != key_of_source(CODE.replace("+ 1", "+ 2"))
-    assert key_of_source() != key_of_source(other=OTHER.replace("2 *", "3 *"))
+def test_a_network_counts_by_its_tensors_its_attributes_and_its_code():
+    def net(change=lambda net: None):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        change(made)
+        return fingerprint.content(made)
 
-
-def test_the_code_of_a_data_set_and_of_its_task_is_in_the_keys_of_its_results():
-    from evaluation.coco import Coco
-
-    classes = fingerprint.modules([Coco])
-    assert {"evaluation.coco", "evaluation.detection"} <= set(fingerprint.closure(classes))
-    keys = {fingerprint.key(solver(), ["x"], given) for given in ([], [Coco], [int])}
-    assert len(keys) == 2
+    changes = [
+        lambda n: n[0].weight.data[0].add_(1e-6),
+        lambda n: n[1].running_mean.add_(1e-6),
+        lambda n: setattr(n[1], "eps", 1e-4),
+        lambda n: setattr(n[0], "gain", -1.0),
+        lambda n: n[0].register_forward_hook(lambda m, x, y: y + 1),
+        lambda n: n.append(nn.ReLU()),
+        lambda n: n.train(False),
+    ]
+    assert net() == net()
+    assert len({net(), *map(net, changes)}) == 1 + len(changes)

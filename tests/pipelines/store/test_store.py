@@ -3,15 +3,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import importlib
+import importlib.metadata
 import json
 import multiprocessing
 import os
+import random
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -345,7 +349,7 @@ def elsewhere(tmp_path, said):
     store = Store(tmp_path / "store", say)
 
     def take(number):
-        key = fingerprint.key(Double(2.0, {}), [f"n{number}", ""])
+        key = fingerprint.key(Double(2.0, {}), [Keyed(number, f"n{number}"), Keyed(None, "")])
         path = store.root / "Double" / f"{key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         taken.append(path.open("w"))
@@ -421,7 +425,7 @@ def test_a_kill_while_writing_leaves_a_folder_that_counts_as_absent(store, monke
         assert not double(store).cached and double(store).cached
 
 
-def test_the_code_of_a_data_set_is_in_the_key_and_that_of_a_network_in_its_own():
+def test_the_code_behind_an_input_is_in_the_key_and_that_of_a_network_in_its_own():
     # by name: what this module imports is in the key of its stage already
     images, other = (
         getattr(importlib.import_module(module), name)
@@ -430,8 +434,84 @@ def test_the_code_of_a_data_set_is_in_the_key_and_that_of_a_network_in_its_own()
 
     def key(kind, text="images"):
         value = None if kind is None else object.__new__(kind)
-        return pipelines.store.store._key(Double(2.0, {}), [Keyed(value, text)])
+        return fingerprint.key(Double(2.0, {}), [Keyed(value, text)])
 
     assert len({key(None), key(images), key(other)}) == 3
     assert key(torch.nn.Module) == key(None)
     assert key(images, "") == key(None, ""), "an empty key: it does not change the result"
+
+
+def place_of(store, number=3.0):
+    return store.root / "Double" / double(store, number=number).key
+
+
+def test_a_folder_that_was_copied_to_another_key_is_noticed(store, said):
+    one, other = place_of(store, 3.0), place_of(store, 4.0)
+    shutil.rmtree(other)
+    shutil.copytree(one, other)
+    found = double(store, number=4.0)
+    assert not found.cached and float(found.tensors["x"][0]) == 8.0
+    assert len(said) == 1 and f"it is a copy of Double/{one.name}" in said[0]
+    assert double(store, number=4.0).cached
+
+
+def put(path, what):
+    """Something else at the place of a file or folder."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if what == "a folder":
+        path.mkdir()
+        (path / "inner").touch()
+    elif what == "a file":
+        path.touch()
+    else:
+        path.symlink_to(path if what == "a link to itself" else path.with_name("nowhere"))
+
+
+WHAT = ("a folder", "a file", "a link to itself", "a link to nowhere")
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("name", ["tensors.safetensors", "record.json", "done.json", ""])
+def test_what_is_no_file_or_no_folder_in_its_place_is_damage(store, name, what):
+    folder = place_of(store)
+    put(folder / name, what)
+    assert not double(store).cached and double(store).cached
+    assert double(store, number=4.0).tensors["x"][0] == 8.0
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("ending", ["lock", "partial", "new"])
+def test_what_is_in_the_way_beside_it_is_removed(store, ending, what):
+    stage = Random()
+    key = fingerprint.key(stage, [])
+    (store.root / "Random").mkdir(parents=True)
+    put(store.root / "Random" / f"{key}.{ending}", what)
+    assert not store.run(stage).cached and store.run(stage).cached
+
+
+@dataclass(frozen=True)
+class Random:
+    """Draws without a seed of its own."""
+
+    number: int = 0
+
+    def run(self, *, scratch: Path) -> Artifact:
+        drawn = [random.random(), float(numpy.random.rand()), float(torch.rand(()))]
+        return Artifact({}, {"drawn": drawn})
+
+
+def test_random_numbers_follow_from_the_key_and_not_from_what_ran_before(tmp_path):
+    torch.manual_seed(1)
+    first = Store(tmp_path / "one").run(Random()).record["drawn"]
+    after = torch.rand(3)
+    torch.rand(7), random.random(), numpy.random.rand(3)
+    assert Store(tmp_path / "two").run(Random()).record["drawn"] == first
+    assert Store(tmp_path / "two").run(Random(1)).record["drawn"] != first
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), after), "and leave those of others alone"
+
+
+def test_a_result_carries_the_versions_that_have_computed_it(store):
+    torch_version = importlib.metadata.version("torch")
+    assert double(store).versions["torch"] == double(store).versions["torch"] == torch_version
+    assert "timm" not in double(store).versions
