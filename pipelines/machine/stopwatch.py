@@ -62,7 +62,7 @@ class Stopwatch:
     """
 
     seconds: float = 0.0
-    place: Place = field(default_factory=Place.here)
+    place: Place = field(default_factory=lambda: Place.here())
     load: float | None = None
 
     @property

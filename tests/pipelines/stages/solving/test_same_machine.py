@@ -108,11 +108,13 @@ def test_times_of_two_machines_are_taken_again_and_the_losses_stay(run, on, othe
     assert stored.solves == both.solves, "the new times are kept"
 
 
-def test_other_threads_are_another_place(run, on):
-    run(("one",))
+def test_other_threads_are_another_place(run, on, tmp_path):
+    for name, given in LAYERS.items():
+        Store(tmp_path).run(METHOD, Keyed(given, name), Keyed(3, "3"))
     on(threads=64)
-    times, _, _ = run()
-    assert times.again == ("one",)
+    times, weights, _ = run()
+    assert all(solution.cached for solution in weights.solutions.values())
+    assert times.again == ("one", "two")
 
 
 def test_without_a_baseline_nothing_is_timed(tmp_path):
