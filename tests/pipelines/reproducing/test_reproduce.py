@@ -336,6 +336,6 @@ def test_without_a_reason_the_last_bit_counts():
 
 
 def test_help_names_the_other_commands(obliq, capfd):
-    found = obliq("--help")
+    found = obliq("--help-all")
     for word in ("obliq store", "obliq reproduce FILE", "obliq-report", "experiment:", "bits: 4"):
         assert word in found.text
