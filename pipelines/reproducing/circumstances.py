@@ -52,12 +52,9 @@ def _code(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found.append(f"commit {_shown(a)[:10]}, now {_shown(b)[:10]}")
     changes = [source.get("diff_sha256") for source in (then, now)]
     if changes[0] != changes[1]:
-        which = " and ".join(
-            f"{when} the code had uncommitted changes"
-            for when, change in zip(("then", "now"), changes, strict=True)
-            if change
-        )
-        found.append(f"{which}, which differ")
+        times = [when for when, change in zip(("then", "now"), changes, strict=True) if change]
+        which = ", which differ" if len(times) == 2 else ""
+        found.append(f"uncommitted changes {' and '.join(times)}{which}")
     others = sorted({*_names(then), *_names(now)})
     if others:
         found.append(f"untracked code: {', '.join(others[:3])}" + " ..." * (len(others) > 3))
