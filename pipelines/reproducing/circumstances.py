@@ -56,12 +56,9 @@ def _code(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     )
     changes = [source.get("diff_sha256") for source in (then, now)]
     if changes[0] != changes[1]:
-        which = " and ".join(
-            f"{when} the code had uncommitted changes"
-            for when, change in zip(("then", "now"), changes, strict=True)
-            if change
-        )
-        found.append(f"{which}, which differ")
+        times = [when for when, change in zip(("then", "now"), changes, strict=True) if change]
+        which = ", which differ" if len(times) == 2 else ""
+        found.append(f"uncommitted changes {' and '.join(times)}{which}")
     found += [
         f"module {name} was {'another one' if name in b_own and name in a_own else 'not there'}"
         for name in sorted({*a_own, *b_own})

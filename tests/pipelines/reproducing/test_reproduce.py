@@ -310,18 +310,18 @@ def test_the_tolerance_is_for_losses_and_percentages_only(name, then, now, near)
 def test_reasons_are_found_in_versions_machine_and_code():
     changed = {"commit": "a" * 40, "diff_sha256": "1", "untracked": ["quant/mine.py"]}
     then = EXAMPLE | {"source": changed}
-    assert circumstances.differing(EXAMPLE, EXAMPLE) == ["the code of the record is not known"]
-    assert circumstances.differing(then, then) == ["code outside of git: quant/mine.py"]
+    assert circumstances.differing(EXAMPLE, EXAMPLE) == ["the recorded code version is unknown"]
+    assert circumstances.differing(then, then) == ["untracked code: quant/mine.py"]
     clean = {"commit": "a" * 40, "untracked": []}
     (reason,) = circumstances.differing(
         EXAMPLE | {"source": changed | {"untracked": []}}, EXAMPLE | {"source": clean}
     )
-    assert reason == "then the code had uncommitted changes, not the same"
+    assert reason == "uncommitted changes then"
     trained = EXAMPLE | {"source": clean, "rounding": {"flipped": 0.1}}
     assert "trained" in circumstances.differing(trained, trained)[0]
     machine = {"gpu": "H200", "driver": "1", "accelerator": "auto"}
     gpu = EXAMPLE | {"source": clean, "machine": machine}
-    assert circumstances.differing(gpu, gpu) == ["a GPU may sum in another order every time"]
+    assert circumstances.differing(gpu, gpu) == ["a GPU may sum in a different order in every run"]
     other = gpu | {"machine": machine | {"driver": "2"}}
     assert "driver 1, now 2" in circumstances.differing(gpu, other)
     unused = gpu | {"machine": machine | {"accelerator": "cpu"}}
@@ -336,6 +336,6 @@ def test_without_a_reason_the_last_bit_counts():
 
 
 def test_help_names_the_other_commands(obliq, capfd):
-    found = obliq("--help")
+    found = obliq("--help-all")
     for word in ("obliq store", "obliq reproduce FILE", "obliq-report", "experiment:", "bits: 4"):
         assert word in found.text
