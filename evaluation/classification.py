@@ -1,6 +1,6 @@
 """Image classification: one label per image, top-1 and top-5 accuracy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor, nn
 
+from evaluation.class_names import require_same
 from evaluation.fidelity import (
     Distance,
     Drop,
@@ -32,9 +33,14 @@ class Labelled:
 
 
 class ClassificationData(ImageData):
-    """Labels are 0 .. classes - 1; a network returns one logit per class."""
+    """Labels are 0 .. classes - 1; a network returns one logit per class.
+
+    Attributes:
+        names: of the classes, where the data set knows them.
+    """
 
     metric = "top1"
+    names: Sequence[str] = ()
 
     def view(self, data_config: Mapping[str, Any]) -> View:
         return Labelled(create_transform(**data_config, is_training=False))
@@ -56,12 +62,13 @@ class ClassificationData(ImageData):
                 f"model {name} is no classifier: it gives a {type(logits).__name__} instead of one "
                 "number for each class. Choose another model= or another data="
             )
-        if logits.dim() != 2 or logits.shape[1] != self.classes:
+        if logits.dim() != 2 or (self.classes and logits.shape[1] != self.classes):
             raise ValueError(
                 f"model {name} returns {list(logits.shape[1:])} values per image, but the data "
                 f"set has {self.classes} classes. Choose a model trained on this data set; for "
                 "your own class folders set data.classes"
             )
+        require_same(self.names, network, name)
 
     def outputs(
         self, network: nn.Module, reference: nn.Module | None, batch: Batch

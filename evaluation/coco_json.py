@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.boxes import Box, BoxFolder, Objects, clip
-from evaluation.samples import Files, Samples, decode_file
+from evaluation.decoding import decode_file
+from evaluation.samples import Files, Samples
 
 Entry = Mapping[str, Any]
 

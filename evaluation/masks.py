@@ -13,7 +13,8 @@ from PIL import Image
 from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 
-from evaluation.samples import Files, open_image
+from evaluation.decoding import open_image
+from evaluation.samples import Files
 
 IGNORE = 255  # in a mask: pixel excluded from all metrics
 PADDING = -1  # in a batch of masks: outside the image

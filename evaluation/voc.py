@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.imagenet import SUFFIXES
-from evaluation.samples import Files, Samples, decode_file, part
+from evaluation.decoding import decode_file
+from evaluation.samples import Files, Samples, part
 from evaluation.segmentation import SegmentationData
 
 NAMES = (

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from evaluation.boxes import Box, BoxFolder, Objects, clip
 from evaluation.imagenet import SUFFIXES
-from evaluation.samples import Files, Samples, decode_file, open_image
+from evaluation.decoding import decode_file, open_image
+from evaluation.samples import Files, Samples
 
 TOLERANCE = 1e-3
 """How far a coordinate may exceed 0..1, as files are written with few digits."""

@@ -11,7 +11,8 @@ from torch import nn
 
 from evaluation import mask_pictures
 from evaluation.jackknife import jackknife
-from evaluation.samples import Files, Samples, decode_file
+from evaluation.decoding import decode_file
+from evaluation.samples import Files, Samples
 from evaluation.segmentation import IGNORE, PADDING, SegmentationData
 
 CONFIG = {
