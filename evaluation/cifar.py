@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evaluation.classification import ClassificationData
-from evaluation.pickles import load
 from evaluation.decoding import decode_file
+from evaluation.pickles import load
 from evaluation.samples import Samples
 
 SIDE = 32

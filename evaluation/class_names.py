@@ -15,8 +15,8 @@ def names_of(network: nn.Module) -> tuple[str, ...]:
     """Class names that a network carries, in the order of its outputs; () if it has none.
 
     Read from the attribute `names` (as ultralytics' models have it), `config.id2label`
-    (transformers) or `pretrained_cfg["label_names"]` (timm), of the network or its `model`. Numbered
-    placeholders (LABEL_0, LABEL_1, ...) are no names.
+    (transformers) or `pretrained_cfg["label_names"]` (timm), of the network or its `model`.
+    Numbered placeholders (LABEL_0, LABEL_1, ...) are no names.
     """
     for part in (network, getattr(network, "model", None)):
         config = getattr(part, "pretrained_cfg", None)
@@ -26,12 +26,12 @@ def names_of(network: nn.Module) -> tuple[str, ...]:
             getattr(getattr(part, "config", None), "id2label", None),
             labels,
         ):
-            if names := listed(found):
+            if (names := in_order(found)) and not _numbered(names):
                 return names
     return ()
 
 
-def listed(names: Any) -> tuple[str, ...]:
+def in_order(names: Any) -> tuple[str, ...]:
     """A list of names, or {0: name, 1: name, ...}, in order; () where it is neither."""
     if isinstance(names, Mapping):
         try:
@@ -43,8 +43,7 @@ def listed(names: Any) -> tuple[str, ...]:
         names = [numbered[i] for i in range(len(names))]
     if isinstance(names, str) or not isinstance(names, Sequence):
         return ()
-    texts = tuple(map(str, names))
-    return () if _numbered(texts) else texts
+    return tuple(map(str, names))
 
 
 def _numbered(names: tuple[str, ...]) -> bool:

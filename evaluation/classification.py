@@ -8,6 +8,7 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor, nn
 
+from evaluation import doubts
 from evaluation.class_names import require_same
 from evaluation.fidelity import (
     Distance,
@@ -79,6 +80,10 @@ class ClassificationData(ImageData):
 
     def metrics(self, outputs: Outputs) -> dict[str, float]:
         return metrics(outputs["logits"], outputs["labels"])
+
+    def doubts(self, outputs: Outputs) -> list[str]:
+        answers = outputs["logits"].argmax(1)
+        return doubts.of_answers(answers, outputs["labels"], self.classes, self.kind)
 
     def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
         return paired_drop(*(correct(o["logits"], o["labels"]) for o in (reference, outputs)))

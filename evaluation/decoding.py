@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -57,17 +58,26 @@ def orientation(image: Image.Image) -> int:
     return found if found in TURNS else 1
 
 
-def sizes(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(width, height) as `decode_file` and as `decode_upright` give it; only the header is read."""
-    width, height = image.size
-    turned = orientation(image) >= 5 and image.format != "TIFF"
+def header_sizes(file: Path) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """(width, height) of the image as `decode_file` and as `decode_upright` give it.
+
+    Only the header is read; None if it is unreadable.
+    """
+    if not file.is_file():  # a FIFO would keep the reader waiting
+        return None
+    try:
+        with open_image(file) as header:
+            width, height = header.size
+            turned = orientation(header) >= 5 and header.format != "TIFF"
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises whatever the damage leads to
+        return None
     return (width, height), ((height, width) if turned else (width, height))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or (
-        image.mode == "I" and image.format in SIXTEEN_BITS
-    ):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BITS):
         upper = (np.asarray(image) >> 8).astype(np.uint8)
         return Image.fromarray(upper).convert("RGB")
     if image.mode in ("I", "F"):

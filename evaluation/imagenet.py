@@ -55,7 +55,9 @@ class ImageNet(ClassificationData):
         if classes is not None and classes < 2:
             raise ValueError(f"data.classes={classes} must be at least 2")
         if class_order not in (None, *ORDERS):
-            raise ValueError(f"data.class_order={class_order} must be {' or '.join(ORDERS)}, or null")
+            raise ValueError(
+                f"data.class_order={class_order} must be {' or '.join(ORDERS)}, or null"
+            )
         self.class_names = None if names is None else tuple(map(str, names))
         self.classes = classes or len(self.class_names or ())
         if self.class_names is not None and len(self.class_names) != self.classes:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.decoding import decode_file as decode_file  # what most readers decode with
 from evaluation.image_files import read
 
 Progress = Callable[[int, int], None]

@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from evaluation.class_names import names_of
 from evaluation.images import ImageData
 from pipelines.machine.disk import is_full
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
+from pipelines.models.outputs import TakeTensor
 from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.precision.allocate import Precision
 from pipelines.stages.solving.solve import SolveLayer, needs_importance
@@ -94,17 +96,31 @@ def check_network(
     return sum(4 * x.groups * x.columns**2 for x in layers.values())
 
 
-def task_fits(network: Network, data: ImageData) -> None:
+def task_fits(network: Network, data: ImageData) -> str:
     """Run a blank image: the network is of the data set's task, as far as that can be told.
 
-    No data are read. How many classes a data set has is known later, for some.
+    No data are read. How many classes a data set has is known later, for some. The data set learns
+    the network's class names, which its labels follow.
+
+    Returns:
+        which tensor of the network's output is used, if the output is more than that; else "".
 
     Raises:
         ValueError: it takes other inputs, or gives something else, than the task needs.
     """
     data.check_input(network.data_config)
-    if "input_size" in network.data_config:
-        _runs(network, data, torch.zeros(1, *network.data_config["input_size"]))
+    data.network_names = names_of(network.module)
+    if "input_size" not in network.data_config:
+        return ""
+    example, take = torch.zeros(1, *network.data_config["input_size"]), TakeTensor()
+    if hasattr(network.module, "decode"):  # a detector, whose outputs are several
+        _runs(network, data, example)
+        return ""
+    hook = network.module.register_forward_hook(take)
+    _runs(network, data, example)
+    if not take.taken:
+        hook.remove()
+    return take.taken
 
 
 def _runs(network: Network, data: ImageData, example: Tensor) -> None:

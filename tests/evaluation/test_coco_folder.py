@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from evaluation.boxes import Box, clip
-from evaluation.coco_folder import COCO_NAMES, read
+from evaluation.coco_folder import read as read_folder
+from evaluation.coco_names import COCO_NAMES
 
 WIDTH, HEIGHT = 64, 48
 
@@ -50,6 +51,13 @@ def yolo(root: Path, labels: dict[str, str], names=("a.jpg", "b.jpg"), inner="va
     for name, text in labels.items():
         (root / "labels" / inner / name).write_text(text)
     return root
+
+
+def read(root: Path, split: str, *annotations, names=None):
+    """The boxes of a folder; YOLO's with COCO's names, whatever the images are called."""
+    known = COCO_NAMES if names is None and (root / "labels").is_dir() else names
+    has_json = bool(annotations) or (root / "annotations" / f"instances_{split}.json").is_file()
+    return read_folder(root, split, *annotations, names=names if has_json else known)
 
 
 def objects(result) -> dict[str, tuple]:
@@ -285,10 +293,14 @@ def test_other_names_make_other_classes_of_a_yolo_folder(tmp_path):
         read(root, "val2017", names=("cat",))
 
 
-def test_a_file_of_bytes_that_are_no_text_is_a_malformed_line(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff\xfe0\x00", "is UTF-16"), (b"\x81\x00", r"is not UTF-8 \(byte 0\)")],
+)
+def test_labels_of_another_encoding_say_so(tmp_path, content, message):
     root = yolo(tmp_path, {})
-    (root / "labels" / "val2017" / "a.txt").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ValueError, match=r"a\.txt line 1 .*expected"):
+    (root / "labels" / "val2017" / "a.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.txt {message}: save it as UTF-8"):
         read(root, "val2017")
 
 
