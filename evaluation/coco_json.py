@@ -11,7 +11,7 @@ from typing import Any
 from evaluation.boxes import Box, BoxFolder, Objects, clip
 from evaluation.coco_sizes import stored_or_upright
 from evaluation.decoding import decode_file, decode_upright
-from evaluation.image_files import Spellings, images_below, inside
+from evaluation.image_files import Spellings, images_below, inside, size_of
 from evaluation.image_files import read as content_of
 from evaluation.samples import Files, Samples
 
@@ -87,7 +87,7 @@ def _samples(
         labels=tuple(objects[name] for name in ids),
         blob=Files(folder),
         decode=decode_upright if upright else decode_file,
-        sizes=tuple((folder / files[name]).stat().st_size for name in ids),
+        sizes=tuple(size_of(folder / files[name]) for name in ids),
     )
 
 

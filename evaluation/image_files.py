@@ -79,6 +79,11 @@ def images_below(
     return found
 
 
+def size_of(file: Path) -> int:
+    """Size in bytes; 0 if it cannot be read, which is reported when the images are checked."""
+    return file.stat().st_size if file.is_file() else 0
+
+
 def inside(name: str, where: object) -> str:
     """A file's path as a list gives it, checked to stay in the list's folder.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.decoding import decode_file
-from evaluation.image_files import SUFFIXES, composed, images_below, text_lines
+from evaluation.image_files import SUFFIXES, composed, images_below, size_of, text_lines
 from evaluation.samples import Files, Samples, part
 from evaluation.segmentation import SegmentationData
 
@@ -129,7 +129,7 @@ def _samples(
         labels=tuple(labels.values()),
         blob=Files(folder),
         decode=decode_file,
-        sizes=tuple(_size(folder / name) for name in ids),
+        sizes=tuple(size_of(folder / name) for name in ids),
     )
 
 
@@ -154,11 +154,6 @@ def _chosen(files: Mapping[str, Sequence[str]], stem: str, folder: Path) -> str:
             "remove one of them"
         )
     return files[stem][0]
-
-
-def _size(file: Path) -> int:
-    """In bytes; 0 if it cannot be read, which is reported when the images are checked."""
-    return file.stat().st_size if file.is_file() else 0
 
 
 def _mask_folder(folder: Path, chosen: str | None) -> str:
