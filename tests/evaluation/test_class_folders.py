@@ -109,6 +109,12 @@ def test_the_networks_outputs_are_the_number_of_classes_where_none_is_given(tmp_
     data.check_network(Named(), "net", torch.zeros(1, 3, 8, 8))
 
 
+def test_a_network_of_more_outputs_than_folders_needs_no_number_of_classes_either(tmp_path):
+    data = imagenet(folders(tmp_path, ["2", "10"]))
+    data.check_network(nn.Sequential(nn.Flatten(), nn.Linear(192, 12)), "net", torch.zeros(1, 192))
+    assert set(data.pools()[1].labels) == {2, 10} and data.classes == 12
+
+
 def test_given_names_go_before_those_of_the_network(tmp_path):
     data = imagenet(folders(tmp_path, ["Hund", "Katze"]), names=["Katze", "Hund"])
     data.network_names = ("cat", "dog")
