@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from evaluation.class_names import indices
 from evaluation.samples import Samples
 
 
@@ -45,6 +47,21 @@ class BoxFolder:
     samples: Samples
     names: tuple[str, ...]
     dropped: int
+
+    def among(self, names: Sequence[str], where: object) -> BoxFolder:
+        """The same with other class names, which include its own: labels follow their names.
+
+        Raises:
+            ValueError: names a class that is not among them; `where` is the data set.
+        """
+        if tuple(names) == self.names:
+            return self
+        moved = indices(self.names, names, where)
+        labels = tuple(
+            tuple(box._replace(class_index=moved[box.class_index]) for box in boxes)
+            for boxes in self.samples.labels
+        )
+        return BoxFolder(replace(self.samples, labels=labels), tuple(names), self.dropped)
 
 
 def clip(

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evaluation.classification import ClassificationData
+from evaluation.decoding import decode_file
 from evaluation.pickles import load
-from evaluation.samples import Samples, decode_file
+from evaluation.samples import Samples
 
 SIDE = 32
 EVALUATION_NPZ = "cifar10_dev5000.npz"
@@ -22,6 +23,12 @@ CALIBRATION_NPZ = "cifar10_calib2000.npz"
 BATCHES_FOLDER = "cifar-10-batches-py"
 TEST_BATCHES = ("test_batch",)
 TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+
+
+NAMES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 
 
 class Cifar10(ClassificationData):
@@ -39,6 +46,7 @@ class Cifar10(ClassificationData):
     """
 
     classes = 10
+    names = NAMES
 
     def pools(self) -> tuple[Samples, Samples]:
         if not self.root:

@@ -1,12 +1,14 @@
 """Image classification: one label per image, top-1 and top-5 accuracy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 from torch import Tensor, nn
 
+from evaluation import doubts
+from evaluation.class_names import require_same
 from evaluation.fidelity import (
     Distance,
     Drop,
@@ -32,9 +34,14 @@ class Labelled:
 
 
 class ClassificationData(ImageData):
-    """Labels are 0 .. classes - 1; a network returns one logit per class."""
+    """Labels are 0 .. classes - 1; a network returns one logit per class.
+
+    Attributes:
+        names: of the classes, where the data set knows them.
+    """
 
     metric = "top1"
+    names: Sequence[str] = ()
 
     def view(self, data_config: Mapping[str, Any]) -> View:
         return Labelled(Preprocessing.of(data_config))
@@ -56,12 +63,13 @@ class ClassificationData(ImageData):
                 f"model {name} is no classifier: it gives a {type(logits).__name__} instead of one "
                 "number for each class. Choose another model= or another data="
             )
-        if logits.dim() != 2 or logits.shape[1] != self.classes:
+        if logits.dim() != 2 or (self.classes and logits.shape[1] != self.classes):
             raise ValueError(
                 f"model {name} returns {list(logits.shape[1:])} values per image, but the data "
                 f"set has {self.classes} classes. Choose a model trained on this data set; for "
                 "your own class folders set data.classes"
             )
+        require_same(self.names, network, name)
 
     def outputs(
         self, network: nn.Module, reference: nn.Module | None, batch: Batch
@@ -72,6 +80,10 @@ class ClassificationData(ImageData):
 
     def metrics(self, outputs: Outputs) -> dict[str, float]:
         return metrics(outputs["logits"], outputs["labels"])
+
+    def doubts(self, outputs: Outputs) -> list[str]:
+        answers = outputs["logits"].argmax(1)
+        return doubts.of_answers(answers, outputs["labels"], self.classes, self.kind)
 
     def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
         return paired_drop(*(correct(o["logits"], o["labels"]) for o in (reference, outputs)))

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import coco_json, yolo_labels
 from evaluation.boxes import BoxFolder
-
-# Ordered by COCO's category ids, which run from 1 to 90 with ten of them unused.
-COCO_NAMES = (
-    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
-    *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat"),
-    *("dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack"),
-    *("umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball"),
-    *("kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket"),
-    *("bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
-    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair"),
-    *("couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse"),
-    *("remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink"),
-    *("refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier"),
-    "toothbrush",
-)
+from evaluation.coco_names import COCO_NAMES
+from evaluation.image_files import images_below
 
 
 def read(
     folder: Path,
     split: str,
     annotations: Path | None = None,
-    names: tuple[str, ...] = COCO_NAMES,
+    names: Sequence[str] | None = None,
 ) -> BoxFolder:
     """Index all images of one split and read their boxes; no image is decoded.
 
@@ -40,10 +29,13 @@ def read(
     Args:
         split: for example "val2017".
         annotations: path of the JSON, if it is elsewhere or has another name.
-        names: class names for YOLO's text files, which contain none. A JSON has its own.
+        names: class names by their number, in place of those of the folder. YOLO's text files have
+            none: without a data.yaml (see evaluation/yolo_yaml.py) they are needed, unless the
+            images are COCO's own.
 
     Raises:
-        ValueError: the folder does not exist, has neither layout, or a file has invalid content.
+        ValueError: the folder does not exist, has neither layout, a file has invalid content, or
+            there are no names.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: use one with images and their boxes")
@@ -51,15 +43,33 @@ def read(
     own = any(place.is_dir() for place in pictures)
     listing = annotations or _listing(folder / "annotations", split, own)
     if listing:
-        return coco_json.read(listing, [*pictures, folder / "images", folder])
+        return coco_json.read(listing, [*pictures, folder / "images", folder], names)
     for inner in (split, "."):
         images, labels = folder / "images" / inner, folder / "labels" / inner
         if images.is_dir() and labels.is_dir():
-            return yolo_labels.read(images, labels, names)
+            known = tuple(names or _names(images))
+            return yolo_labels.read(images, labels, known, deep=inner == split)
     raise ValueError(
         f"{folder} has no boxes for {split}: neither annotations/instances_{split}.json (COCO) "
-        f"nor images/{split}/ with labels/{split}/ (YOLO) nor images/ with labels/ exists. "
-        "Check the folder and the name of the split"
+        f"nor images/{split}/ with labels/{split}/ (YOLO) nor images/ with labels/ nor a data.yaml "
+        "exists. Check the folder and the name of the split"
+    )
+
+
+def has_json(folder: Path) -> bool:
+    """Whether the folder has COCO's layout."""
+    return any((folder / "annotations").glob("instances_*.json"))
+
+
+def _names(images: Path) -> tuple[str, ...]:
+    """COCO's names, if these are its own images: their names are their numbers, of 12 digits."""
+    found = images_below(images)
+    if all(re.fullmatch(r"\d{12}\.jpg", name) for name in found):
+        return COCO_NAMES
+    raise ValueError(
+        f"{images} and its labels have numbers for classes, but no names: add a data.yaml with "
+        "`names` (and `train`, `val`) to the data set's folder, or give them in the order of the "
+        "numbers, data.names=[FIRST,SECOND,...]"
     )
 
 

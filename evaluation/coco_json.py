@@ -9,26 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.boxes import Box, BoxFolder, Objects, clip
-from evaluation.samples import Files, Samples, decode_file
+from evaluation.coco_sizes import stored_or_upright
+from evaluation.decoding import decode_file, decode_upright
+from evaluation.image_files import Spellings, images_below, inside, size_of
+from evaluation.image_files import read as content_of
+from evaluation.samples import Files, Samples
 
 Entry = Mapping[str, Any]
 
 
-def read(path: Path, places: Sequence[Path]) -> BoxFolder:
+def read(path: Path, places: Sequence[Path], names: Sequence[str] | None = None) -> BoxFolder:
     """Index all images of a JSON and read their boxes.
 
     The class index is the rank of the category id. Boxes are clipped to the image size in the JSON;
     those outside or without area are dropped and counted. `iscrowd` (default: 0) and `area`
     (default: area of the box) are optional. Images that the JSON does not list are ignored.
 
+    The sizes in the JSON must be those of the files. They also say whether its boxes are of the
+    stored images, as in COCO, or of images turned as their EXIF orientation says.
+
     Args:
         path: the JSON. Required: `images` with id, file_name, width, height; `categories` with id,
             name; `annotations` with image_id, category_id, bbox (x, y, width, height in pixels).
         places: candidate image folders; the first one that contains any of the images is used.
+        names: class names in the order of the category ids, in place of those in the JSON.
 
     Raises:
         ValueError: the file is missing or not a JSON, a required entry is missing or invalid, or
-            images are missing.
+            images are missing, lie elsewhere or have another size.
     """
     content = _load(path)
     categories = _by_id(path, content, "categories")
@@ -48,15 +56,24 @@ def read(path: Path, places: Sequence[Path]) -> BoxFolder:
         else:
             dropped += 1
     named = _by_name(path, images, objects)
-    names = tuple(str(_value(path, categories[identity], "name")) for identity in indices)
-    return BoxFolder(_samples(path, places, named), names, dropped)
+    own = tuple(str(_value(path, categories[identity], "name")) for identity in indices)
+    if names is not None and len(names) != len(own):
+        raise ValueError(f"data.names has {len(names)} names, but {path} has {len(own)} categories")
+    listed = {str(entry["file_name"]): entry for entry in images.values()}
+    samples = _samples(path, places, named, listed)
+    return BoxFolder(samples, own if names is None else tuple(names), dropped)
 
 
-def _samples(path: Path, places: Sequence[Path], objects: Mapping[str, Objects]) -> Samples:
+def _samples(
+    path: Path, places: Sequence[Path], objects: Mapping[str, Objects], images: Mapping[str, Entry]
+) -> Samples:
     ids = sorted(objects)
     folders = [place for place in places if place.is_dir()]
     folder = next((f for f in folders if any((f / name).is_file() for name in ids)), None)
-    absent = [name for name in ids if folder is None or not (folder / name).is_file()]
+    if folder is None:
+        folder = next((f for f in folders if any(_files(f, ids).values())), None)
+    files = _files(folder, ids) if folder else {}
+    absent = [name for name in ids if not files.get(name)]
     if folder is None or absent:
         searched = folder or ", ".join(map(str, places))
         raise ValueError(
@@ -64,20 +81,39 @@ def _samples(path: Path, places: Sequence[Path], objects: Mapping[str, Objects])
             f"{', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}. "
             "Add them, or remove them from the list"
         )
+    upright = stored_or_upright(path, {folder / files[name]: images[name] for name in ids})
     return Samples(
-        ids=tuple(ids),
+        ids=tuple(files[name] for name in ids),
         labels=tuple(objects[name] for name in ids),
         blob=Files(folder),
-        decode=decode_file,
-        sizes=tuple((folder / name).stat().st_size for name in ids),
+        decode=decode_upright if upright else decode_file,
+        sizes=tuple(size_of(folder / files[name]) for name in ids),
     )
+
+
+def _files(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """{name in the JSON: path of the file}: as it is, with other slashes, in another Unicode form.
+
+    "" where there is no such file.
+    """
+    found = {name: name if _there(folder / name) else "" for name in names}
+    if not all(found.values()):
+        spellings = Spellings(images_below(folder))
+        for name in [name for name, file in found.items() if not file]:
+            found[name] = spellings.find(name) or spellings.find(name.replace("\\", "/")) or ""
+    return found
+
+
+def _there(file: Path) -> bool:
+    """Whether there is such a file, or a link to nowhere or a FIFO: those are reported later."""
+    return file.is_symlink() or (file.exists() and not file.is_dir())
 
 
 def _load(path: Path) -> Entry:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(content_of(path))
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}. Is the file complete?") from error
     if not isinstance(content, dict):
@@ -109,7 +145,8 @@ def _by_name(
 ) -> dict[str, Objects]:
     found: dict[str, Objects] = {}
     for identity, entry in images.items():
-        name = str(_value(f"{path} image {identity}", entry, "file_name"))
+        where = f"{path} image {identity}"
+        name = inside(str(_value(where, entry, "file_name")), where)
         if name in found:
             raise ValueError(f"{path} lists {name} twice")
         found[name] = tuple(objects[identity])

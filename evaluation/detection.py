@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from evaluation import doubts
 from evaluation.average_precision import average_precision, map_without_groups
+from evaluation.class_names import require_same
 from evaluation.fidelity import Distance, Drop
 from evaluation.images import ImageData
 from evaluation.jackknife import jackknife
@@ -97,6 +99,7 @@ class DetectionData(ImageData):
                 f"model {name} outputs {list(shape[1:])} per image, [4 + classes, boxes], but "
                 f"the data set has {self.classes} classes. Choose a model trained on this data set"
             )
+        require_same(self.names, network, name)
 
     def outputs(
         self, network: nn.Module, reference: nn.Module | None, batch: Batch
@@ -127,6 +130,10 @@ class DetectionData(ImageData):
     def metrics(self, outputs: Outputs) -> dict[str, float]:
         found = self._precision(outputs)
         return {"map50_95": found["map50_95"], "map50": found["map50"]}
+
+    def doubts(self, outputs: Outputs) -> list[str]:
+        objects = sum(not box.crowd for boxes in self.evaluation.labels for box in boxes)
+        return doubts.of_detections(self.metrics(outputs)["map50"], objects)
 
     def details(self, outputs: Outputs) -> dict[str, Any]:
         by_class = self._precision(outputs)["per_class"]

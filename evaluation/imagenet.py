@@ -1,31 +1,42 @@
 """ImageNet and other image folders: one folder per class, or `images/` with `labels.txt`."""
 
-import os
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.classification import ClassificationData
-from evaluation.samples import Files, Samples, decode_file, part
-from evaluation.synsets import SYNSETS
+from torch import Tensor, nn
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
+from evaluation.class_folders import ORDERS, class_folders, labels_of
+from evaluation.classification import ClassificationData
+from evaluation.decoding import decode_file
+from evaluation.image_files import SUFFIXES, Spellings, images_below, text_lines
+from evaluation.samples import Files, Samples, part
 
 # Usual names of the subfolders of a data set.
-EVALUATION_FOLDERS = ("val", "imagenet_val700")
-CALIBRATION_FOLDERS = ("train", "imagenet_train1000")
+EVALUATION_FOLDERS = ("val", "imagenet_val700", "valid", "validation", "test")
+CALIBRATION_FOLDERS = ("train", "imagenet_train1000", "training")
+LIST = "labels.txt"
 
 
 class ImageNet(ClassificationData):
-    """Images of `classes` classes in a folder with one of two layouts.
+    """Images in a folder with one of two layouts.
 
-    - `<class>/<image>`: the class index is the rank of the sorted folder names. If classes=1000 and
-      all folders are named after ImageNet-1k synsets, it is the synset's index, so a subset of the
-      folders is enough.
+    - `<class>/<image>`, or `<class>/<folder>/<image>`: see evaluation/class_folders.py for which
+      class a folder stands for.
     - `images/<image>` and `labels.txt` with a line `<image> <label>` per image, labels from 0.
 
-    `root` and `calibration_root` are such folders, or contain them as `val` and `train`.
-    Calibration images come from the `train` folder of `calibration_root` (null: of `root`), or from
-    its evaluation images if there is none.
+    `root` and `calibration_root` are such folders, or contain them as `val` (or valid, validation,
+    test) and `train`. Calibration images come from the `train` folder of `calibration_root` (null:
+    of `root`), or from its evaluation images if there is none.
+
+    Attributes:
+        classes: number of the network's outputs; 0 where it was not given and is not known yet.
+        class_names: of the network's outputs, in their order, to match folders to; null: those
+            that the network carries.
+        class_order: how class folders without such names are numbered, "text" (torchvision) or
+            "natural" (timm); null: where the two differ, it is an error.
     """
 
     def __init__(
@@ -36,12 +47,29 @@ class ImageNet(ClassificationData):
         workers: int,
         skip_bad: bool,
         images: int | None,
-        classes: int,
+        classes: int | None,
+        names: Sequence[str] | None = None,
+        class_order: str | None = None,
     ) -> None:
         super().__init__(root, calibration_root, batch_size, workers, skip_bad, images)
-        if classes < 2:
+        if classes is not None and classes < 2:
             raise ValueError(f"data.classes={classes} must be at least 2")
-        self.classes = classes
+        if class_order not in (None, *ORDERS):
+            raise ValueError(
+                f"data.class_order={class_order} must be {' or '.join(ORDERS)}, or null"
+            )
+        self.class_names = None if names is None else tuple(map(str, names))
+        self.classes = classes or len(self.class_names or ())
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise ValueError(
+                f"data.names has {len(self.class_names)} names, but data.classes={self.classes}"
+            )
+        self.class_order = class_order
+
+    def check_network(self, network: nn.Module, name: str, example: Tensor) -> None:
+        super().check_network(network, name, example)
+        if not self.classes:
+            self.classes = network(example).shape[1]
 
     def pools(self) -> tuple[Samples, Samples]:
         if not self.root:
@@ -53,14 +81,41 @@ class ImageNet(ClassificationData):
         calibration = Path(self.calibration_root or root).expanduser()
         evaluation_folder = part(root, EVALUATION_FOLDERS)
         calibration_folder = part(calibration, CALIBRATION_FOLDERS + EVALUATION_FOLDERS)
-        evaluation = index(evaluation_folder, self.classes)
-        if calibration_folder == evaluation_folder:
-            return evaluation, evaluation
-        return index(calibration_folder, self.classes), evaluation
+        folders = list(dict.fromkeys((evaluation_folder, calibration_folder)))
+        by_class = [f for f in folders if f.is_dir() and not (f / LIST).is_file()]
+        every = sorted({name for folder in by_class for name in class_folders(folder)})
+        names = self.network_names if self.class_names is None else self.class_names
+        found = {
+            folder: index(folder, self.classes or None, names, self.class_order, every)
+            for folder in folders
+        }
+        if not self.classes:
+            used = [label for samples in found.values() for label in samples.labels]
+            self.classes = max(len(every), len(names), max(used) + 1, 2)
+        if by_class and self.class_order is None:
+            self.names = self._names(by_class[0], every, names)
+        return found[calibration_folder], found[evaluation_folder]
+
+    def _names(self, folder: Path, every: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+        """Class names by label, where every class has a folder that is called by its name."""
+        labels = labels_of(folder, every, self.classes, names)
+        if len(labels) < self.classes or all(name.isdigit() for name in every):
+            return ()
+        return sorted(labels, key=labels.__getitem__)
 
 
-def index(folder: Path, classes: int) -> Samples:
+def index(
+    folder: Path,
+    classes: int | None,
+    names: Sequence[str] = (),
+    order: str | None = None,
+    every: Sequence[str] | None = None,
+) -> Samples:
     """Index all images of a folder with their labels; no image is opened.
+
+    Args:
+        classes, names, order: see `labels_of` in evaluation/class_folders.py.
+        every: folders of all classes, of which this folder may lack some; None: those in it.
 
     Raises:
         ValueError: the folder does not exist, has neither layout or no image, or `labels.txt` does
@@ -68,91 +123,67 @@ def index(folder: Path, classes: int) -> Samples:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: use one with images")
-    if (folder / "labels.txt").is_file():
-        sizes, labels = _flat(folder)
+    if (folder / LIST).is_file():
+        sizes, by_image = _flat(folder)
     else:
-        sizes, labels = _class_folders(folder, classes)
+        there = class_folders(folder)
+        labels = labels_of(folder, every or there, classes, names, order)
+        sizes, by_image = _class_folders(folder, {name: labels[name] for name in there})
     if not sizes:
         raise ValueError(f"{folder} holds no images ({' '.join(SUFFIXES)})")
     ids = sorted(sizes)
     return Samples(
         ids=tuple(ids),
-        labels=tuple(labels[name] for name in ids),
+        labels=tuple(by_image[name] for name in ids),
         blob=Files(folder),
         decode=decode_file,
         sizes=tuple(sizes[name] for name in ids),
     )
 
 
-def _scan(folder: Path, prefix: str) -> dict[str, int]:
-    """{prefix/name: size in bytes} of the image files of one folder."""
-    with os.scandir(folder) as entries:
-        return {
-            f"{prefix}/{entry.name}": entry.stat().st_size
-            for entry in entries
-            if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-        }
-
-
-def _class_folders(folder: Path, classes: int) -> tuple[dict[str, int], dict[str, int]]:
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    if not names or names == ["images"]:
-        raise ValueError(
-            f"{folder} has neither one folder per class nor images/ with labels.txt: the images "
-            "have no labels. Use one of these two layouts"
-        )
+def _class_folders(folder: Path, labels: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """({image: size in bytes}, {image: label}) of the images in folders of classes."""
     sizes: dict[str, int] = {}
-    labels: dict[str, int] = {}
-    for name, label in zip(names, _class_indices(folder, names, classes), strict=True):
-        found = _scan(folder / name, name)
+    by_image: dict[str, int] = {}
+    for name, label in labels.items():
+        found = {f"{name}/{image}": size for image, size in images_below(folder / name).items()}
         sizes |= found
-        labels |= dict.fromkeys(found, label)
-    return sizes, labels
-
-
-def _class_indices(folder: Path, names: list[str], classes: int) -> list[int]:
-    if len(names) == classes:
-        return list(range(classes))
-    if classes == 1000:
-        synsets = {name: i for i, name in enumerate(SYNSETS)}
-        if all(name in synsets for name in names):
-            return [synsets[name] for name in names]
-    raise ValueError(
-        f"{folder} has {len(names)} class folders ({', '.join(names[:3])} ...) but "
-        f"data.classes={classes}: the class index is the rank of the sorted folder names, so "
-        f"labels would be wrong. Set data.classes={len(names)} if the network has as many "
-        "classes, or add a folder (it may be empty) for each missing class"
-    )
+        by_image |= dict.fromkeys(found, label)
+    return sizes, by_image
 
 
 def _flat(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """The same of the images that `labels.txt` lists."""
     if not (folder / "images").is_dir():
         raise ValueError(f"{folder} has labels.txt but no folder images/ next to it: add it")
-    sizes = _scan(folder / "images", "images")
-    labels = _read_labels(folder / "labels.txt")
+    below = images_below(folder / "images")
+    sizes = {f"images/{image}": size for image, size in below.items()}
+    labels = _read_labels(folder / LIST, Spellings(sizes))
     absent = sorted(labels.keys() - sizes.keys())
     unlisted = sorted(sizes.keys() - labels.keys())
     for names, problem in ((absent, "lists missing files"), (unlisted, "does not list")):
         if names:
             raise ValueError(
-                f"{folder / 'labels.txt'} {problem}: {', '.join(names[:5])}"
+                f"{folder / LIST} {problem}: {', '.join(names[:5])}"
                 f"{' ...' if len(names) > 5 else ''} ({len(names)} in total). "
                 "Each file in images/ needs one line `file label`"
             )
     return sizes, labels
 
 
-def _read_labels(path: Path) -> dict[str, int]:
+def _read_labels(path: Path, images: Spellings) -> dict[str, int]:
     labels: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():
             continue
         name, label = [*line.rsplit(None, 1), ""][:2]
         if not re.fullmatch(r"-?\d+", label):
             raise ValueError(f"{path} line {number} is {line!r}: expected `file label`")
-        key = f"images/{name.strip()}"
-        if key in labels:
-            raise ValueError(f"{path} line {number} lists {name.strip()} twice")
-        labels[key] = int(label)
+        listed = f"images/{name.strip()}"
+        key = images.find(listed) or listed
+        if labels.setdefault(key, int(label)) != int(label):
+            raise ValueError(
+                f"{path} line {number} lists {name.strip()} twice, with the labels {labels[key]} "
+                f"and {label}"
+            )
     return labels

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from evaluation.decoding import open_image
 from evaluation.preprocessing import resampling
-from evaluation.samples import Files, open_image
+from evaluation.samples import Files
 
 IGNORE = 255  # in a mask: pixel excluded from all metrics
 PADDING = -1  # in a batch of masks: outside the image

@@ -1,11 +1,9 @@
 """Labelled, still encoded images: selection, comparison by content, detection of bad files."""
 
 import hashlib
-import io
 import json
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -14,28 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from evaluation import content_index
+from evaluation.decoding import decode_file as decode_file  # what most readers decode with
+from evaluation.image_files import read
 
 Progress = Callable[[int, int], None]
-
-open_image = Image.open  # the original: importing ultralytics replaces Image.open
-
-# A damaged EXIF block (some ImageNet files have one) does not affect the pixels.
-warnings.filterwarnings("ignore", message="Corrupt EXIF data", module=r"PIL\.")
-
-
-def decode_file(blob: bytes) -> Image.Image:
-    """Decode all pixels of an image file (JPEG, PNG, ...) of any colour mode to RGB.
-
-    Raises:
-        OSError and other errors of Pillow: the file is truncated, corrupt or not an image.
-    """
-    image = open_image(io.BytesIO(blob))
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -49,7 +31,7 @@ class Files:
         return self.root / name
 
     def __call__(self, name: str) -> bytes:
-        return self.path(name).read_bytes()
+        return read(self.path(name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +114,12 @@ class Samples:
         )
 
     def digest(self, name: str) -> str:
-        """sha256 of one image's encoded bytes; "" of a file that cannot be read."""
+        """sha256 of one image's encoded bytes; of its name, if it cannot be read."""
         if isinstance(self.blob, Files):
-            return content_index.digest(self.blob.path(name))
-        return hashlib.sha256(self.blob(name)).hexdigest()
+            found = content_index.digest(self.blob.path(name))
+        else:
+            found = hashlib.sha256(self.blob(name)).hexdigest()
+        return found or hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
 
     def bad(self, progress: Progress | None = None) -> dict[str, str]:
         """Decode every image; return {id: reason} of those that fail, in the order of ids.

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from evaluation import content_index
+from evaluation import content_index, doubts
+from evaluation.class_names import require_same
 from evaluation.fidelity import Distance, Drop, logits_distance, softmax_divergence
 from evaluation.images import ImageData
 from evaluation.jackknife import jackknife
@@ -138,6 +139,7 @@ class SegmentationData(ImageData):
                 f"needs logits {expected}: one per class and pixel. Choose a segmentation model "
                 "trained on these classes that resizes its logits to the input size"
             )
+        require_same(self.names, network, name)
 
     def outputs(
         self, network: nn.Module, reference: nn.Module | None, batch: Batch
@@ -187,6 +189,9 @@ class SegmentationData(ImageData):
             if not math.isnan(subset):
                 figures["miou_subset"] = 100 * subset
         return figures
+
+    def doubts(self, outputs: Outputs) -> list[str]:
+        return doubts.of_confusions(outputs["confusion"])
 
     def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
         """With a jackknife interval over the images that have a labelled pixel."""

@@ -1,9 +1,11 @@
 """Labelled sentences in TSV files with the columns `sentence` and `label`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.class_names import plain
+from evaluation.image_files import UTF16, read
 from evaluation.samples import Samples
 
 COLUMNS = ("sentence", "label")
@@ -32,16 +34,22 @@ def decode_sentence(blob: bytes) -> str:
     return text
 
 
-def read_tsv(path: Path) -> Samples:
+def read_tsv(path: Path, names: Sequence[str] = ()) -> Samples:
     """Index the sentences of a file in order; other columns are ignored.
 
     Sentences are not decoded yet, so that unreadable ones can be skipped later.
 
+    Args:
+        names: of the network's classes, in the order of its outputs; a label may be one of them.
+
     Raises:
-        ValueError: a column is missing, a line has the wrong number of columns, or a label is not
-            an integer.
+        ValueError: a column is missing, a line has the wrong number of columns, or a label is
+            neither an integer nor one of the names.
     """
-    content = path.read_bytes()
+    content = read(path)
+    if content.startswith(UTF16):
+        raise ValueError(f"{path} is UTF-16: save it as UTF-8")
+    known = {plain(name): index for index, name in enumerate(names)}
     lines = [line.rstrip(b"\r") for line in content.removeprefix(BOM).split(b"\n")]
     header = [name.decode("utf-8", "replace").strip() for name in lines[0].split(b"\t")]
     if not set(COLUMNS) <= set(header):
@@ -60,12 +68,17 @@ def read_tsv(path: Path) -> Samples:
         if len(cells) != len(header):
             wrong.append(f"line {number} has {len(cells)} columns instead of {len(header)}")
             continue
-        try:
-            labels.append(int(cells[label_at]))
-        except ValueError:
-            label = cells[label_at].decode("utf-8", "replace")[:40]
-            wrong.append(f"line {number} has the label {label!r}, which is not an integer")
-            continue
+        label = cells[label_at].decode("utf-8", "replace").strip()
+        if (index := known.get(plain(label))) is None:
+            try:
+                index = int(label)
+            except ValueError:
+                either = f" nor one of {', '.join(names[:5])}" if names else ""
+                wrong.append(
+                    f"line {number} has the label {label[:40]!r}, which is not an integer{either}"
+                )
+                continue
+        labels.append(index)
         rows[f"{path.name}:{number}"] = cells[
             sentence_at
         ].strip()  # so that equal sentences have equal bytes

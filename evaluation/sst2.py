@@ -95,8 +95,10 @@ class Sst2(ClassificationData):
             )
         evaluation = evaluation_file(Path(self.root).expanduser())
         calibration = calibration_file(Path(self.calibration_root or self.root).expanduser())
-        sentences = read_tsv(evaluation)
-        return (sentences if calibration == evaluation else read_tsv(calibration)), sentences
+        sentences = read_tsv(evaluation, self.network_names)
+        if calibration == evaluation:
+            return sentences, sentences
+        return read_tsv(calibration, self.network_names), sentences
 
     def view(self, data_config: Mapping[str, Any]) -> View:
         return Tokens.of(data_config)

@@ -7,7 +7,7 @@ them. The stages of the pipeline know tasks by this interface only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -35,10 +35,13 @@ class ImageTask(ABC):
         classes: number of classes.
         evaluation_settings: settings of the constructor that `outputs`, `metrics` and `details`
             alone read: another one leaves the results on calibration images as they are.
+        network_names: class names that the network to evaluate carries, in the order of its
+            outputs; () where it has none. Set before the data are read: labels follow them.
     """
 
     kind = "images"
     evaluation_settings: tuple[str, ...] = ()
+    network_names: Sequence[str] = ()
     metric: str
     classes: int
 
@@ -69,6 +72,14 @@ class ImageTask(ABC):
     @abstractmethod
     def metrics(self, outputs: Outputs) -> dict[str, float]:
         """The task's metrics in percent, from the collected outputs [n, ...] of all images."""
+
+    def doubts(self, outputs: Outputs) -> list[str]:
+        """What is wrong with the float network's figures, in sentences: see evaluation/doubts.py.
+
+        Args:
+            outputs: those of the float network for all images.
+        """
+        return []
 
     @abstractmethod
     def drop(self, reference: Outputs, outputs: Outputs) -> Drop:

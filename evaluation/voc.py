@@ -1,11 +1,11 @@
 """Pascal VOC: Everingham et al., The Pascal Visual Object Classes Challenge, IJCV 111(1), 2015."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.imagenet import SUFFIXES
-from evaluation.samples import Files, Samples, decode_file, part
+from evaluation.decoding import decode_file
+from evaluation.image_files import SUFFIXES, composed, images_below, size_of, text_lines
+from evaluation.samples import Files, Samples, part
 from evaluation.segmentation import SegmentationData
 
 NAMES = (
@@ -89,7 +89,7 @@ def masked(folder: Path, masks: str, split: str | None) -> Samples:
         ValueError: a listed image or its mask is missing, or no image has a mask.
     """
     photos = _scan(folder / IMAGES)
-    labels = {Path(name).stem: name for name in _scan(folder / masks, (".png",)).values()}
+    labels = _scan(folder / masks, (".png",))
     if split is None:
         stems = sorted(photos.keys() & labels.keys())
         if not stems:
@@ -101,7 +101,8 @@ def masked(folder: Path, masks: str, split: str | None) -> Samples:
         stems = _listed(folder, split)
         _all_there(stems, photos, folder, split, IMAGES)
         _all_there(stems, labels, folder, split, masks)
-    return _samples(folder, f"{IMAGES}/", photos, {s: f"{masks}/{labels[s]}" for s in stems})
+    chosen = {stem: f"{masks}/{_chosen(labels, stem, folder / masks)}" for stem in stems}
+    return _samples(folder, f"{IMAGES}/", photos, chosen)
 
 
 def unmasked(folder: Path) -> Samples:
@@ -120,29 +121,39 @@ def unmasked(folder: Path) -> Samples:
 
 
 def _samples(
-    folder: Path, prefix: str, photos: Mapping[str, str], labels: Mapping[str, str]
+    folder: Path, prefix: str, photos: Mapping[str, Sequence[str]], labels: Mapping[str, str]
 ) -> Samples:
-    ids = tuple(prefix + photos[stem] for stem in labels)
+    ids = tuple(prefix + _chosen(photos, stem, folder / prefix) for stem in labels)
     return Samples(
         ids=ids,
         labels=tuple(labels.values()),
         blob=Files(folder),
         decode=decode_file,
-        sizes=tuple((folder / name).stat().st_size for name in ids),
+        sizes=tuple(size_of(folder / name) for name in ids),
     )
 
 
-def _scan(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, str]:
-    """{name without suffix: name} of the image files in a folder."""
+def _scan(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, list[str]]:
+    """{name without suffix, in Unicode's form NFC: names} of the image files in a folder."""
     if not folder.is_dir():
         hint = f": data.root needs {IMAGES} and masks" if folder.name == IMAGES else ""
         raise ValueError(f"{folder} is not a folder{hint}. Use one with images")
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not e.name.startswith(".")]
-    found = {Path(name).stem: name for name in names if name.lower().endswith(suffixes)}
+    found: dict[str, list[str]] = {}
+    for name in sorted(images_below(folder, deep=False, suffixes=suffixes)):
+        found.setdefault(composed(Path(name).stem), []).append(name)
     if not found:
         raise ValueError(f"{folder} holds no images ({' '.join(suffixes)})")
     return found
+
+
+def _chosen(files: Mapping[str, Sequence[str]], stem: str, folder: Path) -> str:
+    """The one file of this name without suffix."""
+    if len(files[stem]) > 1:
+        raise ValueError(
+            f"{folder} holds {' and '.join(files[stem])}, whose masks would be of the same name: "
+            "remove one of them"
+        )
+    return files[stem][0]
 
 
 def _mask_folder(folder: Path, chosen: str | None) -> str:
@@ -180,15 +191,20 @@ def _listed(folder: Path, split: str) -> list[str]:
             f"data.split={split}: the list {path} does not exist. Available: "
             f"{', '.join(there) or 'none'}. Use null for all images with a mask"
         )
-    lines = path.read_text(encoding="utf-8").splitlines()
-    stems = list(dict.fromkeys(Path(line.split()[0]).stem for line in lines if line.strip()))
+    names = [Path(line.split()[0]).name for line in text_lines(path) if line.strip()]
+    stems = list(dict.fromkeys(composed(_without_suffix(name)) for name in names))
     if not stems:
         raise ValueError(f"{path} lists no images")
     return stems
 
 
+def _without_suffix(name: str) -> str:
+    """A listed name may have dots, and may have the suffix of an image, which goes."""
+    return name[: -len(Path(name).suffix)] if name.lower().endswith(SUFFIXES) else name
+
+
 def _all_there(
-    stems: Sequence[str], files: Mapping[str, str], folder: Path, split: str, where: str
+    stems: Sequence[str], files: Mapping[str, Sequence[str]], folder: Path, split: str, where: str
 ) -> None:
     absent = [stem for stem in stems if stem not in files]
     if absent:

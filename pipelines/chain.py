@@ -158,13 +158,18 @@ class RunInfo:
 
 @dataclass(eq=False)
 class Log:
-    """Duration of every stage, reported to the screen and the tracker as the stage ends."""
+    """Duration of every stage, reported to the screen and the tracker as the stage ends.
+
+    Attributes:
+        stored_before: of results that are used twice: whether they were stored before this run.
+    """
 
     machine: Machine
     tracker: Tracker
     seconds: dict[str, float] = field(default_factory=dict)
     cached: dict[str, bool] = field(default_factory=dict)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
+    stored_before: dict[str, bool] = field(default_factory=dict)
 
     def stage(self, name: str, seconds: float, cached: bool, detail: str = "") -> None:
         """Log the end of stage `name` and return its freed memory to the system.
@@ -239,8 +244,9 @@ class RunContext:
         return self.store.run(self.chain.evaluate, module, reference, self.evaluation, self.machine)
 
     def float_outputs(self) -> Artifact:
-        """Outputs of the float network on the evaluation images."""
-        return self.evaluate(Keyed(self.network.module, self.network.key), Keyed(None, ""))
+        """Outputs of the float network on the evaluation images, computed once in a run."""
+        found = self.evaluate(Keyed(self.network.module, self.network.key), Keyed(None, ""))
+        return replace(found, cached=self.log.stored_before.setdefault(found.key, found.cached))
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.doubts import of_passes
 from evaluation.images import ImageData
 from pipelines.chain import Chain, RunContext
 from pipelines.quantizing import QuantizedModel
 from pipelines.reproducing import provenance
 from pipelines.stages import counts
 from pipelines.stages.calibrate import keyed_layers
+from pipelines.stages.float_check import CheckFloat
 from pipelines.stages.objective import Objective, ObjectiveContext, write
 from pipelines.stages.precision.allocate import Allocation
 from pipelines.stages.precision.workload import RecordWorkloads, workloads_of
@@ -22,8 +24,28 @@ from pipelines.tracking import lineage
 from quant.layers import Layer
 
 
+def doubts(context: RunContext) -> list[str]:
+    """Reasons not to believe the float network's figures, printed before anything is quantized.
+
+    A search evaluates nothing, so it knows only whether the outputs change.
+    """
+    chain, machine = context.chain, context.machine
+    data = chain.data
+    passes = context.store.run(CheckFloat(), context.network, context.images, machine)
+    found = of_passes(passes.record, data.kind)
+    if chain.objective is None:
+        found += data.doubts(context.float_outputs().tensors)
+    for doubt in found if not machine.ranks.rank else ():
+        machine.screen.line(f"  {doubt}", style="bold red")
+    return found
+
+
 def measure(
-    context: RunContext, objective: Objective, held_out: ImageData, model: QuantizedModel
+    context: RunContext,
+    objective: Objective,
+    held_out: ImageData,
+    model: QuantizedModel,
+    doubts: Sequence[str],
 ) -> dict[str, Any]:
     """Compute a search's objective on held-out calibration images; write objective.json."""
     chain, machine, info = context.chain, context.machine, context.info
@@ -46,6 +68,7 @@ def measure(
         "images_taken": _taken(chain),
         "held_out": len(held_out.calibration),
         "objective": figures,
+        "doubts": list(doubts),
         "seconds": context.seconds,
         "cached": context.log.cached,
         "output_dir": str(info.folder),
@@ -58,7 +81,7 @@ def measure(
     return record
 
 
-def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
+def evaluate(context: RunContext, model: QuantizedModel, doubts: Sequence[str]) -> dict[str, Any]:
     """Run the baseline, the evaluation and the report; returns the content of results.json."""
     chain, store, machine, log = context.chain, context.store, context.machine, context.log
     network, tracker, info = context.network, context.tracker, context.info
@@ -137,6 +160,7 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
         "cached": log.cached,
         "images_taken": _taken(chain),
         "skipped_images": chain.data.skipped,
+        "doubts": list(doubts),
     }
     results, images = chain.report.run(findings, begin, info.folder)
     tracker.layers(results["layers"])

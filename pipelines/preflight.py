@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 
+from evaluation.class_names import names_of
 from evaluation.images import ImageData
 from pipelines.machine.disk import is_full
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
+from pipelines.models.outputs import TakeTensor
 from pipelines.stages.check_network import run_network
 from pipelines.stages.solving.solve import SolveLayer, needs_importance
 from pipelines.store.artifacts import Artifact, Keyed
@@ -68,17 +70,31 @@ def check_settings(*solves: SolveLayer, bits: int) -> None:
         solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits, **h))
 
 
-def task_fits(network: Network, data: ImageData) -> None:
-    """Check with a blank image that the network fits the data set's task, as far as possible.
+def task_fits(network: Network, data: ImageData) -> str:
+    """Run a blank image: the network is of the data set's task, as far as that can be told.
 
-    No data are read. How many classes a data set has is known later, for some.
+    No data are read. How many classes a data set has is known later, for some. The data set learns
+    the network's class names, which its labels follow.
+
+    Returns:
+        which tensor of the network's output is used, if the output is more than that; else "".
 
     Raises:
         ValueError: it takes other inputs, or gives something else, than the task needs.
     """
     data.check_input(network.data_config)
-    if "input_size" in network.data_config:
-        run_network(network, data, torch.zeros(1, *network.data_config["input_size"]))
+    data.network_names = names_of(network.module)
+    if "input_size" not in network.data_config:
+        return ""
+    example, take = torch.zeros(1, *network.data_config["input_size"]), TakeTensor()
+    if hasattr(network.module, "decode"):  # a detector, whose outputs are several
+        run_network(network, data, example)
+        return ""
+    hook = network.module.register_forward_hook(take)
+    run_network(network, data, example)
+    if not take.taken:
+        hook.remove()
+    return take.taken
 
 
 def check_free_space(store: Path, hessians: int) -> None:

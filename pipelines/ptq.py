@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from evaluation import content_index
@@ -86,7 +88,10 @@ def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tupl
     data, calibrate = chain.data, chain.calibrate
     with machine.screen.busy("loading the network"):
         network = chain.model.load(store)
-        preflight.task_fits(network, data)
+        taken = preflight.task_fits(network, data)
+    if taken:
+        network = replace(network, key=sha256(f"{network.key} {taken}".encode()).hexdigest())
+        machine.screen.line(f"  of the network's outputs, {taken} is used", style="dim")
     content_index.remember(store.root / "files.txt")
     with machine.screen.busy("listing the images"):
         data.prepare(
@@ -133,8 +138,10 @@ def _fitted(chain: Chain, chosen: int, machine: Machine) -> Chain:
 @interruptible()
 def _stages(context: RunContext) -> dict[str, Any]:
     chain = context.chain
+    doubts = evaluating.doubts(context)
     if chain.objective is None:
-        return evaluating.evaluate(context, quantizing.quantize(context))
+        return evaluating.evaluate(context, quantizing.quantize(context), doubts)
     count = chain.held_out(len(chain.data.calibration))
     held_out = chain.data.hold_out(count)  # removed from calibration
-    return evaluating.measure(context, chain.objective, held_out, quantizing.quantize(context))
+    model = quantizing.quantize(context)
+    return evaluating.measure(context, chain.objective, held_out, model, doubts)

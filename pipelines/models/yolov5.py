@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evaluation.coco_names import COCO_NAMES
+
 STRIDES = (8, 16, 32)
 ANCHORS = 3  # per cell
 NONE = nn.Identity  # placeholder for Concat, so that indices match the checkpoint's keys
@@ -99,11 +101,13 @@ class Detect(nn.Module):
 class YOLOv5(nn.Module):
     """Detector for letterboxed images, RGB / 255.
 
-    n: width 0.25, depth 0.33; s: width 0.5, depth 0.33; m: width 0.75, depth 0.67.
+    n: width 0.25, depth 0.33; s: width 0.5, depth 0.33; m: width 0.75, depth 0.67. Of 80 classes,
+    those of the released checkpoints, the names are known: COCO's.
     """
 
     def __init__(self, width: float, depth: float, classes: int) -> None:
         super().__init__()
+        self.names = COCO_NAMES if classes == len(COCO_NAMES) else ()
         c = [int(x * width) for x in (64, 128, 256, 512, 1024)]
         n = [max(round(x * depth), 1) for x in (3, 6, 9)]
         up = nn.Upsample(scale_factor=2)

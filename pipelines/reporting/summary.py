@@ -60,6 +60,7 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
         "dim",
     )
     return [
+        *_doubts(results),
         *rows,
         ("evaluated on", Text(f"{formatting.samples(results)} of {results.get('data')}")),
         ("against float", fidelity),
@@ -72,6 +73,11 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
         ("layers", _layers(results)),
         ("files", Text(nearby(results.get("output_dir") or formatting.MISSING))),
     ]
+
+
+def _doubts(results: Results) -> list[tuple[str, Text]]:
+    doubts = [doubt for doubt in results.get("doubts") or () if isinstance(doubt, str)]
+    return [("do not trust", Text(doubt, "bold red")) for doubt in doubts]
 
 
 def _mixed(results: Results) -> list[tuple[str, Text]]:

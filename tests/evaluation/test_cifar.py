@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from evaluation.cifar import Cifar10
+from evaluation.cifar import NAMES, Cifar10
 
 CONFIG = {
     "input_size": (3, 32, 32),
@@ -206,3 +208,15 @@ def test_a_folder_with_evaluation_images_only_serves_both_uses(data_root, tmp_pa
     data.prepare(CONFIG, 10, seed=0, calibration_batch_size=8)
     assert len(data.evaluation) == 20
     assert not set(data.calibration.ids) & set(data.evaluation.ids)
+
+
+def test_a_network_with_the_classes_in_another_order_is_refused():
+    class Named(nn.Module):
+        names = sorted(NAMES, reverse=True)
+
+        def forward(self, x):
+            return x
+
+    data = Cifar10(None, None, 1, 0, False, None)
+    with pytest.raises(ValueError, match=r"class 0 is 'airplane' .* but 'truck' in model net"):
+        data.check_network(Named(), "net", torch.zeros(1, 10))

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from evaluation.boxes import Box, clip
-from evaluation.coco_folder import COCO_NAMES, read
+from evaluation.coco import Coco
+from evaluation.coco_folder import read as read_folder
+from evaluation.coco_names import COCO_NAMES
 
 WIDTH, HEIGHT = 64, 48
 
@@ -50,6 +53,13 @@ def yolo(root: Path, labels: dict[str, str], names=("a.jpg", "b.jpg"), inner="va
     for name, text in labels.items():
         (root / "labels" / inner / name).write_text(text)
     return root
+
+
+def read(root: Path, split: str, *annotations, names=None):
+    """The boxes of a folder; YOLO's with COCO's names, whatever the images are called."""
+    known = COCO_NAMES if names is None and (root / "labels").is_dir() else names
+    has_json = bool(annotations) or (root / "annotations" / f"instances_{split}.json").is_file()
+    return read_folder(root, split, *annotations, names=names if has_json else known)
 
 
 def objects(result) -> dict[str, tuple]:
@@ -285,10 +295,14 @@ def test_other_names_make_other_classes_of_a_yolo_folder(tmp_path):
         read(root, "val2017", names=("cat",))
 
 
-def test_a_file_of_bytes_that_are_no_text_is_a_malformed_line(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff\xfe0\x00", "is UTF-16"), (b"\x81\x00", r"is not UTF-8 \(byte 0\)")],
+)
+def test_labels_of_another_encoding_say_so(tmp_path, content, message):
     root = yolo(tmp_path, {})
-    (root / "labels" / "val2017" / "a.txt").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ValueError, match=r"a\.txt line 1 .*expected"):
+    (root / "labels" / "val2017" / "a.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.txt {message}: save it as UTF-8"):
         read(root, "val2017")
 
 
@@ -346,3 +360,124 @@ def test_folders_without_images_or_boxes_say_what_was_looked_for(tmp_path):
     (tmp_path / "empty" / "labels").mkdir()
     with pytest.raises(ValueError, match="holds no images"):
         read(tmp_path / "empty", "val2017")
+
+
+def test_a_folder_without_names_says_what_to_give(tmp_path):
+    root = yolo(tmp_path, {"a.txt": "1 0.5 0.5 0.5 0.5\n"})
+    with pytest.raises(ValueError, match=r"no names: add a data\.yaml .*data\.names=\[FIRST"):
+        read_folder(root, "val2017")
+    assert read_folder(root, "val2017", names=("cat", "dog")).names == ("cat", "dog")
+
+
+def test_cocos_own_images_have_cocos_names(tmp_path):
+    root = yolo(tmp_path, {"000000000139.txt": "62 0.5 0.5 1 1\n"}, ("000000000139.jpg",))
+    assert read_folder(root, "val2017").names[62] == "tv"
+
+
+def test_a_repeated_line_is_one_object_as_in_ultralytics(tmp_path):
+    text = "0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n\n0\t0.5\t0.50\t0.2\t0.2\n1 0.5 0.5 0.2 0.2\n"
+    boxes = objects(read(yolo(tmp_path, {"a.txt": text}), "val2017"))["a.jpg"]
+    assert [box.class_index for box in boxes] == [0, 1]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_label(tmp_path):
+    root = yolo(tmp_path, {"a.txt": "\ufeff1 0.5 0.5 1 1\r\n"})
+    assert objects(read(root, "val2017"))["a.jpg"] == (Box(1, 0, 0, 64, 48, 0, 3072),)
+
+
+def turned(path: Path, orientation: int) -> None:
+    """A photograph as phones store it: 80 x 60 pixels and a note on how to turn it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.linear_gradient("L").resize((80, 60)).convert("RGB").save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_yolo_boxes_are_of_the_upright_image_as_in_ultralytics(tmp_path, orientation):
+    from ultralytics.utils.patches import imread
+
+    root = yolo(tmp_path, {"a.txt": "0 0.25 0.125 0.3 0.2\n"}, names=("a.jpg",))
+    image = root / "images" / "val2017" / "a.jpg"
+    turned(image, orientation)
+    samples = read(root, "val2017").samples
+    decoded = np.asarray(samples.decode(samples.blob("a.jpg")))
+    theirs = imread(str(image))[..., ::-1]
+    assert decoded.shape == theirs.shape
+    assert np.abs(decoded.astype(int) - theirs).max() <= 2, "two JPEG decoders"
+    if orientation in (6, 8):
+        (box,) = samples.labels[0]
+        assert box[1:5] == pytest.approx((6, 2, 24, 18))
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_the_sizes_in_a_coco_file_say_whether_its_images_are_turned(tmp_path, upright):
+    content = listing([(0, 7, [1, 2, 3, 4], {})], names=("a.jpg",))
+    content["images"][0] |= {"width": 60, "height": 80} if upright else {"width": 80, "height": 60}
+    root = coco(tmp_path, content, names=())
+    turned(root / "images" / "val2017" / "a.jpg", 6)
+    samples = read(root, "val2017").samples
+    assert samples.decode(samples.blob("a.jpg")).size == ((60, 80) if upright else (80, 60))
+    assert samples.labels == ((Box(1, 1, 2, 4, 6, 0, 12),),)
+
+
+def test_a_coco_file_that_says_both_names_the_two_images(tmp_path):
+    content = listing()
+    content["images"][0] |= {"width": 60, "height": 80}
+    content["images"][1] |= {"width": 80, "height": 60}
+    root = coco(tmp_path, content, names=())
+    for name in ("a.jpg", "b.jpg"):
+        turned(root / "images" / "val2017" / name, 6)
+    with pytest.raises(ValueError, match=r"a\.jpg as it is turned .*b\.jpg as it is stored"):
+        read(root, "val2017")
+
+
+def test_a_coco_file_of_other_sizes_names_both(tmp_path):
+    content = listing([(0, 7, [64, 48, 160, 120], {})], names=("a.jpg",))
+    content["images"][0] |= {"width": 640, "height": 480}
+    with pytest.raises(ValueError, match=r"a\.jpg is 640 x 480 pixels, but the file has 64 x 48"):
+        read(coco(tmp_path, content, names=("a.jpg",)), "val2017")
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/secret.png"])
+def test_a_coco_file_reads_nothing_outside_its_folder(tmp_path, name):
+    picture(tmp_path / "secret.png")
+    root = coco(tmp_path / "set", listing(names=(name,)), names=("a.jpg",))
+    with pytest.raises(ValueError, match=r"instances_val2017\.json image 10 names .* outside"):
+        read(root, "val2017")
+
+
+@pytest.mark.parametrize(
+    ("listed", "stored"),
+    [("sub\\a.png", "sub/a.png"), ("\u00e9.png", "e\u0301.png"), ("e\u0301.png", "\u00e9.png")],
+)
+def test_names_with_other_slashes_or_in_another_unicode_form_are_found(tmp_path, listed, stored):
+    root = coco(tmp_path, listing([(0, 7, [1, 2, 3, 4], {})], names=(listed,)), names=(stored,))
+    samples = read(root, "val2017").samples
+    assert samples.ids == (stored,) and len(samples.labels[0]) == 1
+    samples.decode(samples.blob(stored))
+
+
+def test_a_link_to_nowhere_in_a_coco_file_is_left_to_the_check_of_the_images(tmp_path):
+    root = coco(tmp_path, listing(), names=("b.jpg",))
+    (root / "images" / "val2017" / "a.jpg").symlink_to("/nowhere/a.jpg")
+    assert list(read(root, "val2017").samples.bad()) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("order", [COCO_NAMES, sorted(COCO_NAMES)], ids=["COCO's", "alphabetical"])
+def test_labels_are_the_same_in_whatever_order_a_coco_file_lists_its_classes(tmp_path, order):
+    content = listing([(0, order.index("zebra"), [1, 2, 3, 4], {})], ids=range(80))
+    for category, name in zip(content["categories"], order, strict=True):
+        category["name"] = name
+    data = Coco(str(coco(tmp_path, content)), None, 1, 0, False, None, 0.001, 0.7, 5)
+    data.network_names = COCO_NAMES
+    _, evaluation = data.pools()
+    assert [box.class_index for boxes in evaluation.labels for box in boxes] == [22]
+    assert tuple(data.names) == COCO_NAMES
+
+
+def test_given_names_replace_those_of_a_coco_file(tmp_path):
+    root = coco(tmp_path, listing([(0, 90, [1, 2, 3, 4], {})]))
+    assert read(root, "val2017", names=("x", "y", "z")).names == ("x", "y", "z")
+    with pytest.raises(ValueError, match=r"data\.names has 2 names, but .* has 3 categories"):
+        read(root, "val2017", names=("x", "y"))

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import evaluation.samples
-from evaluation.samples import Files, Samples, choose, decode_file, spread
+from evaluation.decoding import decode_file
+from evaluation.samples import Files, Samples, choose, spread
 
 
 def jpeg(color: tuple[int, ...], mode: str = "RGB", kind: str = "JPEG", side: int = 24) -> bytes:

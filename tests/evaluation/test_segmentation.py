@@ -10,8 +10,9 @@ from PIL import Image
 from torch import nn
 
 from evaluation import mask_pictures
+from evaluation.decoding import decode_file
 from evaluation.jackknife import jackknife
-from evaluation.samples import Files, Samples, decode_file
+from evaluation.samples import Files, Samples
 from evaluation.segmentation import IGNORE, PADDING, SegmentationData
 
 CONFIG = {

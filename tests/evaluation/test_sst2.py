@@ -174,3 +174,21 @@ def test_an_image_network_is_refused_and_a_text_network_for_images_too(root):
 def test_altered_copies_of_sentences_are_refused(root):
     with pytest.raises(ValueError, match=r"calibrate\.augmented_copies=2"):
         sst2(root).prepare(config(), 2, 0, 2, copies=2)
+
+
+def test_labels_may_be_the_names_of_the_networks_classes(root):
+    write(root / "dev.tsv", "a bad film\tnegative", "good\tPositive", "a good film\t1")
+    data = sst2(root)
+    data.network_names = ("POSITIVE", "NEGATIVE")
+    assert data.pools()[1].labels == (1, 0, 1)
+    with pytest.raises(ValueError, match="'negative', which is not an integer"):
+        sst2(root).pools()
+    write(root / "dev.tsv", "a bad film\tneutral")
+    with pytest.raises(ValueError, match="'neutral', which is not an integer nor one of POSITIVE"):
+        data.pools()
+
+
+def test_another_encoding_says_which(tmp_path):
+    (tmp_path / "dev.tsv").write_bytes("sentence\tlabel\nx\t1\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"dev\.tsv is UTF-16: save it as UTF-8"):
+        read_tsv(tmp_path / "dev.tsv")

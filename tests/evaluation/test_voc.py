@@ -242,3 +242,26 @@ def test_float_metrics_on_all_images_are_those_that_came_with_the_weights(
     found = data.metrics(evaluated(data, network))
     assert found["miou_subset"] == pytest.approx(README[name][0], abs=0.5)
     assert found["pixel_accuracy"] == pytest.approx(README[name][1], abs=0.5)
+
+
+def test_names_with_dots_are_found_with_and_without_a_list(tmp_path):
+    names = ["img_jpg.rf.0a1b2c", "a.v1", "a.v2"]
+    lists = {"val": ["\ufeffimg_jpg.rf.0a1b2c", "a.v1.jpg\r", "JPEGImages/a.v2.jpg"]}
+    root = folder(tmp_path, names, lists=lists)
+    listed = voc(root, split="val").pools()[1]
+    assert listed.ids == tuple(f"JPEGImages/{name}.jpg" for name in names)
+    assert listed.labels == tuple(f"SegmentationClass/{name}.png" for name in names)
+    assert sorted(voc(root).pools()[1].ids) == sorted(listed.ids)
+
+
+def test_two_images_of_one_name_are_named(tmp_path):
+    root = folder(tmp_path, "ab")
+    photo(root / "JPEGImages" / "b.png", 5)
+    with pytest.raises(ValueError, match=r"JPEGImages holds b\.jpg and b\.png"):
+        voc(root).pools()
+
+
+@pytest.mark.parametrize(("listed", "stored"), [("\u00e9", "e\u0301"), ("e\u0301", "\u00e9")])
+def test_a_listed_name_is_found_in_another_unicode_form(tmp_path, listed, stored):
+    root = folder(tmp_path, ["a", stored], lists={"val": [listed]})
+    assert voc(root, split="val").pools()[1].ids == (f"JPEGImages/{stored}.jpg",)
