@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.comparing import settings
+from pipelines.comparing import identity, settings
 from pipelines.reporting import layers_csv, results_file
 from pipelines.reporting.formatting import Results
 
@@ -72,7 +72,10 @@ def find(paths: Iterable[Path]) -> list[Run]:
             f"no run below {', '.join(map(str, paths))}: give the output folder of a run, or one "
             "above it"
         )
-    return _numbered(sorted(map(_read, files), key=_order))
+    runs = [_read(file) for file in files]
+    named = identity.told_apart([run.results for run in runs])
+    runs = [replace(run, results=found) for run, found in zip(runs, named, strict=True)]
+    return _numbered(sorted(runs, key=_order))
 
 
 def _results_files(path: Path) -> Iterator[Path]:
