@@ -100,7 +100,7 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
     )
     if machine.ranks.rank:  # one process writes the results
         return {}
-    inputs = model.activations.record["bits"] if model.activations is not None else {}
+    inputs = model.activations.record["bits"] if model.activations is not None else None
     begin = {
         **info.about,
         **_average(model.allocation, model.layers),

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipelines.reporting import canvas, formatting, plots, templates
+from pipelines.reporting import canvas, coverage, formatting, plots, templates
 from pipelines.reporting.formatting import Results
 
 
@@ -39,6 +39,7 @@ def render(
         figures={name: Markup(canvas.inline(figure, name)) for name, figure in drawn.items()},
         gallery={name: _embedded(file) for name, file in gallery.items()},
         details=results.get("details") or {},
+        low_coverage=coverage.text(results) if coverage.low(results) else "",
         layers=layers,
         method=method,
         provenance=_provenance(results),
@@ -117,8 +118,10 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
             if costs
             else []
         ),
+        *([("quantized share", coverage.text(results), coverage.reasons(results))]
+          if results.get("coverage") else []),
         *_mixed(results),
-    ]
+    ]  # fmt: skip
 
 
 def _mixed(results: Results) -> list[tuple[str, str, str]]:

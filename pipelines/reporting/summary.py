@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.reporting import formatting
+from pipelines.reporting import coverage, formatting
 from pipelines.reporting.formatting import Results
 
 
@@ -66,6 +66,7 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
         (f"speed-up over {base}", fast),
         (f"layer loss / {base}", Text(number(results.get("loss_ratio_vs_baseline"), 3))),
         ("size", small),
+        *_coverage(results),
         *_costs(results),
         *_mixed(results),
         ("time", _time(results)),
@@ -91,6 +92,15 @@ def _costs(results: Results) -> list[tuple[str, Text]]:
             ),
         )
     ]
+
+
+def _coverage(results: Results) -> list[tuple[str, Text]]:
+    if not results.get("coverage"):
+        return []
+    if not coverage.low(results):
+        return [("quantized share", Text(coverage.text(results)))]
+    told = f"{coverage.text(results)}. In floating point: {coverage.reasons(results)}"
+    return [("quantized share", Text(told, "red"))]
 
 
 def _time(results: Results) -> Text:

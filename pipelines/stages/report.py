@@ -155,8 +155,9 @@ def costs(found: Findings) -> dict[str, Any]:
 
 def sizes(found: Findings) -> dict[str, float]:
     """Size in MB (10^6 bytes) of the float32 network, and of codes, grids and the rest of it."""
-    state = found.network.module.state_dict()
-    whole = sum(t.numel() * t.element_size() for t in state.values())
+    state = found.network.module.state_dict().values()
+    once = {(t.data_ptr(), t.numel()): t.numel() * t.element_size() for t in state}  # tied weights
+    whole = sum(once.values())
     replaced = sum(4 * math.prod(i.layer.shape) for i in found.weights.inputs.values())
     stored = sum(
         t.numel() * t.element_size()

@@ -1,0 +1,116 @@
+"""The work of a network outside of its quantized layers: what stays in floating point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from quant.costs.workload import Workload
+from quant.layers import Layer
+
+
+@dataclass(frozen=True)
+class Operation(Workload):
+    """A matrix product, a convolution or an attention, with weights or without.
+
+    Attributes:
+        multiply_adds: per image.
+        parameters: number of weights that it reads.
+    """
+
+    multiply_adds: int = 0
+    parameters: int = 0
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return self.parameters
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds per image."""
+        return self.multiply_adds
+
+
+def operations(
+    network: nn.Module, example: Tensor, layers: Mapping[str, Layer]
+) -> list[Operation]:
+    """Run `network` on the first image; every operation with multiply-adds but those of `layers`.
+
+    Sums, activation functions and resizing are not counted, as between layers. The formulas are
+    those of `torch.utils.flop_counter`.
+
+    Args:
+        network: the network in eval mode; not changed.
+        example: images [b, ...], at least one.
+        layers: the quantized layers, from `quant.layers.find`.
+    """
+    weights = [network.get_parameter(layer.weight) for layer in layers.values()]
+    with torch.no_grad(), _Operations(network, weights) as found:
+        network(example[:1])
+    return found.operations
+
+
+def stored(network: nn.Module, layers: Mapping[str, Layer]) -> Operation:
+    """The parameters and floating-point buffers outside of `layers`, as one workload; ties once."""
+    quantized = {_memory(network.get_parameter(layer.weight)) for layer in layers.values()}
+    others = {
+        _memory(t): t.numel()
+        for t in [*network.parameters(), *network.buffers()]
+        if t.is_floating_point() and _memory(t) not in quantized
+    }
+    return Operation("rest", (), 1, 0, 0, 0, parameters=sum(others.values()))
+
+
+class _Operations(TorchDispatchMode):
+    def __init__(self, network: nn.Module, quantized: list[nn.Parameter]) -> None:
+        super().__init__()
+        self.quantized = {_memory(weight) for weight in quantized}
+        self.constant = {_memory(t) for t in [*network.parameters(), *network.buffers()]}
+        self.operations: list[Operation] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:  # attention and the like may consist of others
+                result = func.decompose(*args, **kwargs)
+            return func(*args, **kwargs) if result is NotImplemented else result
+        result = func(*args, **kwargs)
+        tensors = list(_tensors([*args, *kwargs.values()]))
+        held = [t for t in tensors if _memory(t) in self.constant]
+        if not self.quantized & {_memory(t) for t in held}:
+            self.operations.append(
+                Operation(
+                    func._overloadpacket.__name__,
+                    shape=(),
+                    groups=1,
+                    positions=0,
+                    inputs=sum(t.numel() for t in tensors) - sum(t.numel() for t in held),
+                    outputs=sum(prod(t.shape) for t in _tensors([result])),
+                    multiply_adds=formula(*args, **kwargs, out_val=result) // 2,
+                    parameters=sum(t.numel() for t in held),
+                )
+            )
+        return result
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
