@@ -61,13 +61,14 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
     network, tracker, info = context.network, context.tracker, context.info
 
     baseline = chain.baseline.run(store, model.weights, model.allocation.bits, machine)
-    estimated = any(layer.estimated for layer in baseline.values())
-    log.stage(
-        "baseline",
-        sum(layer.seconds for layer in baseline.values()),
-        all(layer.cached for layer in baseline.values()),
-        "OBQ, estimated from some rows" if estimated else "OBQ, all rows",
-    )
+    if baseline:
+        estimated = any(layer.estimated for layer in baseline.values())
+        log.stage(
+            "baseline",
+            sum(layer.spent for layer in baseline.values()),
+            all(layer.cached for layer in baseline.values()),
+            "OBQ, some rows; the rest is estimated" if estimated else "OBQ, all rows",
+        )
 
     reference, float_outputs = context.reference, context.float_outputs()
     uncorrected, outputs = (

@@ -22,6 +22,7 @@ from pipelines.stages.solving.solve import SolveLayer, needs_importance
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call, Calls
 from quant.layers import find
+from quant.on_grid import check_on_grid
 from quant.problem import LayerProblem
 
 SPARE = 2**28  # bytes that must stay free in addition to the Hessians
@@ -71,7 +72,9 @@ def check_settings(*solves: SolveLayer, bits: int) -> None:
     problem = LayerProblem(W, torch.eye(4)[None])
     for solve in solves:
         h = {"importance": W.square()} if needs_importance(solve.fit_grid) else {}
-        solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits, **h))
+        grid = solve.fit_grid(W, bits, **h)
+        Q = solve.method(problem.prepared(solve.damping), grid)
+        check_on_grid(Q, grid, W.shape, "a layer to try the method on")
 
 
 def check_network(

@@ -133,6 +133,9 @@ def scores(found: Findings) -> dict[str, Any]:
 
 def costs(found: Findings) -> dict[str, Any]:
     """Speed, loss ratio and size; the speed-up counts the solves alone, on the same Hessians."""
+    if not found.baseline:
+        nothing = dict.fromkeys(("baseline", "speedup", "loss_ratio_vs_baseline"))
+        return {**nothing, "size_mb": sizes(found)}
     layers = found.baseline.values()
     inputs = found.weights.inputs
     total = sum(i.layer.rows * i.layer.groups for i in inputs.values())
@@ -172,7 +175,7 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
     """The rows of layers.csv, one per layer."""
     rows = []
     for name, solution in found.weights.solutions.items():
-        layer, base = found.weights.inputs[name].layer, found.baseline[name]
+        layer, base = found.weights.inputs[name].layer, found.baseline.get(name)
         rows.append(
             {
                 "name": name,
@@ -184,12 +187,12 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
                 "loss_rtn": float(solution.tensors["loss_rtn"].sum()),
                 "seconds": solution.record["seconds"],
                 "rows": layer.rows * layer.groups,
-                "baseline_rows": base.rows * layer.groups,
-                "loss_baseline": float(base.loss.sum()),
-                "loss_on_baseline_rows": float(base.method_loss.sum()),
-                "ratio_vs_baseline": float(layer_ratio(base)),
-                "baseline_seconds": base.seconds,
-                "baseline_estimated": base.estimated,
+                "baseline_rows": base and base.rows * layer.groups,
+                "loss_baseline": base and float(base.loss.sum()),
+                "loss_on_baseline_rows": base and float(base.method_loss.sum()),
+                "ratio_vs_baseline": base and float(layer_ratio(base)),
+                "baseline_seconds": base and base.seconds,
+                "baseline_estimated": base and base.estimated,
                 "dead_inputs": found.calibration.record["dead_inputs"].get(name, 0),
                 **found.sensitivity.record[name],
                 "predicted_loss": found.predicted.record[name],

@@ -39,9 +39,7 @@ class Operation(Workload):
         return self.multiply_adds
 
 
-def operations(
-    network: nn.Module, example: Tensor, layers: Mapping[str, Layer]
-) -> list[Operation]:
+def operations(network: nn.Module, example: Tensor, layers: Mapping[str, Layer]) -> list[Operation]:
     """Run `network` on the first image; every operation with multiply-adds but those of `layers`.
 
     Sums, activation functions and resizing are not counted, as between layers. The formulas are

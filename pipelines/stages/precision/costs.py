@@ -101,5 +101,7 @@ def coverage(
     return {
         "weights": 100 * sum(work.weights for work in layers.values()) / weights,
         "macs": 100 * done / max(1, done + sum(work.macs for work in others)),
-        "inputs": 100 * len(inputs.keys() & layers.keys()) / len(layers) if inputs is not None else None,
+        "inputs": 100 * len(inputs.keys() & layers.keys()) / len(layers)
+        if inputs is not None
+        else None,
     }

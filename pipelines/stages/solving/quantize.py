@@ -115,6 +115,11 @@ class QuantizeLayers:
     cache_gb: float
 
     def __post_init__(self) -> None:
+        if self.solve.damping == 0:
+            raise ValueError(
+                "damping=0 must lie in (0, 1): without any, a Hessian of few images has no "
+                "inverse. 0.0001 changes next to nothing"
+            )
         if self.cache_gb < 0:
             raise ValueError(f"quantize.cache_gb={self.cache_gb} must be at least 0")
         if self.inputs not in INPUTS:

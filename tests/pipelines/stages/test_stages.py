@@ -99,7 +99,7 @@ def test_files_and_table_are_there(outcome):
     names = {path.name for path in outcome.folder.iterdir()}
     assert {"results.json", "layers.csv", "report.html", "weights.safetensors"} <= names
     assert not [name for name in names if ".new" in name], "no drafts"
-    for word in ("top-1", "speed-up over OBQ", "size", str(outcome.folder)):
+    for word in ("top-1", "quantization time", "size", str(outcome.folder)):
         assert "".join(word.split()) in "".join(outcome.text.split())
     for stage in STAGES:
         assert sum(line.startswith(f"  ✓ {stage} ") for line in outcome.text.splitlines()) == 1
