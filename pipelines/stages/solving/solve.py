@@ -13,10 +13,9 @@ from evaluation import samples
 from pipelines.machine import clock
 from pipelines.machine.threads import solving
 from pipelines.models.network import Network
-from pipelines.stages.calibrate import layers_of
+from pipelines.stages.calibrate import hessian_of, layers_of
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.grid import Grid
-from quant.hessian import centred
 from quant.layers import Layer, from_matrix, to_matrix
 from quant.methods import rtn
 from quant.on_grid import check_on_grid
@@ -162,9 +161,7 @@ def float_inputs(
 
     def problem(layer: Layer) -> LayerProblem:
         weight = network.module.get_parameter(layer.weight).detach()
-        H = calibration.tensors[layer.name]
-        if centre and layer.norm:
-            H = centred(H, calibration.tensors[f"mean/{layer.name}"])
+        H = hessian_of(calibration, layer.name, centred=centre and bool(layer.norm))
         return LayerProblem(to_matrix(weight, layer.groups), H)
 
     return {
