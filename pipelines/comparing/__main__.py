@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables = {"markdown": files.markdown, "csv": files.table_csv, "latex": files.latex}
     for kind in tables:
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"a {kind} table as well")
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="every plot as an SVG file as well"
+    )
     options = parser.parse_args(arguments)
     try:
         runs = discovery.find(options.outputs)
@@ -37,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text(runs), encoding="utf-8")
                 written.append(path)
+        if options.plots is not None:
+            from pipelines.comparing import svg_files  # matplotlib
+
+            written += svg_files.save_all(runs, options.plots)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -65,7 +65,7 @@ def accuracy(
     if not shown:
         return None
     by_bits = label.startswith("mean bits")
-    figure, axes = _axes(label, _literal(formatting.metric_name(facet.metric)) + ", %")
+    figure, axes = _axes(label, literal(formatting.metric_name(facet.metric)) + ", %")
     for value in facet.floats:
         axes.axhline(value, color=canvas.INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
     best = facets.front(facet.points, x) if pareto else []
@@ -171,6 +171,6 @@ def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
     canvas.plain_log_ticks(axes.xaxis, low / room, high * room)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text that matplotlib does not take for a formula."""
     return text.replace("$", r"\$")

@@ -26,6 +26,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from pipelines import run
+from pipelines.__main__ import main as console_script
 from pipelines.chain import Chain
 from pipelines.cli import renamed, typecheck
 from pipelines.cli.overrides import CONF
@@ -75,8 +76,6 @@ class Reader:
     def _export(self, words: list[str]) -> Outcome:
         for word in words:
             name, _, value = word.partition("=")
-            if name == "PYTHONPATH":
-                sys.path.insert(0, str((self.folder / value).resolve()))
             os.environ[name] = os.path.expandvars(value)
         return Outcome(0)
 
@@ -87,12 +86,13 @@ class Reader:
         try:
             if program == "obliq":
                 sys.argv += quiet(words)
-                run.main()
+                console_script()
             elif program == "obliq-report":
                 from pipelines.comparing import __main__ as report
 
                 status = report.main(words)
             else:
+                sys.path.insert(0, str(self.folder))  # as Python does for a script
                 runpy.run_path(str(self.folder / program), run_name="__main__")
         except SystemExit as stop:
             status = stop.code

@@ -88,8 +88,7 @@ def test_a_changed_method_of_ones_own_is_computed_again(environment, tmp_path):
         method.write_text(code.format(factor))
         words = ["method=mine", "calibrate.images=64", "baseline.budget=0", "tracking=none"]
         command = ["obliq", "--config-dir", "conf", *words, f"hydra.run.dir=out{number}"]
-        here = {**environment, "PYTHONPATH": "."}
-        subprocess.run(command, cwd=tmp_path, env=here, check=True, capture_output=True)
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
         text = (tmp_path / f"out{number}" / "results.json").read_text()
         losses.append(text.split('"loss": ')[2].split(",")[0])
         cached = '"quantize": true' in text

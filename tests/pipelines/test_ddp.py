@@ -248,7 +248,7 @@ def test_after_ctrl_c_all_processes_are_gone_and_the_command_goes_on(two):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("method=eptq", "method.activations=qdrop"), "draws for a whole batch at once"),
+        (("method=eptq", "method.activations=qdrop"), "draws random numbers for a whole batch"),
         (("method=eptq", "schedule.batch_size=1"), "a step trains on 1 images, which 2 processes"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_detector_of_other_classes_is_refused_before_calibration(obliq, folder
     (folder.parent / "tiny.yaml").write_text(TINY.replace("nc: 2", "nc: 3"))
     found = obliq(*words(folder))
     assert found.status == 1 and "has 2 classes" in found.text
-    assert "calibrate" not in found.text
+    assert "✓ calibrate" not in found.text
 
 
 def test_a_classifier_is_refused_for_boxes(obliq, folder):

@@ -54,7 +54,7 @@ def linears(module):
 
 def assert_hessians_of_single_sentences(folder, root, count, **settings):
     network, data = loaded(folder, count, **settings)
-    stage = Calibrate(count, 8, None, 0)
+    stage = Calibrate(count, 1024, 8, None, 0)
     artifact = Store(root).run(stage, network, Keyed(data, ""), MACHINE)
     names = linears(network.module)
     assert sorted(layers_of(artifact)) == sorted(names)
@@ -87,7 +87,7 @@ def test_every_sentence_draws_its_own_positions(tiny_bert, tmp_path, monkeypatch
 
     first = network.module.model.bert.encoder.layer[0].intermediate.dense.weight
     monkeypatch.setattr(calibrate.Call, "sampled", sampled)
-    Store(tmp_path / "store").run(Calibrate(20, 8, 2, 0), network, Keyed(data, ""), MACHINE)
+    Store(tmp_path / "store").run(Calibrate(20, 20, 8, 2, 0), network, Keyed(data, ""), MACHINE)
     assert sorted(drawn) == list(range(min(drawn), min(drawn) + 20))
 
 

@@ -21,6 +21,9 @@ ELSEWHERE = ("launcher=", "hydra.", "hydra/", "sweep=", "hparams=")  # in no set
 def settings(words):
     """What a run with these words records as its settings."""
     own = [word for word in words if not word.startswith(ELSEWHERE)]
+    chosen = {word.split("=")[0] for word in own}
+    if "experiment" not in chosen:
+        own += [f"{group}=digits" for group in ("model", "data") if group not in chosen]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         found = OmegaConf.to_container(compose("run", ["data.root=x", *own]), resolve=True)
     return {key: value for key, value in found.items() if key != "tracking"}
@@ -102,7 +105,7 @@ def test_a_schedule_is_told_where_something_is_trained_by_it():
 
 
 def test_a_difference_that_nobody_typed_is_told_where_names_would_be_the_same():
-    runs = [run(), edited((), "calibrate.images", 256)]
+    runs = [edited((), "calibrate.images", count) for count in (1024, 256)]
     assert differing.told(runs)[1] == [["calibrate.images=1024"], ["calibrate.images=256"]]
     damped = edited((), "quantize.solve.damping", 0.1)
     damped["settings"]["damping"] = damped["settings"]["sensitivity"]["damping"] = 0.1

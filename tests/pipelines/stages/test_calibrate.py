@@ -31,7 +31,7 @@ def images(network, count=96, seed=0, batch=16):
 
 
 def calibrated(root, network, data, batch=16, positions=None):
-    stage = Calibrate(len(data.calibration), batch, positions, 0)
+    stage = Calibrate(len(data.calibration), 1024, batch, positions, 0)
     return Store(root).run(stage, network, Keyed(data, data.calibration_key), MACHINE)
 
 
@@ -279,7 +279,7 @@ def test_sums_are_replaced_all_or_nothing(digits, tmp_path, monkeypatch):
     network, data = digits
     layers = {"classifier": Layer("classifier", "classifier.weight", (10, 64), 1)}
     unfinished = Checkpoint(tmp_path, "sums")
-    settings = Calibrate(96, 16, None, 0)
+    settings = Calibrate(96, 1024, 16, None, 0)
     collect = calibrate.CollectHessians(network.module, layers, settings, unfinished)
     with torch.inference_mode():
         collect.predict_step(next(iter(data.calibration_loader())), 0)

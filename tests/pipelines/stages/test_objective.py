@@ -44,7 +44,7 @@ def test_at_least_one_image_must_be_left_to_calibrate_on(digits):
         own.hold_out(96)
     assert len(own.hold_out(0).calibration) == 0 and len(own.calibration) == 96
     with pytest.raises(ValueError, match=r"objective\.images=0 must be at least 1"):
-        Divergence(0)
+        Divergence(0, 128)
 
 
 def test_the_divergence_is_the_mean_kl_on_the_held_out_images(digits, tmp_path):
@@ -63,7 +63,7 @@ def test_the_divergence_is_the_mean_kl_on_the_held_out_images(digits, tmp_path):
         held_out=Keyed(held_out, held_out.calibration_key),
         machine=MACHINE,
     )
-    record = Divergence(40).measure(given)
+    record = Divergence(40, 128).measure(given)
     images = torch.cat([x for x, _ in held_out.calibration_loader()])
     with torch.inference_mode():
         p, q = (m(images).double().log_softmax(1) for m in (network.module, changed))

@@ -115,7 +115,7 @@ def test_the_code_of_the_method_counts_and_that_of_other_methods_does_not():
 
 
 @pytest.mark.parametrize(
-    "stage", [solver(), Calibrate(2, 1, None, 0), TrainDigits(1, 1, 1.0, 1.0, 0, {})]
+    "stage", [solver(), Calibrate(2, 2, 1, None, 0), TrainDigits(1, 1, 1.0, 1.0, 0, {})]
 )
 def test_screen_machine_store_and_tracking_are_outside_the_key(stage):
     closure = set(fingerprint.closure(fingerprint.modules(stage)))

@@ -74,6 +74,18 @@ def summed(batches):
     return total
 
 
+def test_an_output_that_counts_linearly_has_no_curvature():
+    """Its gradient is a constant, which autograd cannot differentiate again."""
+    f = (draw(2, 3), draw(2, 4, seed=1))
+
+    def half_linear(reference, outputs):
+        return (outputs[0] - reference[0]).square().sum(1) + outputs[1].sum(1)
+
+    u = draw(2, 7, seed=2)
+    wanted = torch.cat([2 * u[:, :3], torch.zeros(2, 4, dtype=torch.float64)], 1)
+    assert torch.allclose(curvature(half_linear, f)(u), wanted, rtol=0, atol=1e-12)
+
+
 def test_all_pairs_equal_a_plain_loop_and_form_a_gram_matrix():
     batches = [(draw(3, 5, seed=s), draw(4, 3, 5, seed=10 + s)) for s in range(2)]
     total = summed(batches)

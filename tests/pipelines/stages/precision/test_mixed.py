@@ -51,7 +51,7 @@ def _proved(monkeypatch):
 def opened(digits, tmp_path_factory):
     """Network, data, its layers, a copy that is open to changes, and eight changes."""
     network, data = digits
-    stage = Calibrate(len(data.calibration), 16, None, 0)
+    stage = Calibrate(len(data.calibration), 1024, 16, None, 0)
     store = Store(tmp_path_factory.mktemp("store"))
     layers = layers_of(store.run(stage, network, Keyed(data, data.calibration_key), MACHINE))
     names = list(layers)[:4]
