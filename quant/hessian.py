@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+TERMS = 1024  # positions in one product: longer sums in float32 lose digits
 UNSEEN = "no input was seen: the layer did not run on the calibration images"
 
 
@@ -53,7 +54,8 @@ class HessianSum:
         else:
             Y = Y - self.other_shift[:, :, None].to(Y.dtype)
             self.others += Y.sum(2, dtype=torch.float64)
-        self.total += X @ Y.mT
+        for x, y in zip(X.split(TERMS, 2), Y.split(TERMS, 2), strict=True):
+            self.total += x @ y.mT
         self.n += n
 
     def around(self, shift: Tensor, other_shift: Tensor) -> HessianSum:
