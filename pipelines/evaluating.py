@@ -74,7 +74,9 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
     uncorrected, outputs = (
         context.evaluate(module, reference) for module in (model.uncorrected, model.best)
     )
-    distinct = {artifact.key: artifact for artifact in (float_outputs, uncorrected, outputs)}
+    moved = context.evaluate(model.means_moved, reference) if model.means_moved else None
+    evaluated = (float_outputs, uncorrected, outputs, *([moved] if moved else []))
+    distinct = {artifact.key: artifact for artifact in evaluated}
     log.artifacts("evaluate", distinct.values())
 
     pictures = store.run(chain.pictures, reference, model.best, context.evaluation, machine)
@@ -93,6 +95,7 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
         statistics=model.statistics,
         float_outputs=float_outputs,
         uncorrected_outputs=uncorrected,
+        means_moved_outputs=moved,
         outputs=outputs,
         pictures=pictures,
         activations=model.activations,

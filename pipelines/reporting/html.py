@@ -84,7 +84,10 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
     for key in formatting.metrics(results):
         before, after = get(results, "float", key), get(results, "quantized", key)
         raw = get(results, "uncorrected", key)
-        remark = f"{number(raw)} before the statistics were corrected" if raw is not None else ""
+        moved = get(results, "means_moved", key)
+        steps = [f"{number(raw)} with the quantized weights alone"] if raw is not None else []
+        steps += [f"{number(moved)} with the running means moved"] if moved is not None else []
+        remark = ", ".join(steps)
         change = f"{number(before)} → {number(after)}"
         rows.append((f"{formatting.metric_name(key)}, float → quantized (%)", change, remark))
     samples = formatting.samples(results)

@@ -11,7 +11,7 @@ ABOUT = {  # how and where, not what came out
     "versions", "machine", "source", "settings", "command", "config_dir", "output_dir",
     "seconds", "cached", "speedup",
 }  # fmt: skip
-PERCENT = ("float", "quantized", "uncorrected", "drop", "details")
+PERCENT = ("float", "quantized", "uncorrected", "means_moved", "drop", "details")
 OBQ_ROWS = {  # what follows from how many rows OBQ had time for
     "loss_ratio_vs_baseline", "baseline_rows", "loss_baseline", "loss_on_baseline_rows",
     "ratio_vs_baseline", "baseline_estimated",

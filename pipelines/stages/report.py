@@ -42,6 +42,7 @@ class Findings:
     uncorrected_outputs: Artifact
     outputs: Artifact
     pictures: Artifact
+    means_moved_outputs: Artifact | None = None
     activations: Artifact | None = None
     rounding: Artifact | None = None
     precision: Mapping[str, Any] | None = None
@@ -115,6 +116,7 @@ def scores(found: Findings) -> dict[str, Any]:
         found.outputs.tensors,
         found.uncorrected_outputs.tensors,
     )
+    moved = found.means_moved_outputs.tensors if found.means_moved_outputs else None
     return {
         "n_images": len(task.evaluation),
         "kind": task.kind,
@@ -122,8 +124,10 @@ def scores(found: Findings) -> dict[str, Any]:
         "float": task.metrics(reference),
         "quantized": task.metrics(quantized),
         "uncorrected": task.metrics(uncorrected),
+        "means_moved": None if moved is None else task.metrics(moved),
         "fidelity": task.fidelity(reference, quantized),
         "uncorrected_fidelity": task.fidelity(reference, uncorrected),
+        "means_moved_fidelity": None if moved is None else task.fidelity(reference, moved),
         "drop": task.drop(reference, quantized),
         "correction": found.statistics.record,
         "rounding": found.rounding.record if found.rounding else None,
