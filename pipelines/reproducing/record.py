@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.cli import renamed
 from pipelines.comparing.settings import ELSEWHERE
 from pipelines.reporting import results_file
+from pipelines.reproducing import consent
 
 PATHS = {"data.root", "data.calibration_root", "model.checkpoint"}  # what lies there is compared
 ABSENT = "(not there)"
@@ -53,7 +54,7 @@ class Record:
                 "lacks its settings: an older version wrote it. Make it again by hand, "
                 f"`obliq {' '.join(command)}`, and look at both with obliq-report"
             )
-        calls = [word for word in command if "_target_" in word or word.startswith("-")]
+        calls = [word for word in command if consent.calls_code(word)]
         if calls:
             raise ValueError(
                 f"names code to call ({calls[0]}), which no record may do. If you trust it, give "
