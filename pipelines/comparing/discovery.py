@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing import identity, settings
-from pipelines.reporting import layers_csv, results_file
+from pipelines.reporting import layers_csv, regular, results_file
 from pipelines.reporting.formatting import Results
 
 INSIDE = {"config", "plots", "pictures", "wandb"}  # of a run: no runs are in there
@@ -145,7 +145,7 @@ def _order(run: Run) -> tuple[int, tuple[str, float, str], str]:
 def _last_words(log: Path) -> str:
     """The error of a traceback: what stands below its last indented line."""
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = regular.read_text(log, errors="replace").strip().splitlines()
     except OSError as error:
         return f"error.log cannot be read: {error.strerror}"
     inner = max((i for i, line in enumerate(lines) if line.startswith(" ")), default=-1)

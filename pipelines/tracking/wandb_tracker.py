@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,8 @@ class WandbTracker:
         project: W&B project.
         entity: user or team; None is the user's default.
         mode: "offline" writes into the run's folder; "online" falls back to that when the server
-            does not answer or no API key is configured. Never prompts.
+            does not answer or no API key is configured. Never prompts. WANDB_MODE=disabled in the
+            environment records nothing, and WANDB_MODE=offline turns "online" into that.
         group, job_type: override those that `start` is given.
         tags: added to those that `start` is given.
         notes: what a person wants to say about the run.
@@ -89,6 +91,10 @@ class WandbTracker:
     ) -> None:
         """Begin a run under `folder`/wandb, or go on with it; see `Tracker.start`."""
         self._run, self._where, self._warned = None, "", False
+        asked = os.environ.get("WANDB_MODE", "").strip().lower()
+        if asked == "disabled":
+            return
+        mode = "offline" if asked == "offline" else self.mode
         try:
             import wandb
 
@@ -109,7 +115,7 @@ class WandbTracker:
                 "job_type": self.job_type or job_type,
                 "config": {**config, **origin},
             }
-            problem = self._connect(wandb, settings) if self.mode == "online" else None
+            problem = self._connect(wandb, settings) if mode == "online" else None
             if self._run is None:
                 self._run = self._init(wandb, settings, "offline")
             if problem:
