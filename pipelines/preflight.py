@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from evaluation.images import ImageData
+from pipelines.machine import room
 from pipelines.machine.disk import is_full
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
@@ -22,6 +23,7 @@ from pipelines.stages.solving.solve import SolveLayer, needs_importance
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call, Calls
 from quant.layers import find
+from quant.methods import obq
 from quant.on_grid import check_on_grid
 from quant.problem import LayerProblem
 
@@ -145,6 +147,18 @@ def check_layers_run_once(network: Network, data: ImageData) -> None:
             "grid.search=hmse need one output of a layer for the whole batch. Use "
             "method=row_parallel, gptq, obq or rtn with grid.search=mse"
         )
+
+
+def check_memory(network: Network, data: ImageData, *solves: SolveLayer) -> None:
+    """Check that the Hessians, and OBQ's copies of their inverses, fit into memory.
+
+    Raises:
+        MemoryError: they do not.
+    """
+    example, _ = next(iter(data.calibration_loader()))
+    layers, _ = find(network.module, example[:1])
+    methods = [getattr(solve.method, "func", solve.method) for solve in solves]
+    room.check(layers.values(), obq=obq.quantize in methods)
 
 
 def check_free_space(store: Path, hessians: int) -> None:

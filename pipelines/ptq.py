@@ -105,6 +105,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tupl
         preflight.check_layers_run_once(network, data)
     if not store.has(chain.calibrate, network, Keyed(data, data.calibration_key), machine):
         preflight.check_free_space(store.root, hessians)
+        preflight.check_memory(network, data, *solves)
     return network, chain
 
 

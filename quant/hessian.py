@@ -54,7 +54,7 @@ class HessianSum:
         else:
             Y = Y - self.other_shift[:, :, None].to(Y.dtype)
             self.others += Y.sum(2, dtype=torch.float64)
-        for x, y in zip(X.split(TERMS, 2), Y.split(TERMS, 2), strict=True):
+        for x, y in zip(torch.split(X, TERMS, 2), torch.split(Y, TERMS, 2), strict=True):
             self.total += x @ y.mT
         self.n += n
 

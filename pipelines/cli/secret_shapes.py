@@ -55,7 +55,7 @@ def redact(text: str) -> str:
 
 @cache
 def _rules() -> tuple[re.Pattern[str], ...]:
-    found = []
+    found: list[re.Pattern[str]] = []
     for name in RULES:
         module = importlib.import_module(f"detect_secrets.plugins.{name}")
         for kind in vars(module).values():

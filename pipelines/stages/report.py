@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evaluation.images import ImageData
-from pipelines.machine.disk import checksum, explained, replacing
+from pipelines.machine.disk import checksum, explained, replacing, with_usual_mode
 from pipelines.models.network import Network
 from pipelines.reporting import canvas, html, layers_csv, plots
 from pipelines.stages.solving.baseline import LayerBaseline, layer_ratio, loss_ratio
@@ -71,6 +71,7 @@ class Report:
             (folder / "results.json").unlink(missing_ok=True)  # an old one; written last
             with replacing(weights) as draft:
                 save_weights(found, draft)
+                with_usual_mode(draft)
         results: dict[str, Any] = _finite(
             {
                 **about,

@@ -51,7 +51,8 @@ def operations(network: nn.Module, example: Tensor, layers: Mapping[str, Layer])
         layers: the quantized layers, from `quant.layers.find`.
     """
     weights = [network.get_parameter(layer.weight) for layer in layers.values()]
-    with torch.no_grad(), _Operations(network, weights) as found:
+    found = _Operations(network, weights)
+    with torch.no_grad(), found:
         network(example[:1])
     return found.operations
 
@@ -67,9 +68,9 @@ def stored(network: nn.Module, layers: Mapping[str, Layer]) -> Operation:
     return Operation("rest", (), 1, 0, 0, 0, parameters=sum(others.values()))
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, network: nn.Module, quantized: list[nn.Parameter]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.quantized = {_memory(weight) for weight in quantized}
         self.constant = {_memory(t) for t in [*network.parameters(), *network.buffers()]}
         self.operations: list[Operation] = []
