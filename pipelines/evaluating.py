@@ -71,10 +71,9 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
         )
 
     reference, float_outputs = context.reference, context.float_outputs()
-    uncorrected, outputs = (
-        context.evaluate(module, reference) for module in (model.uncorrected, model.best)
-    )
+    uncorrected = context.evaluate(model.uncorrected, reference)
     moved = context.evaluate(model.means_moved, reference) if model.means_moved else None
+    outputs = context.evaluate(model.best, reference)
     evaluated = (float_outputs, uncorrected, outputs, *([moved] if moved else []))
     distinct = {artifact.key: artifact for artifact in evaluated}
     log.artifacts("evaluate", distinct.values())
