@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
-from timm.data import create_transform
 from torch import Tensor, nn
 
 from evaluation.fidelity import (
@@ -21,11 +21,28 @@ from evaluation.samples import Samples
 from evaluation.task import Batch, Outputs, View
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labelled:
-    """(x [3, h, w], label) of an image, transformed as timm does for the model."""
+    """(x [3, h, w], label) of an image, transformed as timm does for the model.
 
-    transform: Callable[[Image.Image], Tensor]
+    Attributes:
+        data_config: keyword arguments of `timm.data.create_transform`.
+    """
+
+    data_config: Mapping[str, Any]
+
+    @cached_property
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        from timm.data import create_transform
+
+        transform: Callable[[Image.Image], Tensor] = create_transform(
+            **self.data_config, is_training=False
+        )
+        return transform
+
+    def load(self) -> None:
+        """Create the transform, which imports timm."""
+        _ = self.transform
 
     def __call__(self, image: Image.Image, label: int) -> tuple[Tensor, int]:
         return self.transform(image), label
@@ -37,7 +54,7 @@ class ClassificationData(ImageData):
     metric = "top1"
 
     def view(self, data_config: Mapping[str, Any]) -> View:
-        return Labelled(create_transform(**data_config, is_training=False))
+        return Labelled(dict(data_config))
 
     def check_labels(self, samples: Samples, use: str) -> None:
         wrong = [i for i, y in enumerate(samples.labels) if not 0 <= y < self.classes]

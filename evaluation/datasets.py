@@ -27,6 +27,8 @@ class DecodedDataset(Dataset[Any]):
     """
 
     def __init__(self, samples: Samples, view: View, source: str) -> None:
+        if hasattr(view, "load"):
+            view.load()
         self.samples, self.view = samples, view
         self.source = source, samples.container or samples.blob
 

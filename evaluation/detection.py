@@ -1,8 +1,8 @@
 """Object detection: mean average precision of boxes, as COCO defines it.
 
-A network gives raw maps (a sequence of tensors); its method `decode(maps)` turns them into
+A network returns raw maps (a sequence of tensors); its method `decode(maps)` turns them into
 [b, 4 + classes, n]: boxes (x, y of the centre, width, height, in input pixels) and a probability
-per class. Decoding and non-maximum suppression stay in floating point, outside what is quantized.
+per class. Decoding and non-maximum suppression are not quantized.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from evaluation.fidelity import Distance, Drop
 from evaluation.images import ImageData
 from evaluation.jackknife import jackknife
 from evaluation.letterbox import Letterbox, to_image
+from evaluation.nms import non_max_suppression
 from evaluation.samples import Samples
 from evaluation.task import Batch, Outputs, View
 
-SURE = 0.25  # probability from which a detection counts as a decision, and is drawn
-TINY = 1e-6  # training keeps probabilities so far from 0 and 1: gradients stay finite
-GROUPS = 10  # of images, for the interval of the drop
+SURE = 0.25  # minimum probability to count as a decision and to be drawn
+TINY = 1e-6  # training clamps probabilities to [TINY, 1 - TINY] to keep gradients finite
+GROUPS = 10  # groups of images for the jackknife interval of the drop
 
 
 class DetectionData(ImageData):
-    """The label of an image is a tuple of rows, see evaluation/boxes.py.
+    """Object detection data; the label of an image is a tuple of boxes, see evaluation/boxes.py.
 
     Attributes:
         confidence: detections below this probability are dropped.
-        iou: of two boxes of one class that overlap more, the better one stays.
-        max_detections: at most so many an image.
-        names: of the classes, once they have been read.
+        iou: overlap above which non-maximum suppression drops the less probable of two boxes.
+        max_detections: maximum number of detections per image.
+        names: class names, once they have been read.
     """
 
     metric = "map50_95"
@@ -67,6 +68,11 @@ class DetectionData(ImageData):
         """Number of classes."""
         return len(self.names)
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        names = ("confidence", "iou", "max_detections")
+        return {name: getattr(self, name) for name in names}
+
     def check_input(self, data_config: Mapping[str, Any]) -> None:
         super().check_input(data_config)
         if data_config["crop_mode"] != "letterbox":
@@ -92,16 +98,16 @@ class DetectionData(ImageData):
         shape = decode(network(example)).shape
         if len(shape) != 3 or (self.names and shape[1] != 4 + self.classes):
             raise ValueError(
-                f"model {name} gives {list(shape[1:])} numbers an image, [4 + classes, boxes], but "
+                f"model {name} outputs {list(shape[1:])} per image, [4 + classes, boxes], but "
                 f"the data set has {self.classes} classes. Choose a model trained on this data set"
             )
 
     def outputs(
         self, network: nn.Module, reference: nn.Module | None, batch: Batch
     ) -> dict[str, Tensor]:
-        """detections [b, k, 6]: x1 y1 x2 y2 in image pixels, probability, class; 0 where none.
+        """detections [b, k, 6]: x1 y1 x2 y2 in image pixels, probability, class; padded with 0.
 
-        With a reference also distance [b, 6], the fields of `Distance`.
+        With a reference also distance [b, 6]: the fields of `Distance`.
         """
         images, places = batch
         maps = network(images)
@@ -114,18 +120,8 @@ class DetectionData(ImageData):
         return kept
 
     def suppress(self, decoded: Tensor, places: Tensor) -> Tensor:
-        """Non-maximum suppression of [b, 4 + classes, n], boxes brought back to the images."""
-        from ultralytics.utils.nms import non_max_suppression
-
-        found = non_max_suppression(
-            decoded.float(),
-            self.confidence,
-            self.iou,
-            multi_label=True,
-            max_det=self.max_detections,
-            nc=self.classes,
-            max_time_img=1e9,  # never give up: results must not depend on the machine's speed
-        )
+        """Non-maximum suppression of [b, 4 + classes, n]; boxes are mapped back to the images."""
+        found = non_max_suppression(decoded, self.confidence, self.iou, self.max_detections)
         kept = torch.zeros(len(found), self.max_detections, 6)
         for row, boxes, place in zip(kept, found, places.tolist(), strict=True):
             row[: len(boxes)] = boxes.cpu()
@@ -142,7 +138,7 @@ class DetectionData(ImageData):
         return {"AP 50-95 by class": named}
 
     def _precision(self, outputs: Outputs) -> dict[str, Any]:
-        """Matched once for the same detections, which `metrics`, `drop` and `details` ask for."""
+        """Average precision, cached by detections, since several methods need it."""
         detections = outputs["detections"]
         truths = tuple(self.evaluation.labels)
         key = hashlib.sha256(detections.numpy().tobytes()).digest(), truths
@@ -151,13 +147,13 @@ class DetectionData(ImageData):
         return self._known[key]
 
     def drop(self, reference: Outputs, outputs: Outputs) -> Drop:
-        """With a 95 % interval by leaving out groups of images in turn."""
+        """Drop with a 95 % interval by the jackknife over groups of images."""
         whole = self.metrics(reference)["map50_95"] - self.metrics(outputs)["map50_95"]
         truths = self.evaluation.labels
         groups = min(GROUPS, len(truths))
         shown = [any(not box.crowd for box in label) for label in truths]
         if len({i % groups for i, some in enumerate(shown) if some}) < 2:
-            return jackknife(whole, [whole])  # too few objects to leave some out
+            return jackknife(whole, [whole])  # too few objects for the jackknife
         parts = [
             map_without_groups(rows(o["detections"]), truths, self.classes, groups)
             for o in (reference, outputs)
@@ -165,7 +161,7 @@ class DetectionData(ImageData):
         return jackknife(whole, [a - b for a, b in zip(*parts, strict=True)])
 
     def divergence(self, network: nn.Module, reference: Any, outputs: Any) -> Tensor:
-        """KL as in `distances`, and errors of boxes in parts of their size, by probability."""
+        """KL as in `distances`, plus box errors relative to box size, weighted by probability."""
         wanted, decoded = (network.decode(maps) for maps in (reference, outputs))  # type: ignore[operator]
         p, q = wanted[:, 4:].float(), decoded[:, 4:].float()
         size = wanted[:, 2:4].mean(1).clamp(min=1)
@@ -194,19 +190,19 @@ class DetectionData(ImageData):
 
 
 def rows(detections: Tensor) -> list[Tensor]:
-    """[n, k, 6] padded with zeros -> one [found, 6] an image."""
+    """[n, k, 6] padded with zeros -> a tensor [detections, 6] per image."""
     return [found[found[:, 4] > 0] for found in detections]
 
 
 def distances(
     wanted: Tensor, decoded: Tensor, expected: Sequence[Tensor], maps: Sequence[Tensor]
 ) -> Tensor:
-    """The fields of `Distance`, image by image: [b, 6], float64.
+    """The fields of `Distance` per image: [b, 6], float64.
 
-    - A decision is a place (cell and anchor) where either network is SURE of a class; they agree
-      where both are, and of the same one.
-    - KL is that of independent yes/no probabilities, one per place and class, summed over an image.
-    - Signal and noise are of the raw maps.
+    - A decision is a place (cell and anchor) where at least one network has a class with
+      probability SURE or more; they agree if both have, for the same class.
+    - KL is that of independent Bernoulli variables, one per place and class, summed over an image.
+    - Signal and noise refer to the raw maps.
     """
     p, q = wanted[:, 4:].double(), decoded[:, 4:].double()
     (best_p, class_p), (best_q, class_q) = p.max(1), q.max(1)
@@ -226,7 +222,7 @@ def distances(
 
 
 def yes_no_divergence(p: Tensor, q: Tensor, tiny: float) -> Tensor:
-    """KL of independent yes/no probabilities [b, ...], kept `tiny` from 0 and 1, summed: [b]."""
+    """KL of Bernoulli probabilities [b, ...], clamped by `tiny` from 0 and 1, summed: [b]."""
     p, q = p.clamp(tiny, 1 - tiny), q.clamp(tiny, 1 - tiny)
     kl = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     return kl.flatten(1).sum(1)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
 from evaluation.task import Batch, finite
 
 
-class CollectOutputs(LightningModule):
-    """Collects the outputs for all evaluation images; run it with `Trainer.test`.
+class CollectOutputs(nn.Module):
+    """Collects the outputs for all evaluation images; run it with `Machine.test`.
 
     Attributes:
-        outputs: tensors [n, ...] on the CPU, in the order of the data set; set by the test.
-        parts: outputs of this process's batches. With several processes the caller must `join` the
-            parts of all of them after the test.
+        outputs: tensors [n, ...] on the CPU, in the order of the data set; set by `join`.
+        parts: outputs of this process's batches.
     """
 
     outputs: dict[str, Tensor]
@@ -31,16 +29,10 @@ class CollectOutputs(LightningModule):
         self.network, self.reference = network, reference
         self.parts: list[dict[str, Tensor]] = []
 
-    def on_test_epoch_start(self) -> None:
-        self.parts = []
-
-    def test_step(self, batch: Batch, batch_index: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the outputs of one batch."""
         outputs = self.task.outputs(self.network, self.reference, batch)
         self.parts.append({name: value.detach().cpu() for name, value in outputs.items()})
-
-    def on_test_epoch_end(self) -> None:
-        if self.trainer.world_size == 1:
-            self.join(self.parts)
 
     def join(self, parts: Sequence[dict[str, Tensor]]) -> None:
         """Concatenate the outputs of all batches, given in order.

@@ -4,8 +4,6 @@ import os
 import re
 from pathlib import Path
 
-from timm.data import ImageNetInfo
-
 from evaluation.classification import ClassificationData
 from evaluation.samples import Files, Samples, decode_file, part
 
@@ -116,6 +114,8 @@ def _class_indices(folder: Path, names: list[str], classes: int) -> list[int]:
     if len(names) == classes:
         return list(range(classes))
     if classes == 1000:
+        from timm.data import ImageNetInfo  # slow to import
+
         synsets = {name: i for i, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
         if all(name in synsets for name in names):
             return [synsets[name] for name in names]

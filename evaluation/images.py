@@ -1,4 +1,4 @@
-"""Images of any task: one calibration choice, one evaluation set, never an image in both."""
+"""Image data of any task, with disjoint calibration and evaluation images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
-from lightning import LightningDataModule
-
 from evaluation import image_cache
 from evaluation.augmentation import WithCopies
 from evaluation.datasets import Batches, DecodedDataset, IndexedDataset, loader
@@ -19,18 +17,18 @@ from evaluation.split import split
 from evaluation.task import ImageTask
 
 
-class ImageData(LightningDataModule, ImageTask):
-    """Where images come from (final subclasses) and what is asked of a network (one class a task).
+class ImageData(ImageTask):
+    """Base class of data sets: subclasses define the task, and their subclasses the data source.
 
     Attributes:
-        root: what to evaluate on; null where the class needs no files.
-        calibration_root: what to calibrate on; null: what the class documents for `root`.
+        root: evaluation data; null if the class needs no files.
+        calibration_root: calibration data; null: as the class documents for `root`.
         batch_size: images per evaluation batch.
-        workers: loader processes, at most one per core is started; 0: none, and what was decoded is
-            kept, see evaluation/image_cache.py.
-        skip_bad: drop unreadable images (they are recorded) instead of raising.
-        images: evaluate on at most so many images, evenly spaced; null: on all.
-        skipped: {id: reason} of the images that `check` dropped.
+        workers: loader processes, limited to one per core; 0: load in this process and cache the
+            decoded images, see evaluation/image_cache.py.
+        skip_bad: skip and record unreadable images instead of raising.
+        images: maximum number of evaluation images, evenly spaced; null: all.
+        skipped: {id: reason} for the images that `check` dropped.
     """
 
     calibration: Samples
@@ -45,7 +43,6 @@ class ImageData(LightningDataModule, ImageTask):
         skip_bad: bool,
         images: int | None,
     ) -> None:
-        super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size} must be at least 1")
         if workers < 0:
@@ -59,10 +56,10 @@ class ImageData(LightningDataModule, ImageTask):
 
     @abstractmethod
     def pools(self) -> tuple[Samples, Samples]:
-        """(calibration pool, evaluation pool); they may overlap or be the same images."""
+        """(calibration pool, evaluation pool); they may overlap or be identical."""
 
     def check_input(self, data_config: Mapping[str, Any]) -> None:
-        """Raise a ValueError where a network with this data config cannot take what is here."""
+        """Raise a ValueError if a network with this data config cannot process this data."""
         takes = "sentences" if "tokenizer" in data_config else "images"
         if takes != self.kind:
             raise ValueError(
@@ -79,21 +76,21 @@ class ImageData(LightningDataModule, ImageTask):
         copies: int = 0,
         most: int = 0,
     ) -> None:
-        """Index the files, choose the calibration images, keep them out of the evaluation.
+        """Index the files and choose calibration images, which are excluded from the evaluation.
 
         Args:
             data_config: the model's timm data config (input_size, interpolation, mean, std, ...),
                 or that of a text model (tokenizer, max_length, pad).
-            calibration_images: how many to choose, without replacement; None: what there is, up to
+            calibration_images: number to choose, without replacement; None: all available, up to
                 `most`, see evaluation/split.py.
-            seed: decides which ones; fewer images with the same seed are a prefix of more.
-            calibration_batch_size: images per calibration batch; moves no choice.
-            copies: altered copies of every calibration image, see evaluation/augmentation.py.
-            most: calibration images, where their number is not given.
+            seed: seed for the choice; fewer images with the same seed are a prefix of more.
+            calibration_batch_size: images per calibration batch; does not affect the choice.
+            copies: augmented copies per calibration image, see evaluation/augmentation.py.
+            most: maximum number of calibration images if `calibration_images` is None.
 
         Raises:
-            ValueError: no images, too few, or labels that cannot be right; a text model for
-                images, or the other way round.
+            ValueError: there are no or too few images, labels are invalid, or the model takes
+                another kind of input.
         """
         self.check_input(data_config)
         if calibration_batch_size < 1:
@@ -107,14 +104,14 @@ class ImageData(LightningDataModule, ImageTask):
         self.evaluation = spread(left, self.images)
         if calibration_images is None and not len(self.calibration):
             raise ValueError(
-                f"too few {self.kind} in {self.root} ({len(evaluation)}): none can be spared to "
-                "calibrate on. Set data.calibration_root to others"
+                f"too few {self.kind} in {self.root} ({len(evaluation)}): none can be spared for "
+                "calibration. Set data.calibration_root to other data"
             )
         if not len(self.evaluation):
             raise ValueError(
                 f"all {len(evaluation)} evaluation {self.kind} are calibration {self.kind} too, "
-                "nothing is left to evaluate on: set data.calibration_root to others, or choose "
-                f"fewer than calibrate.images={calibration_images} (null: at most half of them)"
+                "nothing is left to evaluate on: set data.calibration_root to other data, or "
+                f"choose fewer than calibrate.images={calibration_images} (null: at most half)"
             )
         self._found = len(pool), len(evaluation)
         self.skipped = {}
@@ -124,24 +121,24 @@ class ImageData(LightningDataModule, ImageTask):
         self._view = self.view(data_config)
         image_cache.cache.renew()
 
-    def told(self) -> str:
-        """How many were chosen, of how many there are."""
+    def summary(self) -> str:
+        """Numbers of calibration and evaluation images, and of those available."""
         pool, every = self._found
         calibration, evaluation = len(self.calibration), len(self.evaluation)
         rest = f"{evaluation}" if evaluation == every else f"{evaluation} of {every}"
         if calibration + evaluation == pool == every:
             rest = f"the other {evaluation}"
         chosen = f"{calibration} of {pool} {self.kind}"
-        return f"{chosen} to calibrate on (calibrate.images={calibration}), {rest} to evaluate on"
+        return f"{chosen} for calibration (calibrate.images={calibration}), {rest} for evaluation"
 
     def check(self, report: Progress | None = None) -> None:
-        """Decode every chosen and every evaluation image once.
+        """Decode every calibration and evaluation image once.
 
         Args:
-            report: called with (images done, images in all) after each image.
+            report: called with (images done, total) after each image.
 
         Raises:
-            ValueError: some are unreadable and `skip_bad` is off, or none is readable.
+            ValueError: images are unreadable and `skip_bad` is off, or none is readable.
         """
         first, total = len(self.calibration), len(self.calibration) + len(self.evaluation)
         calibration_bad = self.calibration.bad(_shifted(report, 0, total))
@@ -152,20 +149,20 @@ class ImageData(LightningDataModule, ImageTask):
             more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise ValueError(
                 f"{len(bad)} of {total} {self.kind} cannot be read:{named}{more}"
-                "\nRepair them, or leave them out with data.skip_bad=true."
+                "\nRepair them, or skip them with data.skip_bad=true."
             )
         self.calibration = _readable(self.calibration, calibration_bad, "calibration")
         self.evaluation = _readable(self.evaluation, evaluation_bad, "evaluation")
         self.skipped |= dict(bad)
 
     def calibrating(self, images: int | None) -> Self:
-        """The same, but to evaluate on the first `images` calibration images (None: on all)."""
+        """A copy that evaluates on the first `images` calibration images (None: all)."""
         other = copy(self)
         other.evaluation = self.calibration.take(range(len(self.calibration))[:images])
         return other
 
     def hold_out(self, count: int) -> Self:
-        """Take the first `count` images out of the calibration; gives the same with only those.
+        """Remove the first `count` calibration images; returns a copy with only those.
 
         Raises:
             ValueError: none is left to calibrate on.
@@ -183,7 +180,7 @@ class ImageData(LightningDataModule, ImageTask):
 
     @property
     def calibration_key(self) -> str:
-        """sha256 of the chosen images, their transform and the number of their copies."""
+        """sha256 of the calibration images, their transform and the number of copies."""
         key = self._key(self.calibration)
         return f"{key}+{self._copies}" if self._copies else key
 
@@ -192,21 +189,27 @@ class ImageData(LightningDataModule, ImageTask):
         """sha256 of the evaluation images and their transform."""
         return self._key(self.evaluation)
 
-    def calibration_loader(self, start: int = 0, first: int | None = None) -> Batches:
-        """Chosen images from number `start` on: (x [b, 3, h, w] float32, the task's y [b, ...]).
+    @property
+    def outputs_key(self) -> str:
+        """Key of what stored outputs depend on besides the networks: images and task settings."""
+        settings = json.dumps(dict(self.settings), sort_keys=True)
+        return f"{self.evaluation_key} {settings}" if self.settings else self.evaluation_key
 
-        With `first`, only so many of all, at most.
+    def calibration_loader(self, start: int = 0, first: int | None = None) -> Batches:
+        """Calibration images `start` to `first` (None: to the end).
+
+        Batches are (x [b, 3, h, w] float32, the task's y [b, ...]).
         """
         rest = self.calibration.take(range(len(self.calibration))[start:first])
         return loader(self._decoded(rest), self.workers, self._calibration_batch_size)
 
     def fitting_loader(self, start: int = 0) -> Batches:
-        """What weights and statistics are fitted to: the chosen images, then their copies."""
+        """Data to fit weights and statistics to: the calibration images, then their copies."""
         images = WithCopies(self._decoded(self.calibration), self._copies, start)
         return loader(images, self.workers, self._calibration_batch_size)
 
     def calibration_batches(self, batches: Sequence[Sequence[int]]) -> Batches:
-        """Chosen images by number, batch by batch: (x [b, 3, h, w] float32, their numbers [b])."""
+        """Calibration images by index, for given batches: (x [b, 3, h, w] float32, indices [b])."""
         images = IndexedDataset(self._decoded(self.calibration))
         return loader(images, self.workers, batches)
 

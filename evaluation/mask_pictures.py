@@ -1,4 +1,4 @@
-"""Class maps drawn over their photograph, side by side, with the colours of the classes."""
+"""Class maps drawn over their photograph, side by side, with a legend of the classes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,9 +8,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.masks import IGNORE
 
-WIDTH, PANEL, GAP, LINE = 1200, 400, 8, 25  # of a picture and its parts, at most; pixels
-LETTERS = 18  # the report shows the picture at three quarters of its size
-IGNORE_COLOUR = (224, 224, 192)  # of VOC's masks
+WIDTH, PANEL, GAP, LINE = (
+    1200,
+    400,
+    8,
+    25,
+)  # maximum widths of the picture and a panel, gap, line height; pixels
+LETTERS = 18  # font size; the report scales the picture to three quarters
+IGNORE_COLOUR = (224, 224, 192)  # as in VOC's masks
 
 
 def panels(
@@ -19,7 +24,7 @@ def panels(
     names: Sequence[str],
     palette: Sequence[tuple[int, int, int]],
 ) -> Image.Image:
-    """The photo and class maps of its size side by side, captions above, classes below."""
+    """The photo and class maps of the same size side by side, with captions and a legend."""
     width = min((WIDTH - GAP) // (1 + len(answers)) - GAP, PANEL)
     height = max(1, round(photo.height * width / photo.width))
     small = photo.resize((width, height), Image.Resampling.BILINEAR)
@@ -49,9 +54,9 @@ def panels(
 def _blend(
     photo: Image.Image, answer: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]
 ) -> Image.Image:
-    """The photo, tinted where the class is not 0, and a white line where two classes meet.
+    """The photo, tinted where the class is not 0, with a white line between classes.
 
-    Without the line a dark class on a dark photo cannot be seen.
+    The line keeps a dark class on a dark photo visible.
     """
     classes = np.array(Image.fromarray(answer).resize(photo.size, Image.Resampling.NEAREST))
     colours = np.zeros((IGNORE + 1, 3))
@@ -63,7 +68,7 @@ def _blend(
 
 
 def _borders(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where the next pixel to the right or below is of another class; what is ignored has none."""
+    """Pixels whose right or lower neighbour is of another class; ignored pixels have no border."""
     found = np.zeros(classes.shape, bool)
     for here, there, at in (
         (classes[:, :-1], classes[:, 1:], found[:, :-1]),

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 
 from evaluation.samples import Files, open_image
@@ -64,6 +63,8 @@ class Geometry:
 
     def input(self, image: Image.Image) -> Tensor:
         """The network input [3, *side], float32."""
+        from timm.data.transforms import str_to_pil_interp  # slow to import
+
         height, width = self.area(image.height, image.width)
         if (width, height) != image.size:
             image = image.resize((width, height), str_to_pil_interp(self.interpolation))

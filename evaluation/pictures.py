@@ -1,4 +1,4 @@
-"""Small pictures for people: boxes on a photograph, panels side by side."""
+"""Pictures for reports: boxes on a photograph, panels side by side."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from evaluation import box_labels
 from evaluation.box_labels import Box
 from evaluation.contrast import ink
 
-WIDTH, HEIGHT = 457, 400  # of a panel, at most: two and the gap are as wide as the report's text
-CAPTION, GAP = 22, 6  # height of the line above a panel, space between panels; all in pixels
-LETTERS, PAD = 13, 3  # size of the letters of a label, and space beside them
-LONGEST = 0.6  # of the panel's width, for a label
-# Okabe and Ito's colours and a dark one: people with any colour vision tell them apart
+WIDTH, HEIGHT = 457, 400  # maximum size of a panel: two fit the width of the report's text
+CAPTION, GAP = 22, 6  # height of the caption, space between panels; all in pixels
+LETTERS, PAD = 13, 3  # font size of labels, and their horizontal padding
+LONGEST = 0.6  # maximum width of a label, as a fraction of the panel's
+# Okabe and Ito's colours and a dark one: distinguishable with any colour vision
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#882255")
 
 
 def with_boxes(
     image: Image.Image, detections: Sequence[Sequence[float]], names: Sequence[str]
 ) -> Image.Image:
-    """A copy of the image, as large as a panel, with boxes (x1, y1, x2, y2, probability, class).
+    """A copy of the image, scaled to a panel, with boxes (x1, y1, x2, y2, probability, class).
 
-    Labels cover each other nowhere: the most probable ones come first, and one for which there is
-    no room is left out.
+    Labels do not overlap: they are placed by probability, and those without room are omitted.
     """
     canvas = _fitted(image)
     scale = canvas.width / image.width
@@ -34,7 +33,10 @@ def with_boxes(
     colours = [COLOURS[int(row[5]) % len(COLOURS)] for row in ranked]
     texts = [_text(names[int(row[5])], row[4], font, LONGEST * canvas.width) for row in ranked]
     for box, colour in reversed(list(zip(boxes, colours, strict=True))):
-        dark, light = "black", "white"  # beside the line: one of them shows on any background
+        dark, light = (
+            "black",
+            "white",
+        )  # edges of the line: one of them is visible on any background
         draw.rectangle(box, outline=dark, width=1)
         draw.rectangle(_shrunk(box, 1), outline=colour, width=2)
         draw.rectangle(_shrunk(box, 3), outline=light, width=1)
@@ -43,7 +45,9 @@ def with_boxes(
     places = box_labels.places(boxes, sizes, *canvas.size)
     labels = [label for label in zip(places, boxes, colours, texts, strict=True) if label[0]]
     for place, box, colour, _ in labels:
-        if place and not box_labels.overlap(_grown(place), box):  # far away: which box is it of?
+        if place and not box_labels.overlap(
+            _grown(place), box
+        ):  # connect a distant label to its box
             draw.line((*_middle(place), *box[:2]), colour, 2)
     for place, _, colour, text in labels:
         if place:
@@ -53,7 +57,7 @@ def with_boxes(
 
 
 def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
-    """Panels of any size in a row, each of the same size below its name."""
+    """Panels in a row, each scaled to fit and below its name."""
     scaled = [_fitted(panel) for panel in panels.values()]
     step = max(panel.width for panel in scaled) + GAP
     size = (len(scaled) * step - GAP, CAPTION + max(panel.height for panel in scaled))
@@ -66,7 +70,7 @@ def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
 
 
 def _fitted(image: Image.Image) -> Image.Image:
-    """The image as large as fits into a panel."""
+    """The image scaled to fit a panel."""
     scale = min(WIDTH / image.width, HEIGHT / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.copy() if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
@@ -78,7 +82,7 @@ def _scaled(row: Sequence[float], scale: float) -> Box:
 
 
 def _shrunk(box: Box, by: int) -> Box:
-    """Less by so many pixels on every side; what has no size any more stays a point or a line."""
+    """The box shrunk by `by` pixels on every side; it may degenerate to a line or point."""
     x1, y1, x2, y2 = box
     return x1 + by, y1 + by, max(x1 + by, x2 - by), max(y1 + by, y2 - by)
 
@@ -94,7 +98,7 @@ def _middle(box: Box) -> tuple[float, float]:
 def _text(
     name: str, score: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
 ) -> str:
-    """ "person 0.88", the name cut where the whole would be wider than `width` pixels."""
+    """ "person 0.88", with the name truncated to fit `width` pixels."""
     text, kept = f"{name} {score:.2f}", len(name)
     while font.getlength(text) > width and kept > 1:
         kept -= 1

@@ -19,7 +19,11 @@ from evaluation.samples import Samples
 Batch = tuple[Tensor, Tensor]
 Outputs = Mapping[str, Tensor]
 View = Callable[[Any, Any], tuple[Tensor, Any]]
-"""Deterministic preprocessing: (image, label) -> (network input, target for `outputs`)."""
+"""Deterministic preprocessing: (image, label) -> (network input, target for `outputs`).
+
+A view may have a method `load()` that does its slow imports; it is called before the loader's
+worker processes are forked.
+"""
 
 
 class ImageTask(ABC):
@@ -34,6 +38,11 @@ class ImageTask(ABC):
     kind = "images"
     metric: str
     classes: int
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Settings that `outputs` depends on."""
+        return {}
 
     @abstractmethod
     def check_labels(self, samples: Samples, use: str) -> None:

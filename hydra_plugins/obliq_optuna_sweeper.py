@@ -58,9 +58,9 @@ class OptunaSweeper(Sweeper):
         def measure(batch: Sequence[study.Settings]) -> list[float | None]:
             nonlocal done
             proposed = [[f"{k}={_text(v)}" for k, v in settings.items()] for settings in batch]
-            for number, words in enumerate(proposed, start=done):
-                screen.line(f"trial {number}: {' '.join(words)}", mark="[bold]obliq[/]  ")
-            jobs = [[*fixed, *words] for words in proposed]
+            for number, own in enumerate(proposed, start=done):
+                screen.line(f"trial {number}: {' '.join(own)}", mark="[bold]obliq[/]  ")
+            jobs = [[*fixed, *own] for own in proposed]
             returns = launcher.launch(jobs, initial_job_idx=done)
             done += len(jobs)
             return [job.return_value for job in returns]
@@ -73,7 +73,7 @@ class OptunaSweeper(Sweeper):
 
 
 def _default(composed: DictConfig, name: str) -> Any:
-    """What a setting is without the search; of one that is null, what it then may be at most."""
+    """Default of a setting; if it is null, the value of `max_<setting>`."""
     parent, _, last = name.rpartition(".")
     value = OmegaConf.select(composed, name)
     return OmegaConf.select(composed, f"{parent}.max_{last}") if value is None else value

@@ -18,7 +18,7 @@ class SweepStarts(Callback):
     """Record the sweep's folder and divide the cores between its jobs, before the first one."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Runs in the process that starts the sweep; `pipelines.run.main` finishes the sweep."""
+        """Called in the process that starts the sweep; `pipelines.run.main` finishes it."""
         _rename(config.hydra.sweeper)
         launcher: Any = OmegaConf.to_container(config.hydra.launcher)
         batch = config.hydra.sweeper.get("max_batch_size")
@@ -33,14 +33,14 @@ class SweepStarts(Callback):
 
 
 def _rename(sweeper: DictConfig) -> None:
-    """Give `params` of a user's own file the names that the command line would have given them."""
+    """Rename `params` from a user's own file as the command line would."""
     params = sweeper.get("params") or {}
     with read_write(sweeper), open_dict(sweeper):
         for name in list(params):
             new, value = renamed.setting(str(name), str(params[name]))
             if new != name:
                 Screen().line(f"{name} is now called {new}", style="yellow")
-            (word,) = layer_bits.added([f"{new}="])
-            if (key := word.removesuffix("=")) != name or value != str(params[name]):
+            (override,) = layer_bits.force_added([f"{new}="])
+            if (key := override.removesuffix("=")) != name or value != str(params[name]):
                 del params[name]
                 params[key] = value

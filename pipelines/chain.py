@@ -13,6 +13,7 @@ from evaluation.images import ImageData
 from pipelines.machine import clock, memory
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
+from pipelines.stages import objective as objectives
 from pipelines.stages.activations import QuantizeActivations
 from pipelines.stages.batchnorm import CorrectStatistics
 from pipelines.stages.calibrate import Calibrate
@@ -79,12 +80,12 @@ class Chain:
             calibrate=self.calibrate.fitted(chosen),
             label_free=self.label_free.fitted(chosen),
             rounding=self.rounding and self.rounding.fitted(fitting),
-            objective=self.objective and self.objective.fitted(readable),
+            objective=objectives.fitted(self.objective, readable),
         )
 
     def held_out(self, images: int) -> int:
-        """How many of so many calibration images the objective keeps for itself."""
-        return self.objective.held_out_of(images) if self.objective is not None else 0
+        """How many of `images` calibration images the objective holds out."""
+        return objectives.held_out_of(self.objective, images)
 
     @property
     def counts(self) -> dict[str, int | None]:
@@ -144,8 +145,9 @@ class RunInfo:
         return replace(self, about=about, config=filled(self.config, counts))
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed={self.seed!r} must be a whole number, at least 0")
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not whole or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed!r} must be a whole number from 0 to 2^32 - 1")
 
 
 @dataclass(eq=False)
@@ -209,7 +211,7 @@ class RunContext:
     @property
     def evaluation(self) -> Keyed[ImageData]:
         """Evaluation images."""
-        return Keyed(self.chain.data, self.chain.data.evaluation_key)
+        return Keyed(self.chain.data, self.chain.data.outputs_key)
 
     @property
     def reference(self) -> Keyed[nn.Module | None]:

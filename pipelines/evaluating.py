@@ -13,6 +13,7 @@ from pipelines.reproducing import provenance
 from pipelines.stages import counts
 from pipelines.stages.objective import Objective, ObjectiveContext, write
 from pipelines.stages.precision.allocate import Allocation
+from pipelines.stages.precision.workload import RecordWorkloads, remainder_of, workloads_of
 from pipelines.stages.report import Findings
 from pipelines.store.artifacts import Keyed
 from pipelines.tracking import lineage
@@ -80,9 +81,11 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
 
     pictures = store.run(chain.pictures, reference, model.best, context.evaluation, machine)
 
-    assert (
-        model.sensitivity is not None and model.predicted is not None
-    )  # None only with an objective
+    layers = Keyed(model.layers, model.calibration.key)
+    recorded = store.run(RecordWorkloads(), network, layers, context.images, machine)
+
+    # None only with an objective
+    assert model.sensitivity is not None and model.predicted is not None
     findings = Findings(
         network=network,
         data=chain.data,
@@ -107,7 +110,9 @@ def evaluate(context: RunContext, model: QuantizedModel) -> dict[str, Any]:
     begin = {
         **info.about,
         **_average(model.allocation, model.layers),
-        **chain.costs.run(network, chain.data, model.layers, model.allocation.bits, inputs),
+        **chain.costs.run(
+            workloads_of(recorded), remainder_of(recorded), model.allocation.bits, inputs
+        ),
         "seed": info.seed,
         "inputs": chain.quantize.inputs,
         "model": network.name,

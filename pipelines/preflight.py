@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from evaluation.images import ImageData
 from pipelines.machine import room
 from pipelines.machine.disk import is_full
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
-from pipelines.stages.activations import QuantizeActivations
-from pipelines.stages.precision.allocate import Precision
+from pipelines.stages.check_network import run_network
 from pipelines.stages.solving.solve import SolveLayer, needs_importance
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.calls import Call, Calls
 from quant.layers import find
 from quant.methods import obq
 from quant.on_grid import check_on_grid
 from quant.problem import LayerProblem
 
 SPARE = 2**28  # bytes that must stay free in addition to the Hessians
-SAMPLE = 8  # images on which to check that every layer runs once
 
 
 @dataclass(frozen=True)
@@ -79,28 +74,8 @@ def check_settings(*solves: SolveLayer, bits: int) -> None:
         check_on_grid(Q, grid, W.shape, "a layer to try the method on")
 
 
-def check_network(
-    network: Network, data: ImageData, precision: Precision, activations: QuantizeActivations
-) -> int:
-    """Run one image; check the network's outputs and the layers that settings name.
-
-    Returns:
-        size of all Hessians, in bytes.
-
-    Raises:
-        ValueError: the network fails on the images, returns outputs that do not suit the task,
-            or lacks a layer that is named in `precision`.
-    """
-    example, _ = next(iter(data.calibration_loader()))
-    _runs(network, data, example[:1])
-    layers, _ = find(network.module, example[:1])
-    for stage in (precision, activations):
-        stage.check(list(layers))
-    return sum(4 * x.groups * x.columns**2 for x in layers.values())
-
-
 def task_fits(network: Network, data: ImageData) -> None:
-    """Run a blank image: the network is of the data set's task, as far as that can be told.
+    """Check with a blank image that the network fits the data set's task, as far as possible.
 
     No data are read. How many classes a data set has is known later, for some.
 
@@ -109,44 +84,7 @@ def task_fits(network: Network, data: ImageData) -> None:
     """
     data.check_input(network.data_config)
     if "input_size" in network.data_config:
-        _runs(network, data, torch.zeros(1, *network.data_config["input_size"]))
-
-
-def _runs(network: Network, data: ImageData, example: Tensor) -> None:
-    try:
-        with torch.inference_mode():
-            data.check_network(network.module, network.name, example)
-    except RuntimeError as err:
-        raise ValueError(
-            f"model {network.name} does not accept images of shape {list(example.shape[1:])}: {err}"
-        ) from err
-
-
-def check_layers_run_once(network: Network, data: ImageData) -> None:
-    """Check that every layer runs once in a forward pass, as EPTQ and HMSE grids require.
-
-    Raises:
-        ValueError: a layer runs more than once on a batch.
-    """
-    count = min(SAMPLE, len(data.calibration))
-    example, _ = next(iter(data.calibration_batches([range(count)])))
-    layers, _ = find(network.module, example)
-    weights = {name: network.module.get_parameter(x.weight) for name, x in layers.items()}
-    runs: Counter[str] = Counter()
-
-    def receive(name: str, operation: str, call: Call | None) -> None:
-        runs[name] += 1
-
-    with torch.inference_mode(), Calls(weights, receive):
-        network.module(example)
-    name, most = runs.most_common(1)[0]
-    if most > 1:
-        raise ValueError(
-            f"layer {name} of model {network.name} runs {most} times on {count} {data.kind} (once "
-            "per sentence length, or because its weight is shared), but method=eptq and "
-            "grid.search=hmse need one output of a layer for the whole batch. Use "
-            "method=row_parallel, gptq, obq or rtn with grid.search=mse"
-        )
+        run_network(network, data, torch.zeros(1, *network.data_config["input_size"]))
 
 
 def check_memory(network: Network, data: ImageData, *solves: SolveLayer) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from lightning import seed_everything
-
 from pipelines import evaluating, preflight, quantizing
 from pipelines.chain import Chain, Log, RunContext, RunInfo
 from pipelines.machine.interruption import interruptible
-from pipelines.machine.machine import Machine
+from pipelines.machine.machine import Machine, seed_everything
 from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
 from pipelines.stages import counts
+from pipelines.stages.check_network import CheckNetwork
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Keyed
 from pipelines.store.store import Store
@@ -31,7 +30,7 @@ def run(
     code = fingerprint.modules(chain) | fingerprint.modules(type(chain.data))
     fingerprint.closure(code)  # now: the source may change during the run
     machine.setup()
-    seed_everything(info.seed, verbose=False)
+    seed_everything(info.seed)
     network, chain = prepare(chain, store, machine, info)
     info = info.with_counts(chain.counts)
     provenance = {key: info.about.get(key) for key in ("source", "versions", "command")}
@@ -93,18 +92,19 @@ def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tupl
             calibrate.max_images,
         )
         chosen = len(data.calibration)
-    machine.screen.line(f"  {data.told()}", style="dim")
+    machine.screen.line(f"  {data.summary()}", style="dim")
     check = preflight.CheckImages(data.skip_bad)
     images = Keyed(data, f"{data.calibration_key},{data.evaluation_key}")
     checked = store.run(check, images, machine)
     if checked.record["skipped"] and not data.skipped:
         data.check()  # skips the bad images that an earlier run or another process recorded
     chain = _fitted(chain, chosen, machine)
-    hessians = preflight.check_network(network, data, chain.precision, chain.activations)
-    if chain.weighing:
-        preflight.check_layers_run_once(network, data)
-    if not store.has(chain.calibrate, network, Keyed(data, data.calibration_key), machine):
-        preflight.check_free_space(store.root, hessians)
+    images = Keyed(data, data.calibration_key)
+    checked = store.run(CheckNetwork(data.classes, chain.weighing), network, images, machine)
+    for stage in (chain.precision, chain.activations):
+        stage.check(checked.record["layers"])
+    if not store.has(chain.calibrate, network, images, machine):
+        preflight.check_free_space(store.root, checked.record["hessian_bytes"])
         preflight.check_memory(network, data, *solves)
     return network, chain
 

@@ -1,7 +1,7 @@
 """The command line: compose the configuration, build every stage, start the chain.
 
 The only file that imports Hydra. `obliq ...` and `python -m pipelines.run ...` are the same.
-`obliq store`, `obliq reproduce` and `obliq table` are not for Hydra: see `store/command.py`,
+`obliq store`, `obliq reproduce` and `obliq table` bypass Hydra: see `store/command.py`,
 `reproducing/command.py` and `comparing/table.py`.
 """
 
@@ -47,40 +47,40 @@ from pipelines.sweeps import jobs
 
 UNREACHED = 3  # exit status: no configuration meets precision.target
 
-checks: list[Callable[[dict[str, Any]], None]] = []  # what must accept the settings of a job
+checks: list[Callable[[dict[str, Any]], None]] = []  # called with each job's settings; may raise
 
 
 def main() -> None:
-    """The console script; its exit status is not 0 when a job failed."""
+    """Entry point of the console script; exits with a non-zero status if a job failed."""
     with pipes.forgiving():
         if status := _main(sys.argv[1:]):
             sys.exit(status)
 
 
-def _main(words: list[str]) -> int:
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors come here instead of being printed
+def _main(arguments: list[str]) -> int:
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing
     jobs.sweep = None
     checks.clear()
-    if help.answered(words, overrides.CONF):
+    if help.answered(arguments, overrides.CONF):
         return 0
-    if words[:1] == ["store"]:
+    if arguments[:1] == ["store"]:
         from pipelines.store import command as store_command
 
-        return store_command.main(words[1:], _store())
-    if words[:1] == ["reproduce"]:
+        return store_command.main(arguments[1:], _store())
+    if arguments[:1] == ["reproduce"]:
         from pipelines.reproducing import command as reproduce_command
 
-        return reproduce_command.main(words[1:], _store(), _rerun)
-    if words[:1] == ["table"]:
+        return reproduce_command.main(arguments[1:], _store(), _rerun)
+    if arguments[:1] == ["table"]:
         from pipelines.comparing import table
 
-        return table.main(words[1:])
+        return table.main(arguments[1:])
     with interruption.terminable():
         return _jobs(Screen())
 
 
 def _jobs(screen: Screen) -> int:
-    """Run what sys.argv says; the exit status."""
+    """Run the job or sweep of sys.argv; returns the exit status."""
     try:
         sys.argv[1:] = command_line.read(sys.argv[1:], _fault, screen.line)
         job()
@@ -88,24 +88,24 @@ def _jobs(screen: Screen) -> int:
         _interrupted(screen)
     except Exception as err:
         if isinstance(err, OSError) and not isinstance(err, MissingConfigException):
-            err.add_note(errors.FOLDER)  # it and its config/ are what Hydra makes first
+            err.add_note(errors.FOLDER)  # Hydra first creates it and its config/
         _explain(err, screen)
         jobs.finish(screen)
         return 2
     return jobs.finish(screen)
 
 
-def _fault(word: str) -> str | None:
-    """What Hydra's grammar finds wrong with `name=value`."""
+def _fault(override: str) -> str | None:
+    """The error of Hydra's grammar in `name=value`; None if it is valid."""
     try:
-        OverridesParser.create().parse_override(word)
+        OverridesParser.create().parse_override(override)
     except HydraException as err:
         return str(err).splitlines()[0]
     return None
 
 
 def _rerun(command: Sequence[str], store: Path, check: Callable[[dict[str, Any]], None]) -> int:
-    """The exit status of these words on another store; `check` is shown the settings first."""
+    """Run `obliq COMMAND` on another store, after `check(settings)`; returns the exit status."""
     sys.argv = [sys.argv[0], *command]
     os.environ["OBLIQ_CACHE"] = str(store)
     checks[:] = [check]
@@ -117,10 +117,11 @@ def _rerun(command: Sequence[str], store: Path, check: Callable[[dict[str, Any]]
 
 @hydra.main(version_base="1.3", config_path=str(overrides.CONF), config_name="run")
 def job(cfg: DictConfig) -> float | None:
-    """One run, in whichever process. Returns its objective, for sweepers, if it has one.
+    """Run one job; returns its objective, if any, to the sweeper.
 
     Raises:
-        SystemExit: it failed. In a sweep the others go on: jobs.finish tells.
+        SystemExit: the run failed or was interrupted. A failed job of a sweep does not raise: the
+            other jobs continue, and `jobs.finish` reports it.
     """
     with pipes.forgiving():
         return _job(cfg)
@@ -136,13 +137,13 @@ def _job(cfg: DictConfig) -> float | None:
     screen = Screen() if alone else jobs.screen(f"{number} {name}")
     outcome = jobs.Outcome(number, name, str(folder))
     if sweep:
-        with suppress(OSError):  # of an earlier sweep into the same folder
+        with suppress(OSError):  # from an earlier sweep into the same folder
             (folder / "error.log").unlink(missing_ok=True)
         outcome.write(sweep)
     status, text, value = 0, "", None
     try:
         results = start(cfg, folder, screen)
-        (folder / "error.log").unlink(missing_ok=True)  # of the same command, before
+        (folder / "error.log").unlink(missing_ok=True)  # from an earlier try
         value = (results.get("objective") or {}).get("value")
         if (results.get("precision") or {}).get("reached") is False:
             status, text = UNREACHED, formatting.out_of_reach(results["precision"])
@@ -159,16 +160,16 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
-    """Run the chain, in as many processes as the machine has devices."""
+    """Run the chain, in one process per device."""
     _rename(cfg, screen)
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     settings = layer_bits.flat(resolved)
     _keep_secrets_out(settings, folder)
     for check in checks:
         check(settings)
-    store_limit.limit()  # said wrong, it is said now
+    store_limit.limit()  # an invalid OBLIQ_CACHE_LIMIT fails before the run, not after it
     screen.line(_name(cfg), mark="[bold]obliq[/]  ")
-    _tell_example(settings, folder, screen)
+    _announce_example(settings, folder, screen)
     with screen.busy("starting"), memory.importing():  # torch and Lightning take seconds
         about = _about(settings, folder)
     processes = settings["machine"].get("devices")
@@ -181,7 +182,7 @@ def start(cfg: DictConfig, folder: Path, screen: Screen) -> dict[str, Any]:
 
 
 def _rename(cfg: DictConfig, screen: Screen) -> None:
-    """Give settings of a user's own files their names of today."""
+    """Rename settings that the user's own files have under an old name."""
 
     def update(old: str, name: str, value: Any) -> None:
         with open_dict(cfg):
@@ -191,7 +192,7 @@ def _rename(cfg: DictConfig, screen: Screen) -> None:
             if old != name:
                 del (OmegaConf.select(cfg, parent) if parent else cfg)[last]
 
-    typed = [word.lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task]
+    typed = [item.lstrip("+~").partition("=")[0] for item in HydraConfig.get().overrides.task]
     for note in renamed.move(typed, lambda old: OmegaConf.select(cfg, old), update):
         screen.line(note, style="yellow")
 
@@ -210,7 +211,7 @@ def chain(
         from pipelines.store.store import Store
         from pipelines.tracking import NullTracker
 
-        memory.freeze_gc()
+        memory.freeze_gc("stages")
         typecheck.complete(settings, Chain)
         typecheck.check(settings)
         stages = Chain.__dataclass_fields__
@@ -218,9 +219,9 @@ def chain(
         machine = instantiate(cfg.machine, _convert_="all")
         tracker = NullTracker() if place.rank else instantiate(cfg.tracking, _convert_="all")
     root = _store()
-    with store_users.using(root), ranks.process_group(place, machine.accelerator) as among:
-        machine = replace(machine, screen=screen, ranks=among)
-        store = Store(root, screen.line, among)
+    with store_users.using(root), ranks.process_group(place, machine.accelerator) as group:
+        machine = replace(machine, screen=screen, ranks=group)
+        store = Store(root, screen.line, group)
         results = ptq.run(built, store, machine, tracker, RunInfo(**about))
         if not place.rank:
             store_limit.enforce(root, screen.line)
@@ -230,22 +231,22 @@ def chain(
 def member(
     place: launch.ProcessRank, settings: Mapping[str, Any], about: Mapping[str, Any]
 ) -> None:
-    """`chain` in one of several processes; what it fails of is told by the one that watches."""
+    """Run `chain` as one of several processes; the parent process reports its failure."""
     try:
         with pipes.forgiving():
             chain(place, settings, about, Screen.nowhere() if place.rank else Screen())
     except Exception as err:
         trace = "".join(traceback.format_exception(err))
-        raise launch.MemberError(_told(err), trace) from err
+        raise launch.MemberError(_message(err), trace) from err
 
 
 def _store() -> Path:
-    """The folder of stored results."""
+    """The folder of the store."""
     return Path(os.environ.get("OBLIQ_CACHE") or user_cache_path("obliq")).expanduser()
 
 
 def _keep_secrets_out(settings: dict[str, Any], folder: Path) -> None:
-    """Refuse settings that are secrets, and remove what Hydra has saved of them by now."""
+    """Reject secrets among the settings, and delete the copies that Hydra has already saved."""
     try:
         secrets.check_settings(settings)
     except ValueError:
@@ -255,7 +256,7 @@ def _keep_secrets_out(settings: dict[str, Any], folder: Path) -> None:
         raise
 
 
-def _tell_example(settings: Mapping[str, Any], folder: Path, screen: Screen) -> None:
+def _announce_example(settings: Mapping[str, Any], folder: Path, screen: Screen) -> None:
     config, given = HydraConfig.get(), command_line.given()
     chosen = config.runtime.choices
     others = {chosen["model"], chosen["data"]} != {choices.EXAMPLE}
@@ -272,7 +273,7 @@ def _name(settings: Mapping[str, Any] | DictConfig) -> str:
 
 
 def _about(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Fields of `chain.Run`: names of the run, and the head of results.json."""
+    """Arguments of `chain.RunInfo`: names of the run, and the head of results.json."""
     from pipelines.reproducing import provenance, source
 
     config = HydraConfig.get()
@@ -308,21 +309,22 @@ def _is_sweep() -> bool:
 
 
 def _config_dir() -> str | None:
-    """The folder that --config-dir has named."""
+    """The folder given by --config-dir."""
     sources = HydraConfig.get().runtime.config_sources
     return next((str(x.path) for x in sources if x.provider == "command-line"), None)
 
 
 def _interrupted(screen: Screen) -> None:
     screen.line(
-        "What is finished is stored; the same command goes on.", mark="[yellow]Interrupted.[/] "
+        "Finished stages are stored; run the same command to resume.",
+        mark="[yellow]Interrupted.[/] ",
     )
     sys.exit(launch.INTERRUPTED)
 
 
 def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> str:
-    """What, where, what to do, on one screen; the traceback goes to a file. Returns the text."""
-    text = _told(err)
+    """Print the error message and write the traceback to error.log; returns the message."""
+    text = _message(err)
     screen.line(text, mark="[red]✗[/] ")
     if folder is None:
         return text
@@ -331,15 +333,15 @@ def _explain(err: BaseException, screen: Screen, folder: Path | None = None) -> 
         trace = secrets.redact(trace or "".join(traceback.format_exception(err)))
         (folder / "error.log").write_text(trace, encoding="utf-8")
         screen.line(f"  details: {folder / 'error.log'}", style="dim")
-    except OSError:  # then that is what went wrong, most likely
+    except OSError:  # most likely the error that was just printed
         pass
     return text
 
 
-def _told(err: BaseException) -> str:
-    if isinstance(err, launch.MemberError):  # told where it happened
+def _message(err: BaseException) -> str:
+    if isinstance(err, launch.MemberError):  # worded in the process that failed
         return secrets.redact(str(err))
-    return errors.told(err, command_line.given())
+    return errors.message(err, command_line.given())
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What a user types: settings and their types, names of runs, and the secrets that are kept out."""
+"""The command line: checking and completing overrides, help, names of runs, error messages."""

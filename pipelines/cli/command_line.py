@@ -1,4 +1,4 @@
-"""From the words as typed to those that Hydra gets."""
+"""From the command line as typed to the arguments that Hydra gets."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from pipelines.cli import choices, layer_bits, options, overrides, quoting, rena
 from pipelines.cli.quoting import Fault
 
 CONF: Path = overrides.CONF
-GIVEN = "OBLIQ_GIVEN"  # environment: the settings as typed, for jobs in other processes
+GIVEN = "OBLIQ_GIVEN"  # environment variable: the overrides as typed, for jobs in other processes
 
 
 def given() -> list[str]:
-    """The settings that were typed, in whichever process of the run."""
+    """The overrides as typed, in any process of the run."""
     found: list[str] = json.loads(os.environ.get(GIVEN, "[]"))
     return found
 
 
-def read(words: Sequence[str], fault: Fault, say: Callable[[str], None]) -> list[str]:
-    """All words for Hydra; `given` knows the settings from now on.
+def read(arguments: Sequence[str], fault: Fault, report: Callable[[str], None]) -> list[str]:
+    """Check and complete the command line for Hydra, and record the overrides for `given`.
 
     Args:
-        words: behind the name of the program.
-        fault: what Hydra's grammar finds wrong with a setting.
-        say: told of each setting that has another name now.
+        arguments: without the program's name.
+        fault: the error of Hydra's grammar in an override, None if it is valid.
+        report: called with a line about each override that uses a setting's old name.
 
     Raises:
-        ValueError: a word cannot be meant like this; says what to type.
+        ValueError: an argument is invalid; the message says what to type.
     """
-    front, settings = options.apart(words)
-    if options.named(front, "--shell-completion"):  # with install=bash and the like
+    front, settings = options.separate(arguments)
+    if options.named(front, "--shell-completion"):  # its values (install=bash) are no overrides
         return [*front, *settings]
     more = options.named(front, *options.CONFIG)
-    secrets.check_words(words)
-    settings, notes = renamed.words(settings)
+    secrets.check_arguments(arguments)
+    settings, notes = renamed.overrides(settings)
     for note in notes:
-        say(note)
+        report(note)
     overrides.check(settings, more)
-    settings = layer_bits.added(quoting.quoted(settings, fault))
+    settings = layer_bits.force_added(quoting.quoted(settings, fault))
     os.environ[GIVEN] = json.dumps(settings)
     front = ["--help" if option == "--help-all" else option for option in front]
     if not (more and _chosen_elsewhere(front, settings)):
@@ -49,15 +49,14 @@ def read(words: Sequence[str], fault: Fault, say: Callable[[str], None]) -> list
 
 
 def _chosen_elsewhere(front: Sequence[str], settings: Sequence[str]) -> bool:
-    """Whether files that options bring in may choose model and data.
+    """Whether the user's own configuration files may choose model and data.
 
-    They do so in a configuration that takes the place of conf/run.yaml, or in a group that is not
-    known here.
+    That is so if one replaces conf/run.yaml, or if an override uses a group that conf/ lacks.
     """
     values = dict(option.partition("=")[::2] for option in front)
     if values.keys() & {"--config-name", "--config-path"}:
         return True
     if Path(values.get("--config-dir", ""), "run.yaml").is_file():
         return True
-    keys = (word.lstrip("+~").partition("=")[0] for word in settings)
+    keys = (item.lstrip("+~").partition("=")[0] for item in settings)
     return any("." not in key and not overrides.known(key.partition("@")[0]) for key in keys)

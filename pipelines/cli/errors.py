@@ -1,6 +1,6 @@
-"""What a user is told of an error: what, where, what to do.
+"""Error messages for users: what is wrong, where, and what to do.
 
-Errors of Hydra and OmegaConf are known by their names and attributes: nothing of them is imported.
+Errors of Hydra and OmegaConf are recognized by class name and attributes, without importing either.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ from typing import Any
 
 from pipelines.cli import choices, overrides, secrets
 
-FOLDER = "the output folder: set hydra.run.dir, with -m hydra.sweep.dir, to one that can be written"
+FOLDER = "the output folder: set hydra.run.dir (with -m: hydra.sweep.dir) to a writable folder"
 
 
-def told(err: BaseException, words: Sequence[str]) -> str:
-    """One text, with the error's notes and without secrets.
+def message(err: BaseException, given: Sequence[str]) -> str:
+    """The message of an error with its notes, without secrets.
 
     Args:
-        err: any; a ValueError says itself what to do.
-        words: settings of the run, as typed.
+        err: any error; the text of a ValueError is used as it is.
+        given: overrides as typed.
     """
     err = cause(err)
     notes = [f"({note})" for note in getattr(err, "__notes__", ())]
-    return secrets.redact(" ".join([_text(err, words), *notes]))
+    return secrets.redact(" ".join([_text(err, given), *notes]))
 
 
 def cause(err: BaseException) -> BaseException:
-    """What made Hydra give up, where it was Hydra that did."""
+    """The error behind Hydra's InstantiationException; any other error unchanged."""
     while type(err).__name__ == "InstantiationException" and err.__cause__ is not None:
         err = err.__cause__
     return err
 
 
-def _text(err: Any, words: Sequence[str]) -> str:
+def _text(err: Any, given: Sequence[str]) -> str:
     better = (
         overrides.missing_extra(str(err))
         or overrides.several(str(err))
-        or choices.missing(str(err), words, overrides.CONF)
+        or choices.missing(str(err), given, overrides.CONF)
     )
     if better:
         return better

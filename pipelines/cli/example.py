@@ -1,4 +1,4 @@
-"""What a run without a model and data is going to do, said before it does it."""
+"""The announcement of the embedded example, which runs if no model and data are chosen."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 
 def about(
-    words: Sequence[str], settings: Mapping[str, Any], method: str, folder: Path
+    given: Sequence[str], settings: Mapping[str, Any], method: str, folder: Path
 ) -> list[str]:
-    """Lines for the screen; a single one where settings of the example are given.
+    """Lines for the terminal; only one if there are overrides.
 
     Args:
-        words: settings, as typed; they choose neither model nor data.
-        settings: all, resolved.
+        given: overrides as typed, none of which chooses a model or data.
+        settings: all settings, resolved.
         method: name of the method.
-        folder: where the files will be.
+        folder: output folder.
     """
-    if words:
+    if given:
         return ["No model= and data= are given: this is the embedded example (digits)."]
     width = f"{settings['bits']} bits"
     return [

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 HELP = """\
-obliq quantizes a trained network, and says how good, how fast and how small it then is.
+obliq quantizes a trained network and reports its accuracy, speed and size.
 
   obliq                                       the embedded example, about a minute
   obliq experiment=cifar10_resnet20 bits=3    a published result
@@ -19,37 +19,37 @@ Settings
   experiment=NAME        model, data and settings of a published result: conf/experiment/
   model=NAME             the network: timm, yolo or transformers with model.name=, or {more} others
   data=NAME              {data}
-  data.root=FOLDER       where the data lie; default: the environment variable OBLIQ_DATA
+  data.root=FOLDER       folder of the data; default: the environment variable OBLIQ_DATA
   method=NAME            {method}
-  bits=4                 of the weights, 1 to 16
-  act_bits=8             of the layers' inputs; without it they stay in floating point
-  precision=mixed        the cheapest bits by layer that keep precision.target=0.999 of the figure
-  calibrate.images=N     how many; without it what there is, up to calibrate.max_images=1024
-  seed=0                 of the choice of images and of all else that is random
+  bits=4                 bits of the weights, 1 to 16
+  act_bits=8             bits of the layers' inputs; default: floating point
+  precision=mixed        the cheapest bits per layer that keep precision.target=0.999 of the metric
+  calibrate.images=N     number of images; default: all, up to calibrate.max_images=1024
+  seed=0                 seed for the choice of images and everything else that is random
   machine=NAME           {machine}; machine.threads=N
-  tracking=NAME          {tracking}: Weights & Biases, or nothing
-  sweep=NAME             many runs, from a file of conf/sweep/: {sweep}, ...
-  launcher=NAME          where the runs of -m and sweep= go: {launcher}
-  hydra.run.dir=FOLDER   where the files go; default: outputs/runs/<time>
+  tracking=NAME          {tracking}: Weights & Biases, or no tracking
+  sweep=NAME             many runs, from a file in conf/sweep/: {sweep}, ...
+  launcher=NAME          how the runs of -m and sweep= are started: {launcher}
+  hydra.run.dir=FOLDER   output folder; default: outputs/runs/<time>
 
 Commands
-  obliq store ls|du|gc   what lies in the store of results (OBLIQ_CACHE), and how to make it less
-  obliq reproduce FILE   compute a results.json again, and compare number by number
+  obliq store ls|du|gc   list, measure and clean the store of results (OBLIQ_CACHE)
+  obliq reproduce FILE   rerun the run of a results.json and compare every figure
   obliq table FOLDER     all runs below a folder in one table
-  obliq-report FOLDER    all runs beside each other, on one page
+  obliq-report FOLDER    all runs below a folder on one HTML page
 
-obliq --help-all lists all settings with their values; COMMAND --help says more of a command."""
+obliq --help-all lists all settings with their values; COMMAND --help explains a command."""
 GROUPS = ("data", "method", "machine", "tracking", "launcher", "model", "sweep")
-OTHERS = ("store", "reproduce", "table")  # commands with a help of their own
+OTHERS = ("store", "reproduce", "table")  # commands with their own help
 
 
-def answered(words: Sequence[str], conf: Path) -> bool:
-    """Print help or version where that is all that is asked for; says whether it was."""
-    if words and words[0] in OTHERS:
+def answered(arguments: Sequence[str], conf: Path) -> bool:
+    """Print help or version if requested; returns whether it was."""
+    if arguments and arguments[0] in OTHERS:
         return False
-    if "--version" in words:
+    if "--version" in arguments:
         print(f"obliq {version()}")
-    elif {"--help", "-h"} & {*words}:
+    elif {"--help", "-h"} & {*arguments}:
         print(text(conf))
     else:
         return False
@@ -57,7 +57,7 @@ def answered(words: Sequence[str], conf: Path) -> bool:
 
 
 def version() -> str:
-    """Of obliq."""
+    """The version of obliq."""
     try:
         return metadata.version("obliq")
     except metadata.PackageNotFoundError:
@@ -65,7 +65,7 @@ def version() -> str:
 
 
 def text(conf: Path) -> str:
-    """The help, with the names that there are in the folder of groups."""
+    """The help text, with the names of the files in the configuration folder `conf`."""
     run = (conf / "run.yaml").read_text(encoding="utf-8")
     names = {group: _names(group, conf, run) for group in GROUPS}
     listed = {group: ", ".join(found) for group, found in names.items()}
@@ -74,7 +74,7 @@ def text(conf: Path) -> str:
 
 
 def _names(group: str, conf: Path, run: str) -> list[str]:
-    """Choices of a group, the default first."""
+    """Names of a configuration group's files, the default first."""
     found = sorted(path.stem for path in (conf / group).glob("*.yaml"))
     default = re.search(rf"^  - {group}: (\w+)", run, re.MULTILINE)
     if default is None or default[1] not in found:

@@ -1,6 +1,6 @@
-"""Bits of single layers, by names with dots: precision.overrides.layer1.0.conv1=8.
+"""Bits of single layers, by dotted names: precision.overrides.layer1.0.conv1=8.
 
-Hydra takes the dots for settings within settings, and none of those is there before it is named.
+Hydra reads the dots as nested settings, which do not exist until they are added.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 KEY = "overrides"
-WORD = re.compile(rf"^\w+\.{KEY}[.=]")
+OVERRIDE = re.compile(rf"^\w+\.{KEY}[.=]")
 
 
-def added(words: Sequence[str]) -> list[str]:
-    """The words; those about single layers in the form that adds or overrides.
+def force_added(overrides: Sequence[str]) -> list[str]:
+    """Prefix overrides of single layers with ++, which adds or overrides.
 
-    >>> added(["bits=3", "precision.overrides.layer1.0.conv1=4,8"])
+    >>> force_added(["bits=3", "precision.overrides.layer1.0.conv1=4,8"])
     ['bits=3', '++precision.overrides.layer1.0.conv1=4,8']
     """
-    return [f"++{word}" if WORD.match(word) else word for word in words]
+    return [f"++{override}" if OVERRIDE.match(override) else override for override in overrides]
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, with the whole name of each layer as one key.
+    """Flatten the bits of single layers: the full name of each layer becomes one key.
 
     >>> flat({"precision": {"overrides": {"stem": 4, "layer1": {"0": {"conv1": 8}}}}})
     {'precision': {'overrides': {'stem': 4, 'layer1.0.conv1': 8}}}
@@ -36,9 +36,9 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _leaves(node: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{above}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{above}{key}", value
+            yield f"{prefix}{key}", value

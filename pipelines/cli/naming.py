@@ -1,4 +1,4 @@
-"""What a run is called, for people: name, width, kind of run, words of a sweep."""
+"""Names of runs for people: name, bit widths, job type, and what distinguishes jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMED = {"experiment", "method", "bits", "act_bits", "seed"}  # what every name says already
+NAMED = {"experiment", "method", "bits", "act_bits", "seed"}  # already part of every name
 SWEEPS = re.compile(r"^(choice|range|interval|glob)\(|,")
 
 
@@ -27,34 +27,38 @@ def width(settings: Mapping[str, Any]) -> str:
 
 
 def job_type(settings: Mapping[str, Any]) -> str:
-    """What kind of run: mixed precision, a trained rounding (eptq), or neither (ptq)."""
+    """Kind of run: "mixed" precision, trained rounding ("eptq"), or neither ("ptq")."""
     if settings["precision"].get("target") is not None:
         return "mixed"
     return "eptq" if settings["rounding"] is not None else "ptq"
 
 
-def swept(given: Sequence[str], words: Sequence[str], choices: Mapping[str, Any]) -> list[str]:
-    """Words of one job that tell it from the others of its sweep and that its name does not say.
+def swept(given: Sequence[str], overrides: Sequence[str], choices: Mapping[str, Any]) -> list[str]:
+    """Overrides that distinguish a job from others of its sweep and are not part of its name.
 
     Examples:
         >>> swept(["-m", "bits=2,3", "damping=0.01,0.1"], ["bits=2", "damping=0.1"], {})
         ['damping=0.1']
 
     Args:
-        given: of the sweep, as typed.
-        words: of the job.
-        choices: files of the groups.
+        given: overrides of the sweep, as typed.
+        overrides: overrides of the job.
+        choices: chosen file of each configuration group.
     """
-    said = NAMED | (set() if choices.get("experiment") else {"model", "data"})
+    named = NAMED | (set() if choices.get("experiment") else {"model", "data"})
     several = {key for key, value in map(_parts, given) if SWEEPS.search(_outside_brackets(value))}
-    return [word.removeprefix("++") for word in words if _parts(word)[0] in several - said]
+    return [
+        override.removeprefix("++")
+        for override in overrides
+        if _parts(override)[0] in several - named
+    ]
 
 
-def _parts(word: str) -> tuple[str, str]:
-    key, _, value = word.lstrip("+").partition("=")
+def _parts(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+").partition("=")
     return key, value
 
 
 def _outside_brackets(value: str) -> str:
-    """`value` without lists, mappings and quoted text, whose commas are their own."""
+    """`value` without lists, mappings and quoted texts, whose commas separate no sweep values."""
     return re.sub(r"\[[^]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"", "", value)

@@ -1,4 +1,4 @@
-"""Options such as -m may stand anywhere among the settings: Hydra takes them in front only."""
+"""Separate options such as -m from overrides: Hydra accepts options only before the overrides."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ VALUED = {
     "--package": "-p", "--info": "-i", "--experimental-rerun": "",
 }  # fmt: skip
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # of --info
-CONFIG = ("--config-dir", "--config-name", "--config-path")  # bring in settings of their own
+CONFIG = ("--config-dir", "--config-name", "--config-path")  # add configuration files
 
 
-def apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(options under their long names, settings), each in the order in which they were typed.
+def separate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(options under their long names, overrides), each in the order as typed.
 
-    >>> apart(["bits=2,3", "-m", "-cd", "mine", "~tags"])
+    >>> separate(["bits=2,3", "-m", "-cd", "mine", "~tags"])
     (['--multirun', '--config-dir=mine'], ['bits=2,3', '~tags'])
 
     Raises:
-        ValueError: an option does not exist, or lacks its value.
+        ValueError: an option is unknown or lacks its value.
     """
     options: list[str] = []
-    settings: list[str] = []
-    rest = list(words)
+    overrides: list[str] = []
+    rest = list(arguments)
     while rest:
-        word = rest.pop(0)
-        if not word.startswith("-"):
-            settings.append(word)
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
             continue
-        given, equals, value = word.partition("=")
-        name = _long(given, word)
+        option, equals, value = argument.partition("=")
+        name = _long(option, argument)
         if name in FLAGS:
             options.append(name)
         elif equals:
@@ -45,17 +45,17 @@ def apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
         elif name == "--info":
             options.append("--info=all")
         else:
-            raise ValueError(f"{word} needs a value behind it")
-    return options, settings
+            raise ValueError(f"{argument} needs a value after it")
+    return options, overrides
 
 
 def named(options: Sequence[str], *names: str) -> bool:
-    """Whether one of the options, as `apart` gives them, has one of the names."""
+    """Whether one of the options returned by `separate` has one of the names."""
     return any(option.partition("=")[0] in names for option in options)
 
 
-def _long(given: str, word: str) -> str:
-    """The long name of an option: itself, what its letter stands for, or what it begins."""
+def _long(given: str, argument: str) -> str:
+    """The long name of an option given by its long name, its letter or a unique prefix."""
     every = {**FLAGS, **VALUED}
     if given in every:
         return given
@@ -63,8 +63,8 @@ def _long(given: str, word: str) -> str:
     found = found or [name for name in every if len(given) > 3 and name.startswith(given)]
     if len(found) == 1:
         return found[0]
-    if "=" in word:
-        raise ValueError(f"unknown option {given}. Settings have no dashes: {word.lstrip('-')}")
+    if "=" in argument:
+        raise ValueError(f"unknown option {given}. Settings have no dashes: {argument.lstrip('-')}")
     near = get_close_matches(given, every, n=2, cutoff=0.7)
     hint = f": did you mean {' or '.join(near)}?" if near else f". Options: {', '.join(every)}"
     raise ValueError(f"unknown option {given}{hint}")

@@ -1,4 +1,4 @@
-"""Check the words of the command line before Hydra does: name the nearest valid ones."""
+"""Check overrides before Hydra does, to suggest the nearest valid names."""
 
 from __future__ import annotations
 
@@ -11,88 +11,84 @@ from pipelines.cli import quoting, strays
 
 CONF = Path(__file__).parents[2] / "conf"
 SEVERAL = re.compile(r"Ambiguous value for argument '(.*)'\n|Sweep parameters '(.*)' requires")
-EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # of launchers
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # by launcher
 
 
-def check(words: Sequence[str], more: bool = False) -> None:
-    """Every word must be `name=value`; `group=name` must name a file of that group.
+def check(overrides: Sequence[str], more: bool = False) -> None:
+    """Check that every override is `name=value`, and that `group=name` names a file of the group.
 
     Args:
-        words: without options.
-        more: an option brings in other settings (--config-dir and the like), so that names and
-            files which are not known here may be known there.
+        overrides: the command line without options.
+        more: --config-dir or a similar option adds configuration files, whose names are unknown
+            here: check only the form.
 
     Raises:
-        ValueError: a word is something else; the nearest names are given.
+        ValueError: an override is invalid; the message suggests the nearest names.
     """
-    for before, word in zip([None, *words], words, strict=False):
-        if word.startswith("~"):
+    for before, override in zip([None, *overrides], overrides, strict=False):
+        if override.startswith("~"):
             continue
-        if "=" not in word:
-            raise ValueError(strays.told(word, before, CONF, _top_level()))
+        if "=" not in override:
+            raise ValueError(strays.message(override, before, CONF, _top_level()))
         if not more:
-            _check_word(word)
+            _check_name(override)
 
 
-def _check_word(word: str) -> None:
-    key, _, value = word.lstrip("+").partition("=")
+def _check_name(override: str) -> None:
+    key, _, value = override.lstrip("+").partition("=")
     group = key.split("@")[0]
-    own = "." not in group and not group.startswith("hydra/")  # plugins bring files of theirs
+    own = "." not in group and not group.startswith("hydra/")  # plugins have files of their own
     if not own or not (CONF / group).is_dir():
         return _check_key(group)
     if not any(sign in value for sign in "([{$"):  # choice(a,b), glob(*), ${...}
         for name in (part.strip(" '\"") for part in value.split(",")):
-            if name == "null":  # of the defaults list, not of the command line
-                raise ValueError(
-                    f"{group}=null: leave {group}= out. Valid: {', '.join(_names(group))}"
-                )
+            if name == "null":  # valid in a defaults list only
+                raise ValueError(f"{group}=null: omit {group}=. Valid: {', '.join(_names(group))}")
             if name and not (CONF / group / f"{name}.yaml").is_file():
                 raise ValueError(_unknown(group, name))
 
 
 def known(key: str) -> bool:
-    """Whether there is a setting or a group of this name, or of what is before its first dot."""
+    """Whether the part of `key` before its first dot is a top-level setting or a group."""
     return key.split(".")[0].split("/")[0] in _top_level()
 
 
 def several(text: str) -> str | None:
-    """What to type, where Hydra says in `text` that one run got several values of a setting."""
-    found = re.match(
-        r"Ambiguous value for argument '(.*)'\n|Sweep parameters '(.*)' requires", text
-    )
+    """What to type, if `text` is Hydra's error about several values for a single run; else None."""
+    found = SEVERAL.match(text)
     if found is None:
         return None
-    word = found[1] or found[2]
-    name, _, value = word.partition("=")
+    override = found[1] or found[2]
+    name, _, value = override.partition("=")
     one_list = f"for one list {quoting.typed(f'{name}=[{value}]')}, " if found[1] else ""
     return (
-        f"{word} gives several values: for a run of each of them add -m, {one_list}"
+        f"{override} has several values: for one run per value add -m, {one_list}"
         f"for one text {quoting.typed(f'{name}={quoting.text(value)}')}"
     )
 
 
 def missing_extra(text: str) -> str | None:
-    """What to install, where Hydra says in `text` that it lacks the settings of a launcher."""
+    """What to install, if `text` is Hydra's error about a missing launcher; else None."""
     for name, extra in EXTRAS.items():
         if f"hydra/launcher/{name}'" in text:
             return (
-                f"hydra/launcher={name} is not installed: pip install 'obliq[{extra}]', or leave "
-                "launcher= out to run one job after the other"
+                f"hydra/launcher={name} is not installed: pip install 'obliq[{extra}]', or omit "
+                "launcher= to run one job after the other"
             )
     return None
 
 
 def missing(key: str) -> str:
-    """What to say about a setting that must be given and is not."""
-    text = f"{key} has no value: give {key}=VALUE"
+    """The message for a mandatory setting without a value."""
+    text = f"{key} has no value: set {key}=VALUE"
     files = sorted((CONF / key.split(".")[0]).glob("*.yaml"))
-    wanting = [f for f in files if f"{key.split('.')[-1]}: ???" in f.read_text(encoding="utf-8")]
-    first = wanting[0].read_text(encoding="utf-8").splitlines()[0] if wanting else ""
+    mandatory = [f for f in files if f"{key.split('.')[-1]}: ???" in f.read_text(encoding="utf-8")]
+    first = mandatory[0].read_text(encoding="utf-8").splitlines()[0] if mandatory else ""
     return f"{text}. {first.removeprefix('# ')}" if first.startswith("# ") else text
 
 
 def unknown_setting(key: str, known: Sequence[str]) -> str:
-    """What to say about a setting that does not exist, among those `known` beside it."""
+    """The message for a setting that does not exist; `known` are the others of its section."""
     parent, _, last = key.rpartition(".")
     names = [name for name in known if not name.startswith("_")]
     where = f" Settings of {parent}: {', '.join(sorted(names))}" if names and parent else ""
@@ -108,7 +104,7 @@ def _check_key(key: str) -> None:
 
 
 def _top_level() -> list[str]:
-    """The groups, and the keys at the left margin of run.yaml."""
+    """The configuration groups and the top-level keys of run.yaml."""
     lines = (CONF / "run.yaml").read_text(encoding="utf-8").splitlines()
     keys = [line.split(":")[0] for line in lines if line[:1].isalpha() and ":" in line]
     groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]

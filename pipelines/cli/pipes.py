@@ -1,7 +1,6 @@
-"""A reader who has seen enough (`obliq --help | head -1`) changes nothing but what is printed.
+"""Survive a closed output pipe (`obliq --help | head -1`).
 
-What is written to a closed pipe is dropped: a run goes on, and a command ends with the exit status
-that it has otherwise.
+Output to a closed pipe is discarded: the run continues and the exit status is unaffected.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Forgiving(io.FileIO):
-    """A file whose bytes go nowhere from the moment on when nobody reads them any more."""
+    """A file that discards its output once the reader has closed the pipe."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """How many bytes were taken: all, where the pipe is closed."""
+        """Write bytes; returns how many were written, all of them if the pipe is closed."""
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -34,20 +33,20 @@ class Forgiving(io.FileIO):
 
 @contextmanager
 def forgiving() -> Iterator[None]:
-    """Within, the standard streams that are pipes may be closed by their readers."""
+    """Context in which readers may close stdout and stderr where these are pipes."""
     before = sys.stdout, sys.stderr
     ours = [_forgiving(stream) for stream in before]
     sys.stdout, sys.stderr = ours
     try:
         yield
     finally:
-        for stream in filter(None, ours):  # Python has none where nobody could see them
+        for stream in filter(None, ours):  # None in a process without a console
             stream.flush()
         sys.stdout, sys.stderr = before
 
 
 def _forgiving(stream: TextIO) -> TextIO:
-    """`stream`, through a `Forgiving` file where it is a pipe (or a socket)."""
+    """`stream` through a `Forgiving` file if it is a pipe or a socket, else unchanged."""
     if isinstance(getattr(getattr(stream, "buffer", None), "raw", None), Forgiving):
         return stream
     try:

@@ -1,4 +1,4 @@
-"""Settings that had other names in the release before: the old ones still work, with a note."""
+"""Renamed settings: the names of earlier releases still work, with a note."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ SETTINGS = {
 VALUES = {"grid.granularity": {"row": "channel", "columns": "group"}}
 
 
-def words(given: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Overrides of the command line with today's names, and a line about each that was renamed.
+def overrides(given: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Overrides with current names, and a note about each that was renamed.
 
     Examples:
-        >>> words(["bits=3", "block=16,32", "precision.changes.images=64"])[0]
+        >>> overrides(["bits=3", "block=16,32", "precision.changes.images=64"])[0]
         ['bits=3', 'block_size=16,32', 'precision.perturbations.images=64']
-        >>> words(["block=16"])[1]
+        >>> overrides(["block=16"])[1]
         ['block is now called block_size']
     """
-    now, notes = [], []
-    for word in given:
-        name, equals, value = word.partition("=")
+    current, notes = [], []
+    for override in given:
+        name, equals, value = override.partition("=")
         sign = name[: len(name) - len(name.lstrip("+~"))]
         new_name, new_value = setting(name.lstrip("+~"), value)
-        now.append(f"{sign}{new_name}{equals}{new_value}")
+        current.append(f"{sign}{new_name}{equals}{new_value}")
         notes += _notes(name.lstrip("+~"), value, new_name, new_value)
-    return now, list(dict.fromkeys(notes))
+    return current, list(dict.fromkeys(notes))
 
 
 def setting(name: str, value: str) -> tuple[str, str]:
-    """Today's name of a setting, and of a value or a list of values."""
+    """The current name of a setting, and its value (or list of values) with current names."""
     for old, new in SETTINGS.items():
         if name == old or name.startswith(f"{old}."):
             name = new + name[len(old) :]
@@ -60,12 +60,13 @@ def setting(name: str, value: str) -> tuple[str, str]:
 def move(
     given: Sequence[str], select: Callable[[str], Any], update: Callable[[str, str, Any], None]
 ) -> list[str]:
-    """Rename what a configuration file has under an old name; a line about each.
+    """Rename settings that configuration files have under an old name; returns a note about each.
 
     Args:
-        given: today's names of settings on the command line, which win over those of a file.
-        select: value of a setting by its dotted name, None where there is none.
-        update: called with (old name, new name, value) for each; None: the new one has its value.
+        given: current names of settings on the command line, which take precedence over files.
+        select: returns the value of a setting by its dotted name, or None.
+        update: called with (old name, new name, value) for each; a value of None means that the
+            command line has set the new name.
     """
     notes = []
     for old in [*SETTINGS, *VALUES]:

@@ -1,7 +1,7 @@
-"""Keys and passwords: kept out of every file, log and screen that a run writes.
+"""Keep keys and passwords out of every file, log and message of a run.
 
-Settings are saved by Hydra, stand in results.json and are shown by W&B, so none may be a secret.
-Libraries take theirs from the environment (WANDB_API_KEY, HF_TOKEN, ...) or from ~/.netrc.
+Settings are saved by Hydra, written to results.json and shown by W&B, so none may be a secret.
+Libraries read theirs from environment variables (WANDB_API_KEY, HF_TOKEN, ...) or ~/.netrc.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SETTING = re.compile(
     rf"^(.*_)?({_KEYS}|pass|pwd)$|(password|passwd|secret)$|^.+_pat$|^(wandb_)?key$"
     r"|^((access|auth|api|bearer|hf|wandb|use_auth|sas|refresh|session|client|github|gitlab)_)?token$"
 )
-SHORTEST = 8  # shorter values are no keys, and would be found everywhere
+SHORTEST = 8  # shorter values are no keys and would match everywhere
 
 
 def is_secret(name: str) -> bool:
-    """Whether a setting of this name, without what is before its last dot, holds a secret.
+    """Whether a setting with this name (the part after its last dot) holds a secret.
 
     Examples:
         >>> [is_secret(name) for name in ("api_key", "accessToken", "tokenizer", "pad_token")]
@@ -75,23 +75,23 @@ def _parts(value: str) -> Iterator[str]:
             yield found[2]
 
 
-def check_words(words: Sequence[str]) -> None:
-    """Refuse words of the command line that set a secret; to be called before Hydra saves them.
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Reject overrides that set a secret. Call it before Hydra saves them.
 
     Raises:
-        ValueError: one does. Its value is not in the message.
+        ValueError: an override sets a secret. The message does not contain the value.
     """
     secrets = known()
-    for word in words:
-        name, _, value = word.partition("=")
+    for argument in arguments:
+        name, _, value = argument.partition("=")
         _refuse(name.lstrip("+~"), value, secrets)
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """The same of resolved settings, which may have come from a file or from the environment.
+    """Reject secrets among resolved settings, which may come from a file or the environment.
 
     Raises:
-        ValueError: a setting is a secret.
+        ValueError: a setting is a secret. The message does not contain the value.
     """
     secrets = known()
     for name, value in _leaves(settings, ""):
@@ -105,9 +105,9 @@ def _refuse(name: str, value: str, secrets: Mapping[str, str]) -> None:
         return
     what = f"the value of {held}" if held else "a secret"
     raise ValueError(
-        f"{redact(name)} holds {what}, and settings are saved in files and shown by W&B. Give no "
-        "key as a setting: set the environment variable WANDB_API_KEY, or run `wandb login` once "
-        "(for Hugging Face: HF_TOKEN)"
+        f"{redact(name)} holds {what}, and settings are saved in files and shown by W&B. Do not "
+        "pass keys as settings: set the environment variable WANDB_API_KEY, or run `wandb login` "
+        "once (for Hugging Face: HF_TOKEN)"
     )
 
 

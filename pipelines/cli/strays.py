@@ -1,4 +1,4 @@
-"""A word that is neither a command nor name=value: what was it meant to be?"""
+"""Suggestions for an argument that is neither a command nor name=value."""
 
 from __future__ import annotations
 
@@ -15,40 +15,42 @@ COMMANDS = {
     "help": "obliq --help",
     "version": "obliq --version",
 }
-FIRST = ("experiment", "model", "data", "method", "machine")  # groups, before the others
+FIRST = ("experiment", "model", "data", "method", "machine")  # groups to suggest first
 EXAMPLE = "name=value, for example bits=3"
 
 
-def told(word: str, before: str | None, conf: Path, settings: Sequence[str]) -> str:
-    """One line for the user.
+def message(argument: str, before: str | None, conf: Path, settings: Sequence[str]) -> str:
+    """The error message for a stray argument, on one line.
 
     Args:
-        word: the stray one.
-        before: the word in front of it, if there is one.
-        conf: the folder of groups.
-        settings: names of those that stand beside the groups.
+        argument: the stray argument.
+        before: the argument before it, if any.
+        conf: folder of the configuration groups.
+        settings: names of top-level settings.
     """
-    name = word.lower()
-    if word in COMMANDS:
-        return f"{word!r} is a command: type it first, {COMMANDS[word]} ..."
+    name = argument.lower()
+    if argument in COMMANDS:
+        return f"{argument!r} is a command: put it first, {COMMANDS[argument]} ..."
     meant = {**_choices(conf), **dict.fromkeys(settings, ""), **COMMANDS}
     near = [name] if name in meant else get_close_matches(name, meant, n=3, cutoff=0.6)
     shown = dict.fromkeys(meant[key] or f"{key}=VALUE" for key in near)
     if shown:
-        return f"{word!r} is neither a command nor name=value: did you mean {' or '.join(shown)}?"
+        return (
+            f"{argument!r} is neither a command nor name=value: did you mean {' or '.join(shown)}?"
+        )
     if before is not None and "=" in before:
         return (
-            f"{word!r} is no {EXAMPLE}. If it belongs to the word before, put both into quotes: "
-            f'"{before} {word}"'
+            f"{argument!r} is not {EXAMPLE}. If it belongs to the argument before it, quote both: "
+            f'"{before} {argument}"'
         )
     return (
-        f"{word!r} is neither a command (store, reproduce, table) nor {EXAMPLE}. "
-        "obliq --help lists both"
+        f"{argument!r} is neither a command (store, reproduce, table) nor {EXAMPLE}. "
+        "See obliq --help"
     )
 
 
 def _choices(conf: Path) -> dict[str, str]:
-    """{"gptq": "method=gptq", ...} of the files of all groups."""
+    """{"gptq": "method=gptq", ...} for the files of all groups."""
     groups = sorted(
         (folder.name for folder in conf.iterdir() if folder.is_dir() and folder.name != "hydra"),
         key=lambda group: (FIRST.index(group) if group in FIRST else len(FIRST), group),

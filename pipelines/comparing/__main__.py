@@ -1,7 +1,6 @@
-"""`obliq-report OUTPUTS...`: any number of runs beside each other, on one HTML page.
+"""`obliq-report OUTPUTS...`: compare any number of runs on one HTML page.
 
-Also `python -m pipelines.comparing`. Reads results.json and layers.csv below the given folders,
-nothing else.
+Also `python -m pipelines.comparing`. Reads the results and configurations below the given folders.
 """
 
 from __future__ import annotations
@@ -17,17 +16,22 @@ from pipelines.comparing import discovery, files, guarded, page
 
 @pipes.forgiving()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 1 with the reason on stderr where nothing could be written."""
+    """Run the command line; returns 0, or 1 after an error."""
     parser = argparse.ArgumentParser(prog="obliq-report", description=__doc__)
     parser.add_argument("outputs", nargs="+", type=Path, help="output folders of runs or sweeps")
     parser.add_argument(
-        "--html", type=Path, default=Path("comparison.html"), help="the page (comparison.html)"
+        "--html",
+        type=Path,
+        default=Path("comparison.html"),
+        help="path of the page (default: comparison.html)",
     )
     tables = {"markdown": files.markdown, "csv": files.table_csv, "latex": files.latex}
     for kind in tables:
-        parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"a {kind} table as well")
+        parser.add_argument(
+            f"--{kind}", type=Path, metavar="FILE", help=f"also write a {kind} table"
+        )
     parser.add_argument(
-        "--plots", type=Path, metavar="FOLDER", help="every plot as an SVG file as well"
+        "--plots", type=Path, metavar="FOLDER", help="also write every plot as an SVG file"
     )
     options = parser.parse_args(arguments)
     written: list[Path] = []

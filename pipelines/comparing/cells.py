@@ -1,4 +1,4 @@
-"""A run's row of the table: every cell as text, and as the value that sorts it."""
+"""A run's row of the table: text and sort key of every cell."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipelines.reporting.formatting import Results
 
 FIRST = ("method", "inputs", "search", OTHERS, "seed")
 ALWAYS = ("method", "bits", "quantized", "drop [95 %]", "solve s", "speed-up", "size")
-WORDS = {"method", "inputs", "search", OTHERS}  # columns of text
-FOLDED = ("KL", "SQNR dB", "tried", "MB")  # columns that few readers want
-HEADS = {  # heading and unit, where the column's name is not the heading
+TEXT = {"method", "inputs", "search", OTHERS}  # columns of text
+FOLDED = ("KL", "SQNR dB", "tried", "MB")  # columns of interest to few readers
+HEADS = {  # heading and unit, if the heading is not the column's name
     "float": ("float", "%"), "quantized": ("quantized", "%"), "drop [95 %]": ("drop", "points"),
     "agreement": ("agreement", "%"), "KL": ("KL", "nats"), "SQNR dB": ("SQNR", "dB"),
     "solve s": ("solve", "s"), "MB": ("cost", "MB"), "GBOPs": ("cost", "GBOPs"),
@@ -25,16 +25,16 @@ HEADS = {  # heading and unit, where the column's name is not the heading
 
 @dataclass(frozen=True)
 class Cell:
-    """What is read, and what is sorted by; None sorts last."""
+    """Text and sort key of a cell; a key of None sorts last."""
 
     text: str
     value: float | str | None
 
 
 def row(point: Point) -> dict[str, Cell]:
-    """Cells by column: those of `pipelines.comparing.table`, and what only a page has room for.
+    """Cells by column: those of `pipelines.comparing.table`, and some that only the page shows.
 
-    What all runs of a facet have in common (model, data, metric, images) stands above their rows.
+    What the runs of a facet share (model, data, metric, images) is in its heading instead.
     """
     results = point.run.results or {}
     values, texts = _values(results), table.row(results)
@@ -49,13 +49,13 @@ def row(point: Point) -> dict[str, Cell]:
 
 
 def spread(groups: Sequence[Sequence[dict[str, Cell]]]) -> tuple[list[str], dict[str, str]]:
-    """(columns worth a column, {column: text} of those that say the same in every row).
+    """(columns to show, {column: text} for columns with the same text in every row).
 
-    How bits were searched is put in front of the other settings, in place, unless it is the latter.
+    If runs differ in "search", that cell is merged into the cell of the other settings, in place.
 
     Args:
-        groups: rows, facet by facet. Where the runs of each agree on the float network, the
-            heading of a facet says what it reaches, and the table does not.
+        groups: rows by facet. If the runs of every facet agree on the float network's metric, it
+            is in the facets' headings and has no column.
     """
     rows = [cells for group in groups for cells in group]
     if len({_text(cells, "search") for cells in rows}) > 1:
@@ -70,13 +70,13 @@ def spread(groups: Sequence[Sequence[dict[str, Cell]]]) -> tuple[list[str], dict
         for name, found in texts.items()
         if len(found) == 1 and name not in (*ALWAYS, "float")
     }
-    said = {"float"} if all(len({_text(c, "float") for c in g}) == 1 for g in groups) else set()
-    columns = [name for name in columns if name not in alike and name not in said]
+    headed = {"float"} if all(len({_text(c, "float") for c in g}) == 1 for g in groups) else set()
+    columns = [name for name in columns if name not in alike and name not in headed]
     return columns, {name: text for name, text in alike.items() if text}
 
 
 def folded(columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> list[str]:
-    """Columns that a page need not show at once: few readers want them, or few runs have them."""
+    """Columns to hide at first: of interest to few readers, or filled for few runs."""
     return [
         name
         for name in columns
@@ -85,7 +85,7 @@ def folded(columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> list[s
 
 
 def head(column: str) -> tuple[str, str]:
-    """(heading, unit or "") of a column."""
+    """(heading, unit) of a column; the unit may be empty."""
     if column.startswith("ms, "):
         return "cost", column
     return HEADS.get(column, (column, ""))
@@ -96,7 +96,7 @@ def _text(cells: dict[str, Cell], name: str) -> str:
 
 
 def _values(results: Results) -> dict[str, Any]:
-    """The numbers behind the texts."""
+    """Sort keys by column."""
     get, metric = formatting.get, main_metric(results)
     return {
         "tried": get(results, "precision", "evaluations"),

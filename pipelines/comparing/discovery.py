@@ -1,7 +1,7 @@
-"""Which folders are runs, and what became of each of them.
+"""Find the output folders of runs and the state of each run.
 
-A folder is a run where there is a `results.json`, an `error.log`, or the configuration that a run
-writes when it starts (`config/hydra.yaml`).
+A folder belongs to a run if it holds a `results.json`, an `error.log` or `config/hydra.yaml`, which
+a run writes when it starts.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from pipelines.comparing import identity, settings
 from pipelines.reporting import layers_csv, regular, results_file
 from pipelines.reporting.formatting import Results
 
-INSIDE = {"config", "plots", "pictures", "wandb"}  # of a run: no runs are in there
+INSIDE = {"config", "plots", "pictures", "wandb"}  # subfolders of a run, which hold no other runs
 STATES = {
     "done": "has results",
     "failed": "failed: an error.log and no results.json",
-    "started": "started, no results.json: it is still running, or was stopped",
+    "started": "started, no results.json: still running, or was stopped",
     "damaged": "results.json cannot be read",
 }
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and what lies in it.
+    """A run's output folder and its content.
 
     Attributes:
-        number: of the run in this comparison, from 1.
-        folder: where it lies.
+        number: number of the run in this comparison, from 1.
+        folder: output folder.
         state: a key of STATES.
-        results: what results.json holds; None unless the state is "done".
-        reason: why there are no results; empty where there are.
-        asked: what was asked for, {model, data, method, ...} as the configuration has them.
-        settings: a text that runs with the same settings share; None where they are not known.
+        results: content of results.json; None unless the state is "done".
+        reason: why there are no results, or a remark on them; may be empty.
+        asked: requested model, data, method, ..., from the configuration.
+        settings: a text that is equal for runs with equal settings; None if they are unknown.
         same_as: number of the first run with results and the same settings, unless it is this one.
-        when: time of the last change of what the state stands on.
+        when: modification time of the file or folder that shows the state.
     """
 
     number: int
@@ -54,13 +54,13 @@ class Run:
 
 
 def find(paths: Iterable[Path]) -> list[Run]:
-    """Every run below the paths, those with results first, by model, bits and method.
+    """Every run below the paths: those with results first, by model, bits and method.
 
     Args:
-        paths: folders, searched recursively; a path to a JSON file counts as its results.
+        paths: folders, searched recursively; a path to a JSON file counts as a results.json.
 
     Raises:
-        FileNotFoundError: a path does not exist, or there is no run anywhere.
+        FileNotFoundError: a path does not exist, or there is no run below any.
     """
     paths = list(paths)
     missing = [str(path) for path in paths if not path.exists()]
@@ -69,8 +69,8 @@ def find(paths: Iterable[Path]) -> list[Run]:
     files = dict.fromkeys(file.resolve() for path in paths for file in _results_files(path))
     if not files:
         raise FileNotFoundError(
-            f"no run below {', '.join(map(str, paths))}: give the output folder of a run, or one "
-            "above it"
+            f"no run below {', '.join(map(str, paths))}: pass the output folder of a run or a "
+            "parent of it"
         )
     runs = [_read(file) for file in files]
     named = identity.told_apart([run.results for run in runs])
@@ -79,7 +79,7 @@ def find(paths: Iterable[Path]) -> list[Run]:
 
 
 def _results_files(path: Path) -> Iterator[Path]:
-    """The results.json of every run below a path, whether it is there or not."""
+    """Path of the results.json of every run below a path; the file may be missing."""
     if path.is_file():
         yield path
         return
@@ -87,10 +87,10 @@ def _results_files(path: Path) -> Iterator[Path]:
     for folder, inner, names in os.walk(path, onerror=unreadable.append):
         inner[:] = sorted(set(inner) - INSIDE)
         started = (Path(folder) / "config" / "hydra.yaml").is_file()
-        trial = "objective.json" in names  # of a search: it evaluates nothing
+        trial = "objective.json" in names  # a trial of a search, which evaluates nothing
         if (started and not trial) or {"results.json", "error.log"} & set(names):
             yield Path(folder) / "results.json"
-    for error in unreadable:  # the run that lies there is named as one that cannot be read
+    for error in unreadable:  # listed as a run that cannot be read
         yield Path(error.filename) / "results.json"
 
 
@@ -104,13 +104,13 @@ def _read(file: Path) -> Run:
         log = folder / "error.log"
         evidence = log if log.exists() else folder / "config"
         state = "failed" if log.exists() else "started"
-        reason = _last_words(log) if log.exists() else ""
+        reason = _error_message(log) if log.exists() else ""
     except (OSError, ValueError) as error:
         state, reason = "damaged", f"{file.name}: {error}"
     if results is not None and not results.get("layers"):
         results = {**results, "layers": layers_csv.read(folder / "layers.csv")}
     if results is not None and (folder / "error.log").exists():
-        reason = "an error.log lies beside the results: another run failed in this folder"
+        reason = "there is an error.log too: another run failed in this folder"
     return Run(
         number=0,
         folder=folder,
@@ -125,7 +125,7 @@ def _read(file: Path) -> Run:
 
 
 def _numbered(runs: Iterable[Run]) -> list[Run]:
-    """Count the runs, and name the first one of those with the same settings."""
+    """Number the runs and set `same_as`."""
     first: dict[str, int] = {}
     counted = []
     for number, run in enumerate(runs, 1):
@@ -142,8 +142,8 @@ def _order(run: Run) -> tuple[int, tuple[str, float, str], str]:
     return place, named, str(run.folder)
 
 
-def _last_words(log: Path) -> str:
-    """The error of a traceback: what stands below its last indented line."""
+def _error_message(log: Path) -> str:
+    """The error message of a traceback: the text after its last indented line."""
     try:
         lines = regular.read_text(log, errors="replace").strip().splitlines()
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The runs that may be compared with each other, and the series among them.
+"""Groups of comparable runs (facets), and the series in them.
 
-A facet is one model on one set of evaluation images by one metric. A series is what is run at
-several bit widths: a method with everything else that was chosen.
+The runs of a facet share the model, the evaluation images and the metric. A series is a method with
+its other settings, at one or more bit widths.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from pipelines.reporting.formatting import Results
 
 @dataclass(frozen=True)
 class Point:
-    """A run's figures as the plots take them; None where the run does not have one.
+    """A run's figures for the plots; None where the run has none.
 
     Attributes:
-        own: settings that tell the run from others of its facet, and that no column shows.
-        bits: mean bits of a weight over the layers that were quantized.
-        low: lower end of the 95 % interval of the accuracy (of the drop, below the float one).
-        seconds: of the method's own solve.
-        size: megabytes.
-        bops: 10^9 bit operations of an image.
-        latency: milliseconds by the roofline of `device`.
+        own: settings by which the run differs from others of its facet and that have no column.
+        bits: mean bits per weight over the quantized layers.
+        low, high: 95 % interval of the accuracy: the float accuracy minus the interval of the drop.
+        seconds: solve time of the method alone.
+        size: size in MB.
+        bops: 10^9 bit operations per image.
+        latency: latency in ms by the roofline model of `device`.
+        estimated: whether the time of OBQ behind `speedup` is an estimate.
     """
 
     run: Run
@@ -49,13 +50,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Facet:
-    """Runs that may stand in one plot.
+    """Runs that can be shown in one plot.
 
     Attributes:
-        model, data, metric, images: what they have in common.
-        floats: accuracies of the float network; more than one where the runs disagree on it.
-        shared: settings that were given to all of them, and that no column shows.
-        series: points by the series' name, in order of bits.
+        model, data, metric, images: shared by all runs; `images` is the number evaluated.
+        floats: accuracy of the float network; several values if the runs disagree.
+        shared: overrides common to all runs that have no column.
+        series: points by name of the series, ordered by bits.
     """
 
     model: str
@@ -68,12 +69,12 @@ class Facet:
 
     @property
     def points(self) -> list[Point]:
-        """Of all series."""
+        """The points of all series."""
         return [point for points in self.series.values() for point in points]
 
     @property
     def runs(self) -> list[Run]:
-        """In the order of their numbers."""
+        """The runs, ordered by number."""
         return sorted((point.run for point in self.points), key=lambda run: run.number)
 
     @property
@@ -91,7 +92,7 @@ class Facet:
 
 
 def split(runs: Iterable[Run]) -> list[Facet]:
-    """The facets of all runs that have results, in the order of the runs."""
+    """The facets of all runs with results, in the order of the runs."""
     groups: dict[tuple[Any, ...], list[tuple[Run, Results]]] = {}
     for run in runs:
         if run.results is not None:
@@ -100,13 +101,13 @@ def split(runs: Iterable[Run]) -> list[Facet]:
 
 
 def main_metric(results: Results) -> str:
-    """The key of the metric that the drop is in."""
+    """Key of the metric of the drop."""
     named = results.get("metric")
     return str(named) if named else (formatting.metrics(results) or [""])[0]
 
 
 def mean_bits(results: Results) -> float | None:
-    """Bits of a weight on average, from the layers; without any, what was asked for."""
+    """Mean bits per weight over the layers; without layers, the requested bits."""
     sizes = [
         (math.prod(layer["shape"]), layer["bits"])
         for layer in results.get("layers") or ()
@@ -115,17 +116,17 @@ def mean_bits(results: Results) -> float | None:
     weights = sum(size for size, _ in sizes)
     if weights:
         return float(sum(size * bits for size, bits in sizes) / weights)
-    asked_for = results.get("weight_bits")
-    return None if asked_for is None else float(asked_for)
+    requested = results.get("weight_bits")
+    return None if requested is None else float(requested)
 
 
 def front(
     points: Sequence[Point], cost: Callable[[Point], float | None] = lambda p: p.size
 ) -> list[Point]:
-    """The points that no other beats: none costs as little and is better, or less and is as good.
+    """The Pareto front of accuracy and cost.
 
     Returns:
-        in order of cost; of equal ones each.
+        non-dominated points, ordered by cost; equal points are all included.
     """
     known = [
         (at, p.accuracy, p)
@@ -147,14 +148,14 @@ def _key(results: Results) -> tuple[Any, ...]:
 
 def _facet(key: tuple[Any, ...], group: Sequence[tuple[Run, Results]]) -> Facet:
     model, data, metric, images = key
-    shared, own = differing.told([results for _, results in group])
+    shared, own = differing.split([results for _, results in group])
     choices = [_choices(results) for _, results in group]
     everywhere = set.intersection(*map(set, choices))
     series: dict[str, list[Point]] = {}
-    for (run, results), chosen, words in zip(group, choices, own, strict=True):
-        apart = [choice for choice in chosen if choice not in everywhere]
-        name = ", ".join([str(results["method"]), *apart, *words])
-        series.setdefault(name, []).append(_point(run, results, metric, " ".join(words)))
+    for (run, results), chosen, settings in zip(group, choices, own, strict=True):
+        distinct = [choice for choice in chosen if choice not in everywhere]
+        name = ", ".join([str(results["method"]), *distinct, *settings])
+        series.setdefault(name, []).append(_point(run, results, metric, " ".join(settings)))
     floats = dict.fromkeys(formatting.get(results, "float", metric) for _, results in group)
     return Facet(
         model=model or "unnamed model",
@@ -171,10 +172,10 @@ def _facet(key: tuple[Any, ...], group: Sequence[tuple[Run, Results]]) -> Facet:
 
 
 def _choices(results: Results) -> list[str]:
-    """What a series was run with beside its method."""
+    """Inputs and bit search (or activation bits) of a run, for the name of its series."""
     inputs, how = results.get("inputs"), formatting.search(results)
     activations = results.get("act_bits")
-    if how is None and activations is not None:  # else they are what was found
+    if how is None and activations is not None:  # with a search they are its result
         how = f"{activations}-bit activations"
     return [f"{inputs} inputs" if inputs else "unknown inputs", *([how] if how else [])]
 

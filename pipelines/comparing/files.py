@@ -21,7 +21,7 @@ LATEX = {
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    """A table per facet, and below them what is not in a table, or in one twice."""
+    """A table per facet, then remarks on runs that are in no table or repeat another run."""
     parts = []
     for facet in facets.split(runs):
         results = [run.results for run in facet.runs if run.results]
@@ -55,12 +55,12 @@ def latex(runs: Sequence[Run]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it."""
+    """Text with LaTeX's special characters escaped."""
     return re.sub(r"[\\&%$#_{}~^−×–<>|]", lambda found: LATEX[found[0]], " ".join(text.split()))
 
 
 def table_csv(runs: Sequence[Run]) -> str:
-    """Every run, whatever became of it, with full precision; nothing in it is rounded."""
+    """Every run in any state, at full precision."""
     rows = [_row(run) for run in runs]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
@@ -70,14 +70,14 @@ def table_csv(runs: Sequence[Run]) -> str:
 
 
 def _remarks(runs: Sequence[Run]) -> list[str]:
-    said = []
+    remarks = []
     for run in runs:
         if run.state != "done":
             why = f": {run.reason}" if run.reason and run.state != "started" else ""
-            said.append(f"Not in a table: {run.folder} ({STATES[run.state]}{why})")
+            remarks.append(f"Not in a table: {run.folder} ({STATES[run.state]}{why})")
         elif run.same_as is not None:
-            said.append(f"Run {run.number} ({run.folder}) has the settings of run {run.same_as}")
-    return said
+            remarks.append(f"Run {run.number} ({run.folder}) has the settings of run {run.same_as}")
+    return remarks
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _row(run: Run) -> dict[str, Any]:
         "act_bits": results.get("act_bits", run.asked.get("act_bits")),
         "mean_bits": facets.mean_bits(results),
         "seed": results.get("seed", run.asked.get("seed")),
-        "other_settings": " ".join(settings.words(results or run.asked)),
+        "other_settings": " ".join(settings.overrides(results or run.asked)),
         "n_images": results.get("n_images"),
         "metric": metric or None,
         "float": get(results, "float", metric),

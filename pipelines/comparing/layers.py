@@ -1,4 +1,4 @@
-"""The layers of all runs in the form that the page's script takes."""
+"""The layers of all runs, as input of the page's script."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FIGURES = ("bits", "loss", "seconds")
 
 
 def data(runs: Sequence[Run], series: Mapping[int, str]) -> list[dict[str, Any]]:
-    """{title, names, shapes, bits, loss, seconds} of every run with layers.
+    """{title, names, shapes, bits, loss, seconds} for every run with layers.
 
-    All lists are as long as `names`; figures have five digits, None where one is missing.
+    All lists are as long as `names`; figures have five significant digits or are None.
 
     Args:
-        series: names of the series by the numbers of their runs.
+        series: name of the series by run number.
     """
     return [
         _run(run, series[run.number]) for run in runs if run.results and run.results.get("layers")
@@ -25,7 +25,7 @@ def data(runs: Sequence[Run], series: Mapping[int, str]) -> list[dict[str, Any]]
 
 
 def first_two(runs: Sequence[Run]) -> tuple[int, int]:
-    """Indices into `data` to begin with: two runs that differ in the method, if there are any."""
+    """Indices into `data` of the two runs shown first, if possible by different methods."""
     shown = [run.results for run in runs if run.results and run.results.get("layers")]
     alike = ("model", "data", "weight_bits", "act_bits", "inputs")
     pairs = (

@@ -1,4 +1,4 @@
-"""How a series is drawn: its colour, and the marks of its runs."""
+"""Colour and marker of a series, and drawing its runs."""
 
 from __future__ import annotations
 
@@ -15,57 +15,58 @@ from pipelines.reporting import canvas, formatting
 
 OF_METHODS = {"row_parallel": canvas.METHOD, "obq": canvas.BASELINE, "rtn": canvas.RTN}
 COLOURS = ("#3a9d5d", "#9a6fc9", "#d1495b", "#1ba3a3", "#b07d2b", "#d670ad", "#6b7fd7", "#7d9a1f")
-MIDDLE = {"^": -1.5, "v": 1.5}  # of a mark, above the middle of what surrounds it; points
+MIDDLE = {"^": -1.5, "v": 1.5}  # centre of a marker above that of its bounding box, in points
 MARKS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "p": "⬟", "h": "⬢"}
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a series is drawn."""
+class Style:
+    """Colour and marker of a series."""
 
     colour: str
     mark: str
 
     @property
     def sign(self) -> str:
-        """The mark as a character, for a legend in text."""
+        """The marker as a character, for legends in text."""
         return MARKS[self.mark]
 
 
-def looks(facet: Facet) -> dict[str, Look]:
-    """A colour and a mark per series, no two alike; a method has the same colour in every facet."""
-    found: dict[str, Look] = {}
+def styles(facet: Facet) -> dict[str, Style]:
+    """A distinct style per series; some methods have the same colour in every facet."""
+    found: dict[str, Style] = {}
     for index, name in enumerate(facet.series):
         own = OF_METHODS.get(name.split(",")[0])
         marks = [list(MARKS)[(index + i) % len(MARKS)] for i in range(len(MARKS))]
-        free = [Look(c, m) for c in (*([own] if own else []), *COLOURS) for m in marks]
-        used = Counter(look.colour for look in found.values())
-        unlike = [look for look in free if look not in found.values()] or free  # of very many
-        uses = [used[look.colour] for look in unlike]
+        free = [Style(c, m) for c in (*([own] if own else []), *COLOURS) for m in marks]
+        used = Counter(style.colour for style in found.values())
+        # all styles are in use if there are very many series
+        unlike = [style for style in free if style not in found.values()] or free
+        uses = [used[style.colour] for style in unlike]
         found[name] = unlike[uses.index(min(uses))]
     return found
 
 
-def mark(axes: Axes, p: Point, x: float, look: Look, faint: bool, numbered: bool) -> None:
-    """A run with its interval; its bits stand in the mark where no axis says them."""
+def mark(axes: Axes, p: Point, x: float, style: Style, faint: bool, numbered: bool) -> None:
+    """Draw a run with its interval; if `numbered`, its bits are inside the marker."""
     y, alpha = p.accuracy or 0.0, 0.35 if faint else 1.0
     if p.low is not None and p.high is not None and not faint:
-        axes.vlines(x, p.low, p.high, color=look.colour, linewidth=1.2, alpha=0.5)
+        axes.vlines(x, p.low, p.high, color=style.colour, linewidth=1.2, alpha=0.5)
     size = 12 if numbered and not faint else 6
     axes.plot(
-        x, y, look.mark, markersize=size, color=look.colour, alpha=alpha, markeredgewidth=0,
+        x, y, style.mark, markersize=size, color=style.colour, alpha=alpha, markeredgewidth=0,
         zorder=2 if faint else 3,
     )  # fmt: skip
     if numbered and not faint:
         axes.annotate(
-            p.label, (x, y), xytext=(0, MIDDLE.get(look.mark, 0)), textcoords="offset points",
-            ha="center", va="center_baseline", color=ink(look.colour), fontweight="bold",
+            p.label, (x, y), xytext=(0, MIDDLE.get(style.mark, 0)), textcoords="offset points",
+            ha="center", va="center_baseline", color=ink(style.colour), fontweight="bold",
             fontsize=7 if len(p.label) < 3 else 5.5, annotation_clip=True,
         )  # fmt: skip
 
 
 def arrows(axes: Axes, below: Sequence[tuple[float, Point, str]]) -> None:
-    """Runs below the lower edge: an arrow each, and the accuracies above it, one over another."""
+    """Mark runs below the lower edge by arrows with their accuracies, stacked to avoid overlap."""
     placed: list[float] = []
     for x, p, colour in sorted(below, key=lambda arrow: arrow[0]):
         at = float((axes.transData + axes.transAxes.inverted()).transform((x, 0))[0])
@@ -86,16 +87,16 @@ def connect(
     points: Sequence[Point],
     x: Callable[[Point], float | None],
     y: Callable[[Point], float | None],
-    look: Look,
+    style: Style,
     shift: float,
 ) -> None:
-    """A line through the means of the runs at the same place."""
+    """Draw a line through the means of the runs at the same x."""
     places = sorted({round(x(p) or 0.0, 2) for p in points})
     means = [np.mean([y(p) for p in points if round(x(p) or 0.0, 2) == at]) for at in places]
-    axes.plot(np.array(places) + shift, means, color=look.colour, linewidth=1.2, alpha=0.6)
+    axes.plot(np.array(places) + shift, means, color=style.colour, linewidth=1.2, alpha=0.6)
 
 
 def shifts(count: int) -> list[float]:
-    """Steps to the side, so that intervals of several series do not cover each other."""
+    """Horizontal offsets of the series, so that their intervals do not overlap."""
     step = min(0.06, 0.5 / max(count, 1))
     return [step * (i - (count - 1) / 2) for i in range(count)]

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting of tables, and the comparison of two runs' layers. Text reaches the page as text only.
+// Sort tables and compare the layers of two runs. Data are inserted as text, never as HTML.
 
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
 
@@ -18,7 +18,7 @@ function makeSortable(table) {
   });
 }
 
-// Within every part of the table: runs of another model do not compare. Headings stay first.
+// Sort each table body on its own, since runs of different models are not comparable; headings stay first.
 function sortBy(table, column, sign) {
   const rowsOf = (body) => [...body.rows].filter((row) => row.cells.length > 1);
   const value = (row) => row.cells[column].dataset.value ?? "";
@@ -26,7 +26,7 @@ function sortBy(table, column, sign) {
   const numbers = all.every((row) => value(row) === "" || !isNaN(value(row)));
   const compare = (a, b) => {
     const [x, y] = [value(a), value(b)];
-    if (x === "" || y === "") return (x === "") - (y === ""); // what is missing stays last
+    if (x === "" || y === "") return (x === "") - (y === ""); // missing values last
     return sign * (numbers ? x - y : x.localeCompare(y, undefined, { numeric: true }));
   };
   for (const body of table.tBodies) body.append(...rowsOf(body).sort(compare));
@@ -84,21 +84,21 @@ function verdict(a, b, names, shared, ratio) {
   return (
     losses +
     `Seconds over all layers: A ${show(total(a), 3)}, B ${show(total(b), 3)}.` +
-    (alone ? ` ${alone} of the layers are in one of the two only.` : "")
+    (alone ? ` ${alone} layers are in only one of the two runs.` : "")
   );
 }
 
 function cell(text, value) {
-  const made = document.createElement("td");
-  made.textContent = text;
-  made.dataset.value = value ?? text;
-  return made;
+  const td = document.createElement("td");
+  td.textContent = text;
+  td.dataset.value = value ?? text;
+  return td;
 }
 
 function number(value, digits = 4) {
-  const made = cell(value === null ? "–" : show(value, digits), value ?? "");
-  made.className = "number";
-  return made;
+  const td = cell(value === null ? "–" : show(value, digits), value ?? "");
+  td.className = "number";
+  return td;
 }
 
 function show(value, digits) {
@@ -106,16 +106,16 @@ function show(value, digits) {
   return text.replace("-", "−");
 }
 
-// To the left and blue: B has the lower loss; to the right and orange: A has.
+// Left and blue: B has the lower loss; right and orange: A has.
 function bar(ratio, widest) {
-  const made = cell("", ratio ?? "");
-  made.className = "bar";
-  if (ratio === null) return made;
+  const td = cell("", ratio ?? "");
+  td.className = "bar";
+  if (ratio === null) return td;
   const part = (50 * Math.log(ratio)) / widest;
   const inner = document.createElement("i");
   inner.style.left = `${Math.min(50, 50 + part)}%`;
   inner.style.width = `${Math.abs(part)}%`;
   inner.className = part < 0 ? "better" : "worse";
-  made.append(inner);
-  return made;
+  td.append(inner);
+  return td;
 }

@@ -1,4 +1,4 @@
-"""The page: one file that opens without a network. Its script sorts, and compares layers."""
+"""The HTML page: a single file that works offline, with a script to sort and compare."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from pipelines.reporting import canvas, formatting, templates
 
 SCRIPT = Path(__file__).with_name("page.js")
 CAPTIONS = {
-    "bits": "Accuracy against bits. Lines at the marks: 95 % interval, the paired one of the drop; "
-    "dashed: the float network.",
-    "close": "The same close to the float network; ▼ stands below, with its accuracy.",
-    "pareto": "Accuracy against size, the bits in the marks. The line is the front: nothing is as "
-    "small and better; runs behind it are faint.",
-    "bops": "Accuracy against bit operations, with their front.",
-    "latency": "Accuracy against latency by the roofline model, with its front.",
-    "seconds": "Accuracy against the time of solving, the bits in the marks. Times of different "
-    "machines do not compare.",
-    "speedup": "Speed-up over OBQ in the same run; hollow where OBQ's time is an estimate.",
+    "bits": "Accuracy against bits. Bars: 95 % interval from the paired drop; dashed: the float "
+    "network.",
+    "close": "Close-up near the float network; ▼ marks a run below the plot, with its accuracy.",
+    "pareto": "Accuracy against size; markers show the bits. Line: Pareto front; dominated "
+    "runs are faint.",
+    "bops": "Accuracy against bit operations, with the Pareto front.",
+    "latency": "Accuracy against latency by the roofline model, with the Pareto front.",
+    "seconds": "Accuracy against solve time; markers show the bits. Times of different machines "
+    "are not comparable.",
+    "speedup": "Speed-up over OBQ in the same run; hollow if OBQ's time is an estimate.",
 }
 
 
 def write(runs: Sequence[Run], path: Path) -> None:
-    """Write the page; the folders above it are made.
+    """Write the page, creating parent folders.
 
     Args:
-        runs: of `discovery.find`.
+        runs: from `discovery.find`.
         path: HTML file. Links to the runs' own reports are relative to it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,10 +52,10 @@ def write(runs: Sequence[Run], path: Path) -> None:
     page = templates.template("comparing/page.html.j2").render(
         title=_title(split),
         found=_found(runs),
-        made=f"{clock.date():%Y-%m-%d %H:%M}",
+        generated=f"{clock.date():%Y-%m-%d %H:%M}",
         colours={"better": canvas.METHOD, "worse": canvas.BASELINE},
         columns=[(name, *cells.head(name)) for name in columns],
-        words=cells.WORDS,
+        text_columns=cells.TEXT,
         folded=cells.folded(columns, [cells_ for group in rows for cells_ in group]),
         alike=alike,
         repeated=_repeated(runs),
@@ -82,7 +82,7 @@ def _title(split: Sequence[Facet]) -> str:
 
 
 def _titles(split: Sequence[Facet]) -> list[str]:
-    """Headings of the facets; where two would be the same, with what differs."""
+    """Headings of the facets; equal ones are extended by what differs."""
     titles = [facet.title for facet in split]
     for more in (
         [f"{formatting.count(facet.images)} images" for facet in split],
@@ -115,19 +115,19 @@ def _ordered(facet: Facet) -> list[Point]:
 def _group(facet: Facet, rows: Sequence[Mapping[str, Cell]], page: Path) -> dict[str, Any]:
     """A facet's heading and its rows in the table."""
     best = {point.run.number for point in facets.front(facet.points)}
-    looks = markers.looks(facet)
-    of = {p.run.number: looks[name] for name, points in facet.series.items() for p in points}
+    styles = markers.styles(facet)
+    of = {p.run.number: styles[name] for name, points in facet.series.items() for p in points}
     return {
         "title": facet.title,
         "remark": facet.remark,
         "shared": facet.shared,
-        "drawn": len(facet.points) > 1,  # one mark a plot is nothing to look at
+        "drawn": len(facet.points) > 1,  # no plots for a single run
         "rows": [
             {
                 **_where(point.run, page),
                 "cells": cells_,
                 "front": point.run.number in best,
-                "look": of[point.run.number],
+                "style": of[point.run.number],
             }
             for point, cells_ in zip(_ordered(facet), rows, strict=True)
         ],
@@ -135,7 +135,7 @@ def _group(facet: Facet, rows: Sequence[Mapping[str, Cell]], page: Path) -> dict
 
 
 def _where(run: Run, page: Path) -> dict[str, Any]:
-    """Number, folder and remarks of a run, and the address of its own report."""
+    """Number, folder, remarks and report link of a run."""
     report = run.folder / "report.html"
     address = quote(os.path.relpath(report, page.resolve().parent)) if report.is_file() else None
     return {
@@ -151,21 +151,21 @@ def _where(run: Run, page: Path) -> dict[str, Any]:
 
 def _other(run: Run, page: Path) -> dict[str, Any]:
     asked = run.asked
-    words = asked.get("command") or [f"{k}={v}" for k, v in asked.items()]
+    overrides = asked.get("command") or [f"{k}={v}" for k, v in asked.items()]
     return {
         **_where(run, page),
         "state": run.state,
         "reason": run.reason or STATES[run.state],
-        "asked": " ".join(words) or formatting.MISSING,
+        "asked": " ".join(overrides) or formatting.MISSING,
         "when": f"{run.when:%Y-%m-%d %H:%M}",
     }
 
 
 def _drawn(facet: Facet, index: int) -> dict[str, Any]:
-    """A facet's figures and what a reader needs with them."""
+    """A facet's figures, their legend and warnings."""
     return {
         "warnings": _warnings(facet),
-        "legend": markers.looks(facet),
+        "legend": markers.styles(facet),
         "figures": [
             (
                 CAPTIONS[name.split(",")[0]],
@@ -177,14 +177,16 @@ def _drawn(facet: Facet, index: int) -> dict[str, Any]:
 
 
 def _warnings(facet: Facet) -> list[str]:
-    """What a reader of the plots must know."""
-    said = []
+    """Caveats for readers of a facet's plots."""
+    warnings = []
     if len({formatting.number(value) for value in facet.floats}) > 1:
-        said.append("The runs disagree on the float network: other weights, images or arithmetic")
-    lost = [str(p.run.number) for p in facet.points if p.bits is None or p.accuracy is None]
-    if lost:
-        said.append(f"Without bits or accuracy, hence in no plot of them: run {', '.join(lost)}")
+        warnings.append(
+            "The runs differ in the float network's accuracy: other weights, images or arithmetic"
+        )
+    missing = [str(p.run.number) for p in facet.points if p.bits is None or p.accuracy is None]
+    if missing:
+        warnings.append(f"Not plotted for lack of bits or accuracy: run {', '.join(missing)}")
     machines = {str((p.run.results or {}).get("machine", {})) for p in facet.points}
     if len(machines) > 1:
-        said.append("Solved on more than one machine, or with other settings of it")
-    return said
+        warnings.append("The machines or their settings differ: solve times are not comparable")
+    return warnings

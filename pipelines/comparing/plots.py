@@ -1,4 +1,4 @@
-"""The figures of a facet. Series and their colours are named once, beside the figures."""
+"""The figures of a facet; their common legend is in the page."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from pipelines.comparing.facets import Facet, Point
 from pipelines.reporting import canvas, formatting
 
 SIZE = (6.0, 3.5)  # inches
-CLOSE = 5.0  # points below the float network at which the close-up ends, at least
+CLOSE = 5.0  # least depth of the close-up below the float network, in points
 
 
 def figures(facet: Facet) -> dict[str, Figure]:
-    """Every figure that the facet has the values for, by name."""
+    """Every figure for which the facet has values, by name."""
     floor = _floor(facet)
     drawn: dict[str, Figure | None] = {}
     with canvas.style():
-        drawn["bits"] = accuracy(facet, lambda p: p.bits, "mean bits of a weight", None)
+        drawn["bits"] = accuracy(facet, lambda p: p.bits, "mean bits per weight", None)
         if floor is not None:
-            drawn["close"] = accuracy(facet, lambda p: p.bits, "mean bits of a weight", floor)
+            drawn["close"] = accuracy(facet, lambda p: p.bits, "mean bits per weight", floor)
         drawn["pareto"] = accuracy(facet, lambda p: p.size, "size in MB", floor, pareto=True)
         drawn |= _costs(facet, floor)
-        drawn["seconds"] = accuracy(facet, lambda p: p.seconds, "seconds of solving", floor)
+        drawn["seconds"] = accuracy(facet, lambda p: p.seconds, "solve time in seconds", floor)
         drawn["speedup"] = speedup(facet)
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def _costs(facet: Facet, floor: float | None) -> dict[str, Figure | None]:
-    """Fronts over bit operations and latency, where bits were searched: else they follow bits."""
+    """Accuracy over bit operations and latency, if bits were searched; else bits determine both."""
     if not any((p.run.results or {}).get("precision") for p in facet.points):
         return {}
-    drawn = {"bops": accuracy(facet, lambda p: p.bops, "GBOPs of an image", floor, pareto=True)}
+    drawn = {"bops": accuracy(facet, lambda p: p.bops, "GBOPs per image", floor, pareto=True)}
     for device in dict.fromkeys(p.device for p in facet.points if p.device):
         drawn[f"latency, {device}"] = accuracy(
             facet,
             lambda p, on=device: p.latency if p.device == on else None,  # type: ignore[misc]
-            f"ms by the roofline of {device}",
+            f"roofline latency on {device} in ms",
             floor,
             pareto=True,
         )
@@ -54,12 +54,13 @@ def accuracy(
     floor: float | None,
     pareto: bool = False,
 ) -> Figure | None:
-    """Accuracy with its interval against something; a mark per run.
+    """Accuracy with its interval against `x`, one marker per run; None if no run has both.
 
     Args:
-        x: what it is drawn against; on a log axis unless that is bits.
-        floor: accuracies below it are drawn at the lower edge, as an arrow with their value.
-        pareto: draw the front, and the runs behind it faint.
+        x: value on the horizontal axis, which is logarithmic unless it shows bits.
+        label: label of the horizontal axis.
+        floor: runs below this accuracy are arrows at the lower edge, with their value.
+        pareto: draw the Pareto front, with dominated runs faint.
     """
     shown = [p for p in facet.points if x(p) is not None and p.accuracy is not None]
     if not shown:
@@ -76,17 +77,17 @@ def accuracy(
         )  # fmt: skip
     below: list[tuple[float, Point, str]] = []
     shifts = markers.shifts(len(facet.series)) if by_bits else [0.0] * len(facet.series)
-    for (name, look), shift in zip(markers.looks(facet).items(), shifts, strict=True):
+    for (name, style), shift in zip(markers.styles(facet).items(), shifts, strict=True):
         points = [p for p in facet.series[name] if p in shown]
         if by_bits:
-            markers.connect(axes, points, x, lambda p: p.accuracy, look, shift)
+            markers.connect(axes, points, x, lambda p: p.accuracy, style, shift)
         for p in points:
             at = (x(p) or 0.0) + shift
             if floor is not None and (p.accuracy or 0.0) < floor:
-                below.append((at, p, look.colour))
+                below.append((at, p, style.colour))
             else:
                 markers.mark(
-                    axes, p, at, look, faint=pareto and p not in best, numbered=not by_bits
+                    axes, p, at, style, faint=pareto and p not in best, numbered=not by_bits
                 )
     if by_bits:
         _bit_ticks(axes, shown)
@@ -98,21 +99,21 @@ def accuracy(
 
 
 def speedup(facet: Facet) -> Figure | None:
-    """Speed-up over OBQ against bits; hollow where OBQ's time is an estimate."""
+    """Speed-up over OBQ against bits; hollow if OBQ's time is an estimate."""
     shown = [p for p in facet.points if p.bits is not None and (p.speedup or 0) > 0]
     if not shown:
         return None
-    figure, axes = _axes("mean bits of a weight", "speed-up over OBQ")
+    figure, axes = _axes("mean bits per weight", "speed-up over OBQ")
     axes.axhline(1, color=canvas.INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
     shifts = markers.shifts(len(facet.series))
-    for (name, look), shift in zip(markers.looks(facet).items(), shifts, strict=True):
+    for (name, style), shift in zip(markers.styles(facet).items(), shifts, strict=True):
         points = [p for p in facet.series[name] if p in shown]
-        markers.connect(axes, points, lambda p: p.bits, lambda p: p.speedup, look, shift)
+        markers.connect(axes, points, lambda p: p.bits, lambda p: p.speedup, style, shift)
         for p in points:
             axes.plot(
-                (p.bits or 0.0) + shift, p.speedup or 0.0, look.mark, markersize=7,
-                color=look.colour, markeredgewidth=1.5,
-                markerfacecolor="none" if p.estimated else look.colour,
+                (p.bits or 0.0) + shift, p.speedup or 0.0, style.mark, markersize=7,
+                color=style.colour, markeredgewidth=1.5,
+                markerfacecolor="none" if p.estimated else style.colour,
             )  # fmt: skip
     _bit_ticks(axes, shown)
     axes.set_yscale("log")
@@ -133,7 +134,7 @@ def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 
 def _floor(facet: Facet) -> float | None:
-    """Where the close-up ends: far below most of the runs; None where there is nothing to cut."""
+    """Lower end of the close-up, far below most of the runs; None if no run lies far below."""
     known = sorted(p.accuracy for p in facet.points if p.accuracy is not None)
     if not known or not facet.floats:
         return None
@@ -144,7 +145,7 @@ def _floor(facet: Facet) -> float | None:
 
 
 def _limit(axes: Axes, facet: Facet, shown: Sequence[Point], floor: float | None) -> None:
-    """From the lowest to the highest end of an interval that is shown, and a little more."""
+    """Fit the vertical axis to the intervals shown, with a margin."""
     kept = [p for p in shown if floor is None or (p.accuracy or 0.0) >= floor]
     values = [
         v for p in kept for v in (p.accuracy, p.low, p.high) if v is not None
@@ -172,5 +173,5 @@ def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
 
 
 def literal(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
+    """Text that matplotlib does not parse as a formula."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""What a run was asked to do, read from the configuration that it wrote when it started."""
+"""The settings of a run, from its results or the configuration it wrote when it started."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ import yaml
 from pipelines.reporting import regular
 from pipelines.reporting.formatting import Results
 
-ELSEWHERE = {"machine", "tracking", "tags", "report", "pictures"}  # these change no figure
+ELSEWHERE = {"machine", "tracking", "tags", "report", "pictures"}  # these affect no figure
 NAMES = ("experiment", "model", "data", "method")
-OTHERS = "other settings"  # the column of what no other column says
+OTHERS = "other settings"  # column for settings without one of their own
 NUMBERS = ("bits", "act_bits", "seed")
 COLUMNS = {*NAMES, *NUMBERS, "quantize.inputs", "data.images"}
 SEARCH = {"precision", *(f"precision.{k}" for k in ("metric", "search", "target", "measure"))}
-# no settings of the method: where and how jobs run, or what is computed beside it
+# not settings of the method: how jobs are run, or what is computed besides it
 ASIDE = {*ELSEWHERE, "launcher", "sweep", "hparams", "hydra", "data", "baseline"}
 
 
 def names(folder: Path) -> dict[str, Any]:
-    """{experiment, model, data, method, bits, act_bits, seed, command}, as far as it is known."""
+    """{experiment, model, data, method, bits, act_bits, seed, command}, as far as known."""
     started = _mapping(_yaml(folder / "config" / "hydra.yaml").get("hydra"))
     choices = _mapping(_mapping(started.get("runtime")).get("choices"))
     config = _yaml(folder / "config" / "config.yaml")
-    words = _mapping(started.get("overrides")).get("task")
+    task = _mapping(started.get("overrides")).get("task")
     found = {
         **{name: choices.get(name) for name in NAMES},
         **{name: config.get(name) for name in NUMBERS},
-        "command": [str(word) for word in words] if isinstance(words, list) else None,
+        "command": [str(item) for item in task] if isinstance(task, list) else None,
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
 def settings(folder: Path, results: Results | None) -> str | None:
-    """A text that is the same for runs with the same settings.
+    """A text that is equal for runs with equal settings; None if they are unknown.
 
-    From the whole configuration where it was kept, else from what the results say of themselves.
+    From the run's configuration file if there is one, else from its results.
     """
     config = _yaml(folder / "config" / "config.yaml")
     if config:
@@ -49,12 +49,12 @@ def settings(folder: Path, results: Results | None) -> str | None:
     if results is None:
         return None
     keys = (*NAMES, "weight_bits", "act_bits", "seed", "inputs", "n_images")
-    said = {key: results.get(key) for key in keys}
-    return json.dumps([said, words(results)], sort_keys=True, default=str)
+    recorded = {key: results.get(key) for key in keys}
+    return json.dumps([recorded, overrides(results)], sort_keys=True, default=str)
 
 
-def words(results: Results) -> list[str]:
-    """Overrides that no column shows: `block_size=32`."""
+def overrides(results: Results) -> list[str]:
+    """Overrides without a column of their own: `block_size=32`."""
     given, built = typed(results), results.get("settings")
     return sorted(
         f"{key}={value}"
@@ -65,21 +65,22 @@ def words(results: Results) -> list[str]:
 
 
 def typed(results: Results) -> dict[str, str]:
-    """{name: value} of the command line, without what has a column of its own."""
+    """{name: value} of the command line, without settings that have a column of their own."""
     command = results.get("command")
     given = command if isinstance(command, list) else str(command or "").split()
-    pairs = (str(word).lstrip("+~").partition("=") for word in given)
+    pairs = (str(item).lstrip("+~").partition("=") for item in given)
     return {key: value for key, equals, value in pairs if equals and key not in COLUMNS}
 
 
-def apart(words: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """(what all runs were given, what each was given besides), of the words of each."""
-    shared = [word for word in words[0] if all(word in own for own in words)] if words else []
-    return shared, [[word for word in given if word not in shared] for given in words]
+def split(overrides: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """(overrides that all runs share, the other overrides of each run)."""
+    first = overrides[0] if overrides else ()
+    shared = [item for item in first if all(item in own for own in overrides)]
+    return shared, [[item for item in own if item not in shared] for own in overrides]
 
 
 def _yaml(path: Path) -> dict[Any, Any]:
-    """A YAML file as a dict; an empty one where there is none that can be read."""
+    """A YAML file as a dict; empty if it cannot be read."""
     try:
         return _mapping(yaml.safe_load(regular.read_text(path)))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):

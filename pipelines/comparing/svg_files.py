@@ -40,13 +40,13 @@ def _with_legend(figure: Figure, facet: Facet, name: str) -> str:
             Line2D(
                 [],
                 [],
-                color=look.colour,
-                marker=look.mark,
+                color=style.colour,
+                marker=style.mark,
                 markersize=6,
                 linewidth=1.2,
                 label=series,
             )
-            for series, look in markers.looks(facet).items()
+            for series, style in markers.styles(facet).items()
         ]
         level = "OBQ" if name == "speedup" else "float network"
         handles.append(

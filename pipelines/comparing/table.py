@@ -1,6 +1,6 @@
 """`obliq table FOLDERS... [--markdown | --against FILE]`: many runs in one table.
 
-Reads every `results.json` below the given folders. "~" stands before what is an estimate.
+Reads every `results.json` below the given folders. "~" marks an estimate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipelines.comparing.settings import OTHERS
 from pipelines.reporting import formatting, results_file
 from pipelines.reporting.formatting import Results
 
-LEFT = {*table_diff.KEYS, OTHERS}  # columns of words and of the bit width; the rest are numbers
+LEFT = {*table_diff.KEYS, OTHERS}  # left-aligned columns: text and bit widths
 
 
 class BrokenResultsError(ValueError):
@@ -28,14 +28,14 @@ class BrokenResultsError(ValueError):
 
 
 def collect(folders: Iterable[Path]) -> list[Results]:
-    """Every run below the folders, sorted by model, bits and method; a file counts once.
+    """Every run below the folders, sorted by model, bits and method; each file once.
 
     Args:
-        folders: searched recursively; a path to a JSON file counts as itself.
+        folders: searched recursively; may also be paths to JSON files.
 
     Raises:
-        FileNotFoundError: a folder does not exist, or there is no results.json anywhere.
-        BrokenResultsError: files that are no results, each named with the reason.
+        FileNotFoundError: a folder does not exist, or there is no results.json below any.
+        BrokenResultsError: files cannot be read; the message gives the reason for each.
     """
     folders = list(folders)
     missing = [str(folder) for folder in folders if not folder.exists()]
@@ -49,7 +49,7 @@ def collect(folders: Iterable[Path]) -> list[Results]:
     if not files:
         raise FileNotFoundError(
             f"no results.json below {', '.join(map(str, folders))}: a run writes it when it "
-            "ends; give its output folder, or one above it"
+            "ends; pass its output folder or a parent of it"
         )
     runs, broken = [], []
     for path in files:
@@ -59,8 +59,8 @@ def collect(folders: Iterable[Path]) -> list[Results]:
             broken.append(f"  {path}: {error}")
     if broken:
         raise BrokenResultsError(
-            f"{len(broken)} of {len(files)} results cannot be read; remove them or run them "
-            "again:\n" + "\n".join(broken)
+            f"{len(broken)} of {len(files)} results cannot be read; remove or rerun "
+            "them:\n" + "\n".join(broken)
         )
     named = [run for run in identity.told_apart(runs) if run is not None]
     return sorted(named, key=results_file.order)
@@ -93,20 +93,20 @@ def row(results: Results) -> dict[str, str]:
 
 
 def rows(runs: Sequence[Results]) -> tuple[list[dict[str, str]], str]:
-    """(cells of every run, the settings that no column shows and all runs share).
+    """(cells of every run, overrides without a column that all runs share).
 
-    Where runs differ in such settings, they have a column of those.
+    If runs differ in such overrides, these get the column "other settings".
     """
-    shared, own = differing.told(runs)
+    shared, own = differing.split(runs)
     cells = [
-        row(results) | ({OTHERS: " ".join(words)} if any(own) else {})
-        for results, words in zip(runs, own, strict=True)
+        row(results) | ({OTHERS: " ".join(settings)} if any(own) else {})
+        for results, settings in zip(runs, own, strict=True)
     ]
     return cells, " ".join(shared)
 
 
 def _searched(results: Results) -> dict[str, str]:
-    """Cells of a run whose bits were searched: how, and what the layers cost with them."""
+    """Additional cells of a run with a bit search: the search and the resulting costs."""
     how = formatting.search(results)
     if how is None:
         return {}
@@ -121,7 +121,7 @@ def _searched(results: Results) -> dict[str, str]:
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Cells by column as a Markdown table, padded so that its source reads well too."""
+    """Cells by column as a Markdown table, padded for a readable source."""
     columns = list(dict.fromkeys(column for cells in rows for column in cells))
     table = [
         [cells.get(column, formatting.MISSING).replace("|", "\\|") for column in columns]
@@ -141,7 +141,7 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def show(runs: Sequence[Results], console: Console) -> None:
-    """The same table for a terminal; one that is wider than the terminal is not folded."""
+    """Print the table of the runs; lines wider than the terminal are not wrapped."""
     found, shared = rows(runs)
     columns = list(dict.fromkeys(column for cells in found for column in cells))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -157,7 +157,7 @@ def show(runs: Sequence[Results], console: Console) -> None:
 
 
 def _against(file: Path, runs: Sequence[Results]) -> int:
-    """Print how a document differs from the runs; 1 if figures do."""
+    """Print how a document differs from the runs; returns 1 if any figure differs, else 0."""
     written, found = table_diff.rows_in(file.read_text(encoding="utf-8")), [row(r) for r in runs]
     lines, different = table_diff.compared(written, found)
     print("\n".join([*lines, table_diff.summary(written, found, different)]))
@@ -165,12 +165,12 @@ def _against(file: Path, runs: Sequence[Results]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 1 with the reason on stderr."""
+    """Run the command line; returns 0, or 1 after an error or if figures differ."""
     parser = argparse.ArgumentParser(prog="obliq table", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="output folders of runs or sweeps")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown, for a README")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument(
-        "--against", type=Path, metavar="FILE", help="compare with the tables of a Markdown file"
+        "--against", type=Path, metavar="FILE", help="compare with the tables in a Markdown file"
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,8 +1,7 @@
-"""`obliq table FOLDERS --against README.md`: what a document says of the same runs.
+"""`obliq table FOLDERS --against README.md`: compare the tables of a document with runs.
 
-A row of a Markdown table belongs to a run when its leading cells (model, method, inputs, bits) are
-the run's. Times are of a machine and a moment, and which settings are named depends on what else is
-in the table: both are shown, and do not count as a difference.
+A row belongs to a run if its leading cells (model, method, inputs, bits) match. Times depend on the
+machine, and the settings shown depend on the other rows: neither counts as a difference.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ ASIDE = {"solve s", "speed-up", OTHERS}
 
 
 def rows_in(text: str) -> list[dict[str, str]]:
-    """Rows, {column: cell}, of all Markdown tables in `text` that have the columns of KEYS."""
+    """Rows, {column: cell}, of all Markdown tables in `text` with the columns KEYS."""
     found, columns = [], None
     for line in text.splitlines():
         if not line.startswith("|"):
@@ -34,15 +33,16 @@ def rows_in(text: str) -> list[dict[str, str]]:
 
 
 def compared(document: Iterable[Cells], runs: Iterable[Cells]) -> tuple[list[str], int]:
-    """A diff, and how many figures differ.
+    """Compare the rows of a document with those of runs.
 
     Args:
-        document: rows that were written down.
-        runs: rows of the runs there are now.
+        document: rows of the document.
+        runs: rows of the runs.
 
     Returns:
-        lines: "-" as written and "+" as it is now for a row that differs, "?" for a row of which
-            there is no run, "!" for a run that is not written down.
+        (lines of a diff, number of figures that differ). A line starts with "-" for a row of the
+        document that differs, "+" for the run's row, "?" for a row without a run, and "!" for a run
+        without a row.
     """
     known, now = _by_key(document), _by_key(runs)
     lines, different = [], 0
@@ -61,10 +61,10 @@ def compared(document: Iterable[Cells], runs: Iterable[Cells]) -> tuple[list[str
 
 
 def summary(document: Sequence[Cells], runs: Sequence[Cells], different: int) -> str:
-    """ "50 rows written down, 12 runs: 0 figures differ"."""
+    """ "50 rows in the document, 12 runs: 0 figures differ"."""
     return (
-        f"{len(document)} rows written down, {len(runs)} runs: {different} figures differ"
-        "  (- written, + now, ? not run, ! not written down; times do not count)"
+        f"{len(document)} rows in the document, {len(runs)} runs: {different} figures differ"
+        "  (- document, + run, ? row without a run, ! run without a row; times do not count)"
     )
 
 
@@ -76,7 +76,7 @@ def _by_key(rows: Iterable[Cells]) -> dict[tuple[str, ...], list[Cells]]:
 
 
 def _differ(old: Cells, new: Cells) -> list[str]:
-    """Columns of figures that are not the same; one that only one of them has counts as well."""
+    """Columns of figures that differ or that only one of the rows has."""
     return [name for name in {**old, **new} if name not in ASIDE and old.get(name) != new.get(name)]
 
 

@@ -9,10 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lightning import Trainer
-from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -76,21 +73,3 @@ class Checkpoint:
         """Newest first; more than one only if a save was interrupted after its rename."""
         files = self.folder.glob(f"{self.name}-*.{self.suffix}")
         return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
-
-
-class KeepEpochs(CheckpointCallback):
-    """Saves a checkpoint after every epoch.
-
-    Lightning's own callback overwrites one file and does not detect corruption.
-    """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-
-    def on_train_epoch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Save on all processes, as Lightning requires; rank 0 renames."""
-        with storing(self.checkpoint.folder):
-            trainer.save_checkpoint(self.checkpoint.draft)
-            if trainer.is_global_zero:
-                self.checkpoint.commit()
-        trainer.strategy.barrier()

@@ -6,24 +6,25 @@ keys. Half precision changes more, and is.
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
+import random
 import subprocess
-import warnings
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
+import numpy as np
 import psutil
 import torch
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 from evaluation.evaluator import CollectOutputs
 from pipelines.machine import memory
-from pipelines.machine.checkpoint import Checkpoint, KeepEpochs
+from pipelines.machine.checkpoint import Checkpoint
 from pipelines.machine.ranks import Ranks, on_gpu
 from pipelines.machine.screen import Screen
 
@@ -31,23 +32,11 @@ FULL, HALF = "32-true", "16-mixed"
 PRECISIONS = (FULL, "bf16-mixed", HALF)
 
 
-class _Advance(Callback):
-    """Moves a progress bar by one batch."""
+class PredictModule(Protocol):
+    """A module that `Machine.predict` can run."""
 
-    def __init__(self, advance: Any) -> None:
-        self.advance = advance
-
-    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Advance after a prediction batch."""
-        self.advance(1)
-
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Advance after a training step."""
-        self.advance(1)
-
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Advance after a test batch."""
-        self.advance(1)
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """Run one batch; `batch_idx` is its index."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,7 @@ class Machine:
         return "" if self.precision == FULL else self.precision
 
     def setup(self) -> None:
-        """Set the number of threads, silence Lightning's hints, check the devices.
+        """Set the number of threads, and try the devices unless they are certain to exist.
 
         Raises:
             ValueError: the accelerator or precision is unknown or not available.
@@ -96,59 +85,55 @@ class Machine:
             torch.set_num_threads(self.threads)
         elif self.ranks.distributed:
             torch.set_num_threads(max(1, torch.get_num_threads() // self.ranks.world))
-        for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        try:
+        there = self.accelerator in ("cpu", "auto") or on_gpu(self.accelerator)
+        if not (there and self.devices == 1 and self.precision == FULL):
             self._trainer(lambda n: None)
-        except Exception as err:  # MisconfigurationException, ValueError, RuntimeError, ...
-            raise ValueError(
-                f"machine.accelerator={self.accelerator} devices={self.devices} "
-                f"precision={self.precision} is not available here: {err}. machine=cpu always is"
-            ) from err
 
     def predict(
-        self, name: str, module: LightningModule, loader: DataLoader[Any], shard: bool = True
+        self, name: str, module: PredictModule, loader: DataLoader[Any], shard: bool = True
     ) -> None:
         """Run `module.predict_step` on the batches of `loader`, with a progress bar.
 
         With several processes, each one gets its share of the batches, or all of them with
         `shard=False`; `batch_idx` counts the batches of all processes.
+
+        Args:
+            name: label of the progress bar.
+            module: an nn.Module; it is moved to the device.
+            loader: loader without shuffling.
+            shard: whether to split the batches among the processes.
         """
         loader = self.ranks.shard(loader) if shard else loader
-        module.allow_zero_length_dataloader_with_multiple_devices = True
+        steps = self._lightning().as_lightning(module)
         with self.screen.bar(name, len(loader)) as advance:
-            self._trainer(advance).predict(module, loader, return_predictions=False)
+            self._trainer(advance).predict(steps, loader, return_predictions=False)
 
     def test(self, name: str, module: CollectOutputs, loader: DataLoader[Any]) -> None:
         """Run `module.test_step` on `loader`; `module` gets the outputs of all processes."""
-        loader = self.ranks.shard(loader)
-        module.allow_zero_length_dataloader_with_multiple_devices = True
+        loader, module.parts = self.ranks.shard(loader), []
+        steps = self._lightning().as_lightning(module)
         with self.screen.bar(name, len(loader)) as advance:
-            self._trainer(advance).test(module, loader, verbose=False)
-        if self.ranks.distributed:
-            module.join(self.ranks.in_order(module.parts))
+            self._trainer(advance).test(steps, loader, verbose=False)
+        module.join(self.ranks.in_order(module.parts))
 
-    def fit(
-        self, name: str, module: LightningModule, epochs: int, steps: int, folder: Path
-    ) -> None:
+    def fit(self, name: str, module: Any, epochs: int, steps: int, folder: Path) -> None:
         """Train with a checkpoint after each epoch; resume from the last one.
 
         Args:
             name: label of the progress bar.
-            module: module with its own train dataloader, which is reloaded for every epoch.
+            module: LightningModule with its own train dataloader, which is reloaded every epoch.
             epochs: total number of epochs, including those before an interruption.
             steps: total number of steps.
             folder: folder of the checkpoint.
         """
         checkpoint = Checkpoint(folder, "training", "ckpt")
         memory.keep_freed(memory.TRAINING)
+        keep = self._lightning().KeepEpochs(checkpoint)
         try:
             with self.screen.bar(name, steps) as advance:
                 self._trainer(
                     advance,
-                    KeepEpochs(checkpoint),
+                    keep,
                     max_epochs=epochs,
                     reload_dataloaders_every_n_epochs=1,
                     use_distributed_sampler=False,
@@ -157,26 +142,28 @@ class Machine:
         finally:
             memory.keep_freed()
 
-    def _trainer(self, advance: Any, *callbacks: Callback, **more: Any) -> Trainer:
-        settings: dict[str, Any] = {
-            "enable_checkpointing": False,
-            **self.ranks.trainer_settings(),
-            **more,
-        }
-        if self.precision == HALF:  # by name alone, Lightning would use bfloat16 on a CPU
-            plugin = MixedPrecision("16-mixed", "cuda" if on_gpu(self.accelerator) else "cpu")
-            settings["plugins"] = [*settings.get("plugins", ()), plugin]
-        else:
-            settings["precision"] = self.precision
-        return Trainer(
-            accelerator=self.accelerator,
-            devices=self.devices,
-            callbacks=[_Advance(advance), *callbacks],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **settings,
-        )
+    def _lightning(self) -> ModuleType:
+        """The module that imports Lightning, which takes seconds: only when a loop runs."""
+        if loaded := sys.modules.get("pipelines.machine.trainer"):
+            return loaded
+        with self.screen.busy("starting Lightning"), memory.importing_late("lightning"):
+            from pipelines.machine import trainer
+        return trainer
+
+    def _trainer(self, advance: Callable[[int], None], *callbacks: Any, **more: Any) -> Any:
+        """A Lightning trainer.
+
+        Raises:
+            ValueError: the accelerator or precision is unknown or not available.
+        """
+        lightning = self._lightning()
+        try:
+            return lightning.trainer(self, advance, *callbacks, **more)
+        except Exception as err:  # MisconfigurationException, ValueError, RuntimeError, ...
+            raise ValueError(
+                f"machine.accelerator={self.accelerator} devices={self.devices} "
+                f"precision={self.precision} is not available here: {err}. machine=cpu always is"
+            ) from err
 
     def describe(self) -> dict[str, Any]:
         """CPU, GPU, cores, threads and memory, for the record."""
@@ -190,6 +177,17 @@ class Machine:
             "accelerator": self.accelerator,
             "precision": self.precision,
         }
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch as Lightning does, without importing it.
+
+    Lightning reads the environment variables when it starts processes.
+    """
+    os.environ |= {"PL_GLOBAL_SEED": str(seed), "PL_SEED_WORKERS": "0"}
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def _gpu() -> dict[str, Any]:

@@ -47,12 +47,24 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def importing_late(library: str) -> Iterator[None]:
+    """Import a large library during a run, without garbage collection of its objects."""
+    gc.collect()  # else garbage would be frozen
+    with importing():
+        yield
+        freeze_gc(library)
+
+
 @cache
-def freeze_gc() -> None:
+def freeze_gc(imports: str) -> None:
     """Exclude all current objects, most of them of imported modules, from garbage collection.
 
-    They are a million objects, and scanning them again and again costs a sweep seconds. Only the
-    first call has an effect: later ones would freeze garbage too.
+    They are a million objects, and scanning them again and again costs a sweep seconds.
+
+    Args:
+        imports: what was just imported. Only the first call for it has an effect: later ones would
+            freeze garbage too.
     """
     gc.freeze()
     atexit.register(gc.unfreeze)  # else libraries report frozen objects as leaks

@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -140,43 +138,6 @@ class Ranks:
                 result: T = value  # type: ignore[assignment]
                 return result
             ask(value)
-
-    def trainer_settings(self) -> dict[str, Any]:
-        """Settings of a Lightning trainer."""
-        if not self.distributed:
-            return {}
-        return {
-            "strategy": _ShardedStrategy(),
-            "plugins": [_StartedExternally(self.rank)],
-            "use_distributed_sampler": False,
-        }
-
-
-class _StartedExternally(LightningEnvironment):
-    """Tells Lightning that the processes are already running."""
-
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        self.rank = rank
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True
-
-    def local_rank(self) -> int:
-        return self.rank
-
-
-class _ShardedStrategy(DDPStrategy):
-    """DDP with sharded loaders; a training sums its gradients itself."""
-
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Number the batches over all processes."""
-        batch, index = args
-        return super().predict_step(batch, index * self.world_size + self.global_rank)
-
-    def configure_ddp(self) -> None:
-        """No DDP wrapper: it would average after each of several backward passes of a step."""
 
 
 def on_gpu(accelerator: str) -> bool:

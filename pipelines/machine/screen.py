@@ -52,8 +52,11 @@ class Screen:
         return cls(Console(quiet=True, force_terminal=False))
 
     def busy(self, name: str) -> AbstractContextManager[object]:
-        """Show a spinner during a task without steps; bars must not be opened inside."""
-        if not self.console.is_terminal:
+        """Show a spinner during a task without steps, unless a bar is shown.
+
+        Bars must not be opened inside.
+        """
+        if not self.console.is_terminal or self._progress.tasks:
             return nullcontext()
         return self.console.status(f"{escape(name)} ...", spinner_style="dim")
 

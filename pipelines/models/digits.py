@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from timm.data import create_transform
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from evaluation import digits
+from pipelines.machine import memory
 from pipelines.models.network import Network, validated
 from pipelines.models.state_dict import load_into
 from pipelines.store.artifacts import Artifact
@@ -80,70 +73,19 @@ class TrainDigits:
 
     def run(self) -> Artifact:
         """The trained state dict and the last epoch's loss. The global RNG state is preserved."""
+        with memory.importing_late("lightning"):
+            from timm.data import create_transform
+
+            from pipelines.models.digits_training import train
+
         pool, _ = digits.split()
         transform = create_transform(**self.data_config, is_training=False)
         x = torch.stack([transform(pool.decode(pool.blob(name))) for name in pool.ids])
-        with torch.random.fork_rng(devices=[]), _quiet():
-            torch.manual_seed(self.seed)
-            loader = DataLoader(
-                TensorDataset(x, torch.tensor(pool.labels)),
-                batch_size=self.batch_size,
-                shuffle=True,
-                drop_last=True,
-                generator=torch.Generator().manual_seed(self.seed),
-            )
-            training = _Training(self.learning_rate, self.weight_decay)
-            trainer = lightning.Trainer(
-                max_epochs=self.epochs,
-                accelerator="cpu",
-                devices=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            )
-            trainer.fit(training, loader)
-        loss = float(trainer.callback_metrics["loss"])
+        network, loss = train(self, x, torch.tensor(pool.labels))
         return Artifact(
-            tensors=training.network.state_dict(),
+            tensors=network.state_dict(),
             record={"images": len(pool), "epochs": self.epochs, "train_loss": loss},
         )
-
-
-class _Training(lightning.LightningModule):
-    def __init__(self, learning_rate: float, weight_decay: float) -> None:
-        super().__init__()
-        self.network = DigitsNet()
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-
-    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        x, y = batch
-        loss = nn.functional.cross_entropy(self.network(x), y)
-        self.log("loss", loss, on_step=False, on_epoch=True)
-        return loss
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = torch.optim.AdamW(
-            self.parameters(), self.learning_rate, weight_decay=self.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, int(self.trainer.estimated_stepping_batches)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress Lightning's hints on devices and loader workers: users cannot act on them."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,14 @@ def _loaded(source: str) -> Any:
             from ultralytics import YOLO
 
             return YOLO(source)
+    except ModuleNotFoundError as err:
+        if err.name != "ultralytics":
+            raise
+        raise ValueError(
+            f"model {source} needs ultralytics, which is not installed: pip install ultralytics "
+            "(licence AGPL-3.0, see docs/licence.md), or use a detector that does not need it, "
+            "such as model=yolov5n"
+        ) from err
     except Exception as err:  # unpickling or downloading can fail in any way
         raise ValueError(
             f"ultralytics cannot load {source}: {str(err).strip() or type(err).__name__}. Set "

@@ -1,11 +1,13 @@
-"""What a person reads after a run, all from one results dict (`results.json`).
+"""Reports of a run, all from its results dict (`results.json`).
 
-wording     how each figure is put into words, so that every place says it alike
-plots       the figures; sensitivity_plots those of sensitivity
-canvas      their style, and how they become SVG, for files and the page, or pixels for tracking
-html        report.html, one file that opens without a network
-layers_csv  layers.csv
-summary     the table at the end of a run in the terminal
+formatting    figures as text, the same in every report
+results_file  reading and checking results.json
+plots         the figures of a run; others are in sensitivity_plots, mixed_plots and training_plot
+canvas        style of the figures, and their output as SVG or pixels
+html          report.html, a single file that works offline
+templates     loading of the HTML templates
+layers_csv    layers.csv
+summary       the summary table in the terminal
 
-Missing values never stop a report: they read "–".
+Missing values never stop a report: they are shown as "–".
 """

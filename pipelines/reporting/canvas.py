@@ -1,8 +1,8 @@
-"""Blank figures in the report's style, and how they become SVG, for a file or a page, or pixels.
+"""Figures in the report's style, and their output as SVG (for files and pages) or pixels.
 
-No pyplot, hence no global state and no screen. Colours are legible on white and on near-black; what
-is drawn in `INK` takes the page's text colour, and `PAPER` is the page's own. A figure is laid out
-once, and its backends print it: `savefig` would lay it out, and draw it twice, for each file.
+pyplot is not used: no global state, no display. Colours are legible on white and near-black; on a
+page, `INK` becomes the text colour and `PAPER` transparent. A figure is laid out once and rendered
+by its backends directly, since `savefig` repeats the layout and draws twice for each file.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
-INK = "#010203"  # stands for the page's text colour
-PAPER = "#fdfeff"  # stands for what the page has behind the figure
+INK = "#010203"  # placeholder for the page's text colour
+PAPER = "#fdfeff"  # placeholder for the page's background
 METHOD, BASELINE, RTN = "#2f86d6", "#e07b39", "#8a8f98"
 WIDTH = 9.0  # inches
-DPI = 130  # of pixels
+DPI = 130  # resolution of raster output
 ROW = 0.23  # inches per layer
-LONGEST = 34  # characters of a layer's name beside its row
+LONGEST = 34  # maximum characters of a layer's name at its row
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -58,20 +58,20 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def style() -> AbstractContextManager[None]:
-    """Within it, matplotlib draws and saves in the report's style."""
+    """Context in which matplotlib uses the report's style."""
     context: AbstractContextManager[None] = matplotlib.rc_context(STYLE)
     return context
 
 
 def blank(height: float, width: float = WIDTH) -> Figure:
-    """A figure of the report's width, or another one, and `height`; in inches."""
+    """An empty figure; height and width in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """A named line per row, the first one at the top, with a grid along the rows."""
+    """Label the rows of a plot with names, the first at the top, and add a vertical grid."""
     axes.set_yticks(range(len(names)), short(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x")
@@ -79,13 +79,13 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
-    """A few ticks per decade of a log axis, written out: 0.2 rather than 2 x 10^-1."""
+    """A few ticks per decade of a log axis with plain labels: 0.2 rather than 2 x 10^-1."""
     span = np.log10(high / low)
     steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 1 else (1, 2, 5) if span < 3 else (1,)
     decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
     ticks = [m * 10.0**d for d in decades for m in steps]
     ticks = [tick for tick in ticks if low / 1.1 <= tick <= high * 1.1]
-    if len(ticks) < 3:  # narrow: evenly spaced ones
+    if len(ticks) < 3:  # a narrow range gets evenly spaced ticks
         even = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
         ticks = [float(tick) for tick in even if low <= tick <= high] or [low, high]
     axis.set_ticks(ticks, [f"{tick:.4g}" for tick in ticks])
@@ -93,13 +93,13 @@ def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def powers(axis: Axis) -> None:
-    """Powers of ten with raised digits: setting them as formulas takes half of a layout."""
+    """Label powers of ten with Unicode superscripts: mathtext would double the time of a layout."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
     axis.set_minor_locator(NullLocator())
 
 
 def _power(value: float) -> str:
-    exponent = math.log10(value) if value > 0 else 0.5  # no power of ten
+    exponent = math.log10(value) if value > 0 else 0.5  # not a power of ten
     whole = round(exponent)
     if abs(exponent - whole) > 1e-9:
         return f"{value:.4g}"
@@ -107,12 +107,13 @@ def _power(value: float) -> str:
 
 
 def short(names: Sequence[str]) -> list[str]:
-    """Names of layers on at most `LONGEST` characters, no two the same where the names differ.
+    """Names of layers shortened to `LONGEST` characters; different names stay different.
 
-    The first parts of long ones, and of those beside them, become first letters, but for numbers:
+    The leading parts of long names, and of all names with the same first part, are replaced by
+    their first letters, except for numbers:
     "bert.encoder.layer.11.attention.output.dense" is "b.e.l.11.attention.output.dense".
     """
-    depth: dict[str, int] = {}  # parts to make short, by the first part of the name
+    depth: dict[str, int] = {}  # number of parts to shorten, by first part of the name
     for name in names:
         first, parts = name.split(".")[0], name.count(".")
         need = next((n for n in range(parts) if len(_initials(name, n)) <= LONGEST), parts)
@@ -124,9 +125,11 @@ def short(names: Sequence[str]) -> list[str]:
 
 
 def _initials(name: str, count: int) -> str:
-    """The name, its first `count` parts (never the last one) as first letters."""
-    *above, last = name.split(".")
-    return ".".join([*(p if p.isdecimal() else p[:1] for p in above[:count]), *above[count:], last])
+    """Replace the first `count` parts of a name (never the last) by their first letters."""
+    *parents, last = name.split(".")
+    return ".".join(
+        [*(p if p.isdecimal() else p[:1] for p in parents[:count]), *parents[count:], last]
+    )
 
 
 def _middle_cut(text: str) -> str:
@@ -143,20 +146,20 @@ def svg(figure: Figure) -> str:
 
 
 def on_white(drawn: str) -> str:
-    """The content of an SVG file that can be seen whatever is behind it."""
+    """Content of an SVG file with a white background."""
     return drawn.replace(PAPER, "#ffffff")
 
 
 def inline(drawn: str, name: str) -> str:
-    """The `<svg>` element for a page: without a prolog, and without ids that clash there.
+    """The `<svg>` element for a page, without prolog and with ids unique to the page.
 
     Args:
-        drawn: by `svg`.
-        name: goes before every id; letters, digits, "_".
+        drawn: output of `svg`.
+        name: prefix of every id; letters, digits, "_".
     """
     text = drawn[drawn.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<image\b[^>]*?) id="[^"]+"', r"\1", text)  # equal pictures have equal ones
+    text = re.sub(r'(<image\b[^>]*?) id="[^"]+"', r"\1", text)  # equal images have equal ids
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
@@ -166,17 +169,17 @@ def inline(drawn: str, name: str) -> str:
 
 
 def pixels(figure: Figure) -> Image.Image:
-    """A figure as a picture, on white."""
+    """A figure as an RGB image on white."""
     with style():
         _lay_out(figure, "white")
-        figure.dpi = DPI  # SVG has its own
+        figure.dpi = DPI  # the SVG backend changes it
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _lay_out(figure: Figure, background: str) -> None:
-    """Give everything its place, the first time, and the figure its background."""
+    """Set the background and, the first time, run the layout."""
     figure.patch.set_facecolor(background)
     for axes in figure.axes:
         axes.patch.set_alpha(0)

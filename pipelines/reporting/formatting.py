@@ -1,4 +1,4 @@
-"""How each figure of a results dict is put into words, alike in terminal, page and table."""
+"""Figures of a results dict as text, the same in terminal, pages and tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METRICS = {
 
 
 def get(results: Results, *path: str) -> Any:
-    """The value at a path, None where any part of the path is missing."""
+    """The value at a path; None if any part of the path is missing."""
     value: Any = results
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -38,7 +38,7 @@ def metrics(results: Results) -> list[str]:
 
 
 def metric_name(key: str) -> str:
-    """A metric's name for people."""
+    """Display name of a metric."""
     return METRICS.get(key, key)
 
 
@@ -50,7 +50,7 @@ def number(value: Any, digits: int = 2, unit: str = "") -> str:
 
 
 def scientific(value: Any) -> str:
-    """Three digits, exponent where the value is far from 1: losses."""
+    """Three significant digits, with an exponent if far from 1; for losses and costs."""
     return MISSING if value is None else f"{value:.3g}".replace("-", "−")
 
 
@@ -60,7 +60,7 @@ def count(value: Any) -> str:
 
 
 def samples(results: Results) -> str:
-    """What was evaluated on: "6,735 sentences"."""
+    """Number and kind of evaluation samples: "6,735 sentences"."""
     return f"{count(results.get('n_images'))} {results.get('kind') or 'images'}"
 
 
@@ -74,7 +74,7 @@ def bits(results: Results) -> str:
 
 
 def search(results: Results) -> str | None:
-    """How the bits were searched: "inter_layer + quadratic, 99 % of agreement"; None: not."""
+    """How the bits were searched: "inter_layer + quadratic, 99 % of agreement"."""
     found = results.get("precision")
     if not found:
         return None
@@ -85,12 +85,12 @@ def search(results: Results) -> str | None:
 
 
 def _percent(share: float) -> str:
-    """As it was asked for: "99.9 %" of 0.999."""
+    """A target as a percentage: "99.9 %" for 0.999."""
     return f"{100 * share:.6g} %"
 
 
 def allocation(results: Results) -> str:
-    """What the search for bits found: "84.47 % of 85.16 % kept (target 99 %), 10 tried"."""
+    """Result of the bit search: "84.47 % of 85.16 % kept (target 99 %), 10 tried"."""
     found = results["precision"]
     kept = f"{number(found['value'], 2, ' %')} of {number(found['float'], 2, ' %')} kept"
     missed = "" if found["reached"] else ", MISSED"
@@ -98,7 +98,7 @@ def allocation(results: Results) -> str:
 
 
 def price(results: Results) -> str:
-    """Costs but for the size, beside those of 16 bits: "6.27 GBOPs (2.4 %), 0.61 ms (98.6 %)"."""
+    """Costs except size, relative to 16 bits: "6.27 GBOPs (2.4 %), 0.61 ms (98.6 %)"."""
     costs, half, units = (results.get(k) or {} for k in ("costs", "costs_at_16_bits", "cost_units"))
     searched, its_units = (get(results, "precision", key) or {} for key in ("costs", "units"))
     texts = [
@@ -115,7 +115,7 @@ def price(results: Results) -> str:
 
 
 def priced_against(results: Results) -> str:
-    """What the costs are compared with, and on which device."""
+    """Reference of the costs in `price`, and the device."""
     device = results.get("device")
     return "of 16 bits" + (f"; roofline of {device}" if device else "")
 
@@ -127,7 +127,7 @@ def interval(results: Results) -> str:
 
 
 def drop(results: Results) -> str:
-    """Drop with its interval: "0.26 [−0.17, 0.69]"; positive when quantization costs accuracy."""
+    """Drop with its interval: "0.26 [−0.17, 0.69]"; positive if quantization costs accuracy."""
     points = get(results, "drop", "points")
     return f"{number(points)} {interval(results)}" if points is not None else MISSING
 
@@ -138,12 +138,12 @@ def factor(value: Any) -> str:
 
 
 def speedup(results: Results) -> str:
-    """Speed-up over the baseline: "311×", or "~311×" where the baseline's time is an estimate."""
+    """Speed-up over the baseline: "311×", or "~311×" if the baseline's time is an estimate."""
     return _estimate(results, factor(results.get("speedup")))
 
 
 def baseline_seconds(results: Results) -> str:
-    """The baseline's time, with "~" where it is an estimate."""
+    """The baseline's time, with "~" if it is an estimate."""
     return _estimate(results, seconds(get(results, "baseline", "seconds")))
 
 
@@ -161,7 +161,7 @@ def quantization_time(results: Results) -> str:
 
 
 def evidence(results: Results) -> str:
-    """What the baseline's figures stand on: an estimate or a measurement, and how many rows ran."""
+    """Basis of the baseline's figures: "estimate, 514 of 794 rows ran"."""
     if not results.get("baseline"):
         return "no baseline was run"
     ran, total = get(results, "baseline", "rows_run"), get(results, "baseline", "rows_total")
@@ -175,7 +175,7 @@ def baseline_name(results: Results) -> str:
 
 
 def seconds(value: Any) -> str:
-    """A duration in the unit that suits it."""
+    """A duration in a suitable unit."""
     if value is None:
         return MISSING
     if value < 0.1:
@@ -189,7 +189,7 @@ def seconds(value: Any) -> str:
 
 
 def size(value: Any) -> str:
-    """Megabytes, or kilobytes below a tenth of one."""
+    """A size in MB, or in kB below 0.1 MB."""
     if value is not None and value < 0.1:
         return number(1000 * value, 1, " kB")
     return number(value, 1 if value is not None and value >= 10 else 2, " MB")
@@ -202,7 +202,7 @@ def shrink(results: Results) -> float | None:
 
 
 def solve_seconds(results: Results) -> float | None:
-    """Seconds of the method's own solve: the sum over layers, else the quantize stage; training."""
+    """Seconds of the method: layers and training, or the quantize stage if layers have no times."""
     layers = results.get("layers") or []
     if layers and all(layer.get("seconds") is not None for layer in layers):
         training = get(results, "rounding", "seconds") or 0
@@ -212,11 +212,11 @@ def solve_seconds(results: Results) -> float | None:
 
 
 def out_of_reach(found: Mapping[str, Any]) -> str:
-    """What to tell where no bits that may be chosen keep enough; of a record of the precision."""
-    kept, wanted = found["value"], found["target"] * found["float"]
+    """Message for a bit search (its record in `precision`) that missed the target."""
+    best, required = found["value"], found["target"] * found["float"]
     return (
-        f"precision.target={found['target']} is out of reach: on the calibration images "
-        f"{found['measure']} {wanted:.2f} % is asked for, and the best of the "
-        f"{found['evaluations']} configurations tried has {kept:.2f} %. That one was taken. Lower "
+        f"precision.target={found['target']} is out of reach: it requires "
+        f"{found['measure']} {required:.2f} % on the calibration images, and the best of the "
+        f"{found['evaluations']} configurations tried has {best:.2f} %. That one was used. Lower "
         f"the target, or allow more bits than precision.choices={found['widths']}"
     )

@@ -1,4 +1,4 @@
-"""report.html: one file, no script, nothing loaded from anywhere."""
+"""report.html: a single file without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def render(
     """Write the report.
 
     Args:
-        results: see `results.json`; values that are missing read "–".
-        drawn: what `canvas.svg` makes of `plots.figures`.
-        gallery: JPEG files by the name of the evaluation image that they show.
-        path: file to write; its folder exists.
+        results: content of results.json; missing values are shown as "–".
+        drawn: figures of `plots.figures` as SVG, by name.
+        gallery: JPEG files by name of the evaluation image.
+        path: file to write, in an existing folder.
     """
     base = formatting.baseline_name(results)
     layers = [_layer(layer, base) for layer in results.get("layers", ())]
@@ -32,7 +32,7 @@ def render(
         layers = [{**layer, "method": used} for layer, used in zip(layers, methods, strict=True)]
     page = templates.template("reporting/report.html.j2").render(
         results=results,
-        say=formatting,
+        formatting=formatting,
         title=f"{results.get('model') or 'model'}, {formatting.bits(results)}",
         headline=_headline(results),
         summary=_summary(results),
@@ -48,17 +48,17 @@ def render(
 
 
 def _embedded(file: Path) -> str:
-    """A picture as an address that holds it."""
+    """A picture as a data URL."""
     return f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def _headline(results: Results) -> list[tuple[str, str, str]]:
-    """(question, answer, what the answer stands on) of the three things a reader wants to know."""
+    """(heading, value, remark) for accuracy, speed and size."""
     names = formatting.metrics(results)
     metric = names[0] if names else ""
     lost = formatting.get(results, "drop", "points")
     good = (
-        f"How good ({formatting.metric_name(metric)})" if metric else "How good",
+        f"Accuracy ({formatting.metric_name(metric)})" if metric else "Accuracy",
         formatting.number(formatting.get(results, "quantized", metric), 2, " %"),
         f"float {formatting.number(formatting.get(results, 'float', metric), 2, ' %')}, drop "
         f"{formatting.number(lost)} points {formatting.interval(results)}",
@@ -69,7 +69,7 @@ def _headline(results: Results) -> list[tuple[str, str, str]]:
         f"of the solver, not of the network; {formatting.evidence(results)}",
     )
     small = (
-        "How small",
+        "Size",
         formatting.size(formatting.get(results, "size_mb", "quantized")),
         f"float {formatting.size(formatting.get(results, 'size_mb', 'float'))}, "
         f"{formatting.factor(formatting.shrink(results))} smaller",
@@ -78,7 +78,7 @@ def _headline(results: Results) -> list[tuple[str, str, str]]:
 
 
 def _summary(results: Results) -> list[tuple[str, str, str]]:
-    """(name, value, remark) of every figure of the summary table."""
+    """(name, value, remark) for every row of the summary table."""
     get, number, scientific = formatting.get, formatting.number, formatting.scientific
     rows = []
     for key in formatting.metrics(results):
@@ -103,7 +103,7 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
             "size",
             f"{formatting.size(get(results, 'size_mb', 'float'))} → "
             f"{formatting.size(get(results, 'size_mb', 'quantized'))}",
-            "codes, grids and what stays unquantized",
+            "codes, grids and unquantized parts",
         ),
         *(
             [("costs", formatting.price(results), formatting.priced_against(results))]
@@ -139,10 +139,10 @@ def _baseline(results: Results) -> list[tuple[str, str, str]]:
 
 
 def _mixed(results: Results) -> list[tuple[str, str, str]]:
-    """What the search for bits found, if there was one."""
+    """The result of the bit search, if there was one."""
     if not results.get("precision"):
         return []
-    return [("bits by layer", formatting.allocation(results), "on calibration images")]
+    return [("bits per layer", formatting.allocation(results), "on calibration images")]
 
 
 def _layer(layer: Mapping[str, Any], base: str) -> dict[str, str]:
@@ -166,12 +166,12 @@ def _layer(layer: Mapping[str, Any], base: str) -> dict[str, str]:
 
 
 def _breakable(name: str) -> str:
-    """A long name that may go on in the next line before a dot."""
+    """A long name with optional line breaks before its dots."""
     return Markup("<wbr>.").join(name.split(".")) if len(name) > 25 else name
 
 
 def _provenance(results: Results) -> list[tuple[str, str]]:
-    """Where the figures come from: enough to make them again."""
+    """(name, value) for everything needed to reproduce the figures."""
     correction = results.get("correction") or {}
     kl = f"KL {formatting.scientific(correction.get('kl_before'))} → " + formatting.scientific(
         correction.get("kl_after")
@@ -195,22 +195,22 @@ def _provenance(results: Results) -> list[tuple[str, str]]:
 
 
 def _training(results: Results) -> str | None:
-    """What was trained, from where, and what came of it."""
+    """The training of the rounding and its result."""
     trained = results.get("rounding")
     if not trained:
         return None
     kl = " → ".join(formatting.scientific(trained[f"kl_{when}"]) for when in ("before", "after"))
     best = trained.get("best_step") if trained["kept"] else None
-    taken = f", taken after {best:,}" if best else ""
+    chosen = f", best after {best:,}" if best else ""
     return (
-        f"{trained['steps']:,} steps{taken}, from {trained['init']}, scope {trained['scope']}, "
+        f"{trained['steps']:,} steps{chosen}, from {trained['init']}, scope {trained['scope']}, "
         f"attention {trained['attention']}; {'kept' if trained['kept'] else 'not kept'} (KL {kl} "
         f"on held-out calibration images), {trained['flipped']:.1%} of the codes changed"
     )
 
 
 def _code(source: Any) -> str | None:
-    """The commit, and whether something was changed since."""
+    """The commit, and whether there were uncommitted changes."""
     if not isinstance(source, Mapping) or not source.get("commit"):
         return None
     changed = f", with the changes in {source.get('diff')}" if source.get("dirty") else ""
@@ -218,6 +218,6 @@ def _code(source: Any) -> str | None:
 
 
 def _command(command: Any) -> str | None:
-    """The command line as one would type it, from a string or a list of words."""
-    words = command if isinstance(command, list | tuple) else [command] if command else []
-    return " ".join(map(str, words)) or None
+    """The command line as one text, from a string or a list of arguments."""
+    arguments = command if isinstance(command, list | tuple) else [command] if command else []
+    return " ".join(map(str, arguments)) or None

@@ -15,14 +15,14 @@ FIRST = ("name", "shape", "groups", "bits", "method", "rows", "loss", "loss_rtn"
 
 
 def write(results: Results, path: Path) -> None:
-    """Write the layers that were quantized and, below them, those that were not, with the reason.
+    """Write the quantized layers, then the others with the reason.
 
-    Nested values become a column each (`predicted_loss_4`), a shape "16x3x3x3"; numbers keep
-    their full precision.
+    Nested values become a column each (`predicted_loss_4`), a shape "16x3x3x3"; numbers have
+    full precision.
 
     Args:
-        results: uses `layers` and `not_quantized`.
-        path: file to write; its folder exists.
+        results: its `layers` and `not_quantized` are used.
+        path: file to write, in an existing folder.
     """
     rows = [
         flat(layer) for layer in [*results.get("layers", ()), *results.get("not_quantized", ())]
@@ -36,10 +36,10 @@ def write(results: Results, path: Path) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The quantized layers of a file that `write` made, without nested values; none without a file.
+    """Read the quantized layers from a file by `write`; an empty list if it cannot be read.
 
     Returns:
-        a dict per layer: name, shape and every column that holds a number.
+        a dict per layer: name, shape and all numeric columns.
     """
     try:
         rows = list(csv.DictReader(regular.read_text(path).splitlines(keepends=True)))
@@ -63,7 +63,7 @@ def _layer(row: Mapping[str | None, Any]) -> dict[str, Any]:
 
 
 def flat(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer as single values by column."""
+    """A layer as scalars by column; nested values are flattened."""
     row: dict[str, Any] = {}
     for key, value in layer.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Mixed precision: what was tried, the bits of the layers, how layers depend on each other."""
+"""Figures of mixed precision: configurations tried, bits per layer, couplings, correlation."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from matplotlib.ticker import MaxNLocator
 from pipelines.reporting import canvas, formatting
 from pipelines.reporting.formatting import Results
 
-NAMED = 40  # layers of a matrix that are written out
+NAMED = 40  # maximum number of layer names at a matrix
 
 
 def tried(results: Results) -> Figure | None:
-    """Every configuration that the search asked about: cost, and what it keeps."""
+    """Metric against cost of every configuration that the search evaluated."""
     found = results.get("precision")
     if not found:
         return None
     figure = canvas.blank(3.4)
     axes = figure.add_subplot()
     cost, value = np.array(found["tried"], dtype=float).T
-    wanted = found["target"] * found["float"]
-    met = value >= wanted
+    required = found["target"] * found["float"]
+    met = value >= required
     axes.axhline(found["float"], color=canvas.RTN, linewidth=1.2, label="float")
-    axes.axhline(wanted, color=canvas.BASELINE, linewidth=1.2, label=f"target, {wanted:.2f} %")
-    axes.plot(cost[met], value[met], "o", color=canvas.METHOD, markersize=6, label="meets it")
+    axes.axhline(required, color=canvas.BASELINE, linewidth=1.2, label=f"target, {required:.2f} %")
+    axes.plot(
+        cost[met], value[met], "o", color=canvas.METHOD, markersize=6, label="meets the target"
+    )
     axes.plot(
         cost[~met], value[~met], "o", markersize=6, markerfacecolor="none",
-        markeredgecolor=canvas.METHOD, label="misses it",
+        markeredgecolor=canvas.METHOD, label="misses the target",
     )  # fmt: skip
     chosen = found["costs"][found["cost"]]
-    axes.plot([chosen], [found["value"]], "*", color=canvas.BASELINE, markersize=15, label="taken")
+    axes.plot([chosen], [found["value"]], "*", color=canvas.BASELINE, markersize=15, label="chosen")
     axes.set_xlabel(f"{found['cost']} ({found['unit']})")
     axes.set_ylabel(f"{_measure(results)} on calibration images, %")
     axes.grid(axis="y")
@@ -39,7 +41,7 @@ def tried(results: Results) -> Figure | None:
 
 
 def bits_per_layer(results: Results) -> Figure | None:
-    """A bar a layer."""
+    """A bar chart of the bits of every layer."""
     layers = results.get("layers") or ()
     if not results.get("precision") or not layers:
         return None
@@ -51,12 +53,12 @@ def bits_per_layer(results: Results) -> Figure | None:
     canvas.name_rows(axes, [str(layer["name"]) for layer in layers])
     axes.set_xlim(0, 1.08 * max(bits))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("bits of the weights")
+    axes.set_xlabel("weight bits")
     return figure
 
 
 def couplings(results: Results) -> Figure | None:
-    """Pairs of layers at the bits that they got: red where their errors add up, blue where not."""
+    """Couplings of pairs of layers at their bits: red: errors add up, blue: they cancel."""
     found = (results.get("precision") or {}).get("couplings") or {}
     names, matrix = found.get("layers") or [], np.array(found.get("matrix") or [[]], dtype=float)
     if len(names) < 2:
@@ -77,7 +79,7 @@ def couplings(results: Results) -> Figure | None:
 
 
 def correlation(results: Results) -> Figure | None:
-    """Predicted against measured divergence of random configurations, one panel a metric."""
+    """Predicted against measured divergence of random configurations, one panel per metric."""
     found = (results.get("precision") or {}).get("correlation")
     if not found:
         return None

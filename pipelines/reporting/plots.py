@@ -1,4 +1,4 @@
-"""The figures of a run; those of sensitivity are in `sensitivity_plots`."""
+"""The figures of a run, with those of losses and times."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pipelines.reporting.formatting import Results
 
 
 def figures(results: Results, heatmaps: Mapping[str, Any]) -> dict[str, Figure]:
-    """Every figure that the results have the values for, by name.
+    """Every figure for which the results have values, by name.
 
     Args:
-        results: see `results.json`.
+        results: content of results.json.
         heatmaps: [rows, columns] sensitivity of every weight of a few layers, numpy or torch.
     """
     drawn: dict[str, Figure | None] = {}
@@ -36,7 +36,7 @@ def figures(results: Results, heatmaps: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def save_all(drawn: Mapping[str, str], folder: Path) -> None:
-    """Write every figure, drawn by `canvas.svg`, as an SVG file into `folder` (made if needed)."""
+    """Write figures, given as output of `canvas.svg`, to SVG files in `folder`, creating it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         with replacing(folder / f"{name}.svg") as draft:
@@ -46,8 +46,8 @@ def save_all(drawn: Mapping[str, str], folder: Path) -> None:
 def relative_losses(layer: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """Loss of the method and of the baseline relative to plain rounding of the same layer.
 
-    Where the baseline ran on some rows only, its loss is compared with the method's on those rows
-    (`loss_on_baseline_rows`); without that figure there is nothing to compare.
+    If the baseline ran on some rows only, its loss is compared with the method's on those rows
+    (`loss_on_baseline_rows`); without that figure the baseline's is None.
     """
     loss, rtn, baseline = (layer.get(key) for key in ("loss", "loss_rtn", "loss_baseline"))
     if loss is None or not rtn:
@@ -62,7 +62,7 @@ def relative_losses(layer: Mapping[str, Any]) -> tuple[float | None, float | Non
 
 
 def loss_per_layer(results: Results) -> Figure | None:
-    """A dot per method and layer, log axis, plain rounding at 1."""
+    """Losses of method and baseline per layer, relative to plain rounding, on a log axis."""
     layers = [layer for layer in results.get("layers", ()) if relative_losses(layer)[0]]
     if not layers:
         return None
@@ -90,7 +90,7 @@ def loss_per_layer(results: Results) -> Figure | None:
 
 
 def seconds_per_stage(results: Results) -> Figure | None:
-    """A bar per stage; hatched where the result came from the store."""
+    """A bar per stage, hatched if the result came from the store."""
     stages = {
         name: value
         for name, value in (results.get("seconds") or {}).items()

@@ -1,7 +1,6 @@
-"""Read a results.json that anyone may have written, cut off or edited.
+"""Read a results.json that may be truncated, edited or from another version.
 
-What is read here holds a number, or None, wherever a table or a plot takes one; a value that is
-missing stays missing.
+After reading, every value that tables and plots expect to be a number is a number, None or missing.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pipelines.reporting.formatting import Results
 NEEDED = ("model", "method", "float", "quantized")
 OBJECTS = ("float", "quantized", "fidelity", "drop", "seconds", "baseline", "size_mb", "rounding")
 NUMBERS = ("weight_bits", "act_bits", "seed", "n_images", "speedup", "loss_ratio_vs_baseline")
-NUMBERS_IN = {  # None: all of its values
+NUMBERS_IN = {  # None: all values of the object
     "float": None,
     "quantized": None,
     "fidelity": None,
@@ -32,11 +31,11 @@ NUMBERS_OF_LAYERS = ("bits", "loss", "loss_rtn", "loss_baseline", "seconds")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The results in a file.
+    """Read and check a results file.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds no results, or something else where a number or an object belongs.
+        ValueError: it does not hold results, or a value has the wrong type.
     """
     try:
         results = json.loads(
@@ -68,7 +67,7 @@ def _number(text: str) -> int | float | None:
 
 
 def order(results: Results) -> tuple[str, float, str]:
-    """Where a run stands in a table: by model, bits, method; mixed bits last."""
+    """Sort key of a run in tables: by model, bits (mixed last) and method."""
     bits = results.get("weight_bits")
     number = float(bits) if isinstance(bits, int | float) else float("inf")
     return str(results["model"]), number, str(results["method"])

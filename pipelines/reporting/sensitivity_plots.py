@@ -1,4 +1,4 @@
-"""Which layers, bit widths and columns are sensitive."""
+"""Figures of the sensitivity of layers, bit widths and columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.reporting.formatting import Results
 
 
 def per_layer(results: Results) -> Figure | None:
-    """Predicted loss of every layer at every bit width; beside it, its clustering by column."""
+    """Predicted loss of every layer at every bit width, and its clustering by column."""
     layers = [layer for layer in results.get("layers", ()) if layer.get("predicted_loss")]
     if not layers:
         return None
@@ -45,13 +45,13 @@ def per_layer(results: Results) -> Figure | None:
     right.plot(cluster, y, "o", markersize=5, color=canvas.METHOD, clip_on=False)
     right.set_xlim(0, 1)
     right.grid(axis="x")
-    right.yaxis.set_visible(False)  # the names stand on the left
+    right.yaxis.set_visible(False)  # the names are on the left
     right.set_xlabel("clustering by column (0 none, 1 full)")
     return figure
 
 
 def within_layers(heatmaps: Mapping[str, Any]) -> Figure | None:
-    """Sensitivity of every weight of a few layers, on one scale; stripes are sensitive columns."""
+    """Sensitivity of every weight of a few layers on one scale; stripes are sensitive columns."""
     maps = {name: _matrix(values) for name, values in heatmaps.items()}
     maps = {name: values for name, values in maps.items() if (values > 0).any()}
     if not maps:
@@ -73,7 +73,7 @@ def within_layers(heatmaps: Mapping[str, Any]) -> Figure | None:
 
 
 def _log_norm(values: NDArray[np.float64]) -> LogNorm:
-    """A log scale over what is positive, at most eight decades; the rest takes its low end."""
+    """A log scale over the positive values, at most eight decades; lower values are clipped."""
     positive = values[np.isfinite(values) & (values > 0)]
     high = float(positive.max()) if positive.size else 1.0
     low = float(max(np.quantile(positive, 0.01), high * 1e-8)) if positive.size else 0.1
@@ -81,7 +81,7 @@ def _log_norm(values: NDArray[np.float64]) -> LogNorm:
 
 
 def _matrix(values: Any, limit: int = 600) -> NDArray[np.float64]:
-    """[rows, columns] as float64; sides longer than `limit` are thinned to means of neighbours."""
+    """[rows, columns] as float64; sides longer than `limit` are reduced by averaging neighbours."""
     matrix = np.nan_to_num(np.asarray(values, dtype=np.float64))
     for axis in (0, 1):
         step = -(-matrix.shape[axis] // limit)

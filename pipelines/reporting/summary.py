@@ -1,4 +1,4 @@
-"""The table at the end of a run: how good, how fast, how small, where are the files."""
+"""The summary table at the end of a run: accuracy, speed, size and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.reporting.formatting import Results
 
 
 def print_table(results: Results, console: Console) -> None:
-    """Print the results, at most about 20 lines at 80 columns."""
+    """Print the results in about 20 lines of 80 columns."""
     table = Table(
         box=box.SIMPLE,
         show_header=False,
@@ -33,7 +33,7 @@ def print_table(results: Results, console: Console) -> None:
 
 
 def nearby(path: str | Path) -> str:
-    """A path as it is written from the current folder, if it lies below that."""
+    """A path relative to the current folder if it lies below it, else unchanged."""
     path, here = Path(path), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
@@ -82,7 +82,7 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
 def _mixed(results: Results) -> list[tuple[str, Text]]:
     if not results.get("precision"):
         return []
-    return [("bits by layer", Text(formatting.allocation(results)))]
+    return [("bits per layer", Text(formatting.allocation(results)))]
 
 
 def _costs(results: Results) -> list[tuple[str, Text]]:

@@ -1,4 +1,4 @@
-"""Where the pages' templates come from: everything that they print is escaped."""
+"""Load the Jinja templates of the pages, with autoescaping."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 
 def template(name: str) -> Template:
-    """A template by its path below `pipelines/`; one that misses a value fails."""
+    """A template by its path below `pipelines/`; undefined variables are errors."""
     environment = Environment(
         loader=PackageLoader("pipelines", "."),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""How the training of the rounding went."""
+"""The figure of the training of the rounding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.reporting.formatting import Results
 
 
 def training(results: Results) -> Figure | None:
-    """Loss on the training images, and KL of the decided network on those held out, by step."""
+    """Training loss, and KL of the hard-rounded network on held-out images, by step."""
     trained = results.get("rounding") or {}
     curve = [row for row in trained.get("curve") or () if row[1] is not None]
     if not curve:
@@ -26,7 +26,7 @@ def training(results: Results) -> Figure | None:
     right.axhline(trained["kl_before"], color=canvas.BASELINE, linewidth=1, label="start")
     if trained.get("kept") and "best_step" in trained:
         best = ([trained["best_step"]], [trained["kl_after"]])
-        right.plot(*best, "o", markersize=10, fillstyle="none", color=canvas.INK, label="taken")
+        right.plot(*best, "o", markersize=10, fillstyle="none", color=canvas.INK, label="best")
     right.set_ylim(0, 1.08 * max(divergence))
     right.set_ylabel("KL, held-out images")
     right.legend(loc="best")

@@ -1,6 +1,9 @@
-"""A result made again from its own record, and compared with it.
+"""Reproduction of a result from its results.json, and comparison of the two.
 
-record         what results.json says of how it was made
-circumstances  what is not as it was then: code, packages, machine
-figures        every number, then and now
+command        `obliq reproduce`
+record         the command line and settings in a results.json
+circumstances  differences in code, packages and machine
+figures        comparison of every figure
+provenance     versions and fingerprints that a run records
+source         the state of the code that a run records
 """

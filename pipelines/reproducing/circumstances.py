@@ -1,6 +1,6 @@
-"""What is not as it was when a result was made, and so may move its figures.
+"""Differences in code, packages and machine that may change the figures of a result.
 
-Without any of it, the same seed gives the same numbers bit for bit.
+Without any, the same seed yields the same figures bit for bit.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ MACHINE = ("cpu", "gpu", "cuda", "driver", "threads", "accelerator", "precision"
 
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Reasons why figures may differ by rounding, in words; none: they must not.
+    """Reasons why figures may differ; if there are none, they must be equal.
 
     Args:
-        then, now: two results.json.
+        then, now: content of the two results.json.
     """
     found = [
         f"{name} {_shown(a)}, now {_shown(b)}"
@@ -25,15 +25,15 @@ def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found += _code(_mapping(then.get("source")), _mapping(now.get("source")))
     machine = _mapping(now.get("machine"))
     if machine.get("gpu") and machine.get("accelerator") != "cpu":
-        found.append("a GPU may sum in another order every time")
+        found.append("a GPU may sum in a different order in every run")
     networks = [_mapping(results.get("fingerprints")).get("network") for results in (then, now)]
     if networks[0] != networks[1]:
         found.append(
-            "the float network is another one: trained here under other circumstances, other "
-            "weights, or another version of the code that defines it"
+            "the float network differs: trained here under other conditions, other weights, or "
+            "another version of the code that defines it"
         )
     if now.get("rounding") is not None:
-        found.append("the rounding is trained: a difference of one bit grows")
+        found.append("the rounding is trained: a difference of one bit may grow")
     return found
 
 
@@ -47,20 +47,20 @@ def _code(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = []
     a, b = (source.get("commit") for source in (then, now))
     if "commit" not in then:
-        found.append("the code of the record is not known")
+        found.append("the recorded code version is unknown")
     elif a != b:
         found.append(f"commit {_shown(a)[:10]}, now {_shown(b)[:10]}")
     changes = [source.get("diff_sha256") for source in (then, now)]
     if changes[0] != changes[1]:
-        said = " and ".join(
+        which = " and ".join(
             f"{when} the code had uncommitted changes"
             for when, change in zip(("then", "now"), changes, strict=True)
             if change
         )
-        found.append(f"{said}, not the same")
+        found.append(f"{which}, which differ")
     others = sorted({*_names(then), *_names(now)})
     if others:
-        found.append(f"code outside of git: {', '.join(others[:3])}" + " ..." * (len(others) > 3))
+        found.append(f"untracked code: {', '.join(others[:3])}" + " ..." * (len(others) > 3))
     return found
 
 

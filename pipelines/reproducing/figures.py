@@ -1,4 +1,4 @@
-"""Every number of two results.json, side by side. Times are no figures: they are never the same."""
+"""Comparison of every figure in two results.json; times are excluded."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ABOUT = {  # how and where, not what came out
+ABOUT = {  # how and where a result was computed, not its figures
     "versions", "machine", "source", "settings", "command", "config_dir", "output_dir",
     "seconds", "cached", "speedup",
 }  # fmt: skip
 PERCENT = ("float", "quantized", "uncorrected", "means_moved", "drop", "details")
-OBQ_ROWS = {  # what follows from how many rows OBQ had time for
+OBQ_ROWS = {  # figures that depend on which rows OBQ had time for
     "loss_ratio_vs_baseline", "baseline_rows", "loss_baseline", "loss_on_baseline_rows",
     "ratio_vs_baseline", "baseline_estimated",
 }  # fmt: skip
-NOTHING = 1e-6  # a difference of so little of a loss, a KL or a distance is none
+NEGLIGIBLE = 1e-6  # absolute difference of losses, KL and distances that counts as equal
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as the same figure where circumstances are not the same.
+    """Allowed differences if the circumstances differ.
 
     Attributes:
-        relative: of losses, divergences and ratios.
-        points: of percentages.
+        relative: relative difference of losses, divergences and ratios.
+        points: absolute difference of percentages, in points.
     """
 
     relative: float
@@ -37,7 +37,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number (or a checksum), then and now; None where it is not there."""
+    """A number (or checksum) in both results; None if missing."""
 
     name: str
     then: Any
@@ -45,29 +45,29 @@ class Figure:
 
     @property
     def equal(self) -> bool:
-        """The same, bit for bit."""
+        """Whether both are equal, bit for bit."""
         return bool(self.then == self.now) and _kind(self.then) == _kind(self.now)
 
     @property
     def difference(self) -> float | None:
-        """now - then, of two numbers."""
+        """now - then; None unless both are numbers."""
         both = (self.then, self.now)
         numbers = all(_kind(value) == "number" for value in both)
         return float(self.now - self.then) if numbers else None
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Near enough; counts, yes or no, and checksums of data must be equal."""
+        """Whether the difference is allowed; counts, booleans and data checksums must be equal."""
         if self.equal or self.name == "fingerprints.weights" or self.name == "fingerprints.network":
             return True
         if self.difference is None or not any(isinstance(x, float) for x in (self.then, self.now)):
             return False
         if self.name.split(".")[0] in PERCENT or self.name.endswith("agreement"):
             return abs(self.difference) <= tolerance.points
-        return math.isclose(self.then, self.now, rel_tol=tolerance.relative, abs_tol=NOTHING)
+        return math.isclose(self.then, self.now, rel_tol=tolerance.relative, abs_tol=NEGLIGIBLE)
 
 
 def compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Figure]:
-    """All figures of both in the order of the file, but for what `other_rows` says."""
+    """All figures of both in file order, without OBQ's in layers of `other_rows`."""
     a, b = dict(figures(then)), dict(figures(now))
     layers = tuple(f"layers.{name}." for name in other_rows(then, now))
     return [
@@ -82,13 +82,13 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Figure]:
 
 
 def other_rows(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Layers of which OBQ had time for other rows: its losses there cannot be compared."""
+    """Layers in which OBQ ran on different rows, so that its losses are not comparable."""
     a, b = ({x["name"]: x.get("baseline_rows") for x in y.get("layers") or []} for y in (then, now))
     return [name for name in a if name in b and a[name] != b[name]]
 
 
 def figures(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(path, value) of every number, yes or no, missing value and fingerprint."""
+    """(path, value) of every number, boolean, null and fingerprint."""
     for key, value in results.items():
         if key == "layers" and isinstance(value, list):
             rows = {str(layer.get("name")): layer for layer in value if isinstance(layer, Mapping)}

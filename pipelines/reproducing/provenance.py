@@ -1,4 +1,4 @@
-"""What the figures of a run come from: packages, and fingerprints of network and data."""
+"""Package versions, and fingerprints of network and data."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that may change a figure."""
+    """Versions of Python and of packages that may affect figures."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def fingerprints(model: Any, network: Network, data: ImageData) -> dict[str, Any]:
-    """What identifies the network and the data, whatever they are called.
+    """Checksums that identify the network and the data.
 
     Args:
-        model: where the network came from; its file counts if it has a `checkpoint`.
-        network: as it was loaded.
-        data: with its images chosen and checked.
+        model: source of the network; its `checkpoint` is included if it has one.
+        network: the loaded network.
+        data: the data set, prepared and checked.
 
     Returns:
         network: sha256 of weights, definition and input format (see `models.network`).
-        checkpoint: sha256 of the file, or over the files of a folder; None without one.
+        checkpoint: sha256 of the file or of the files in a folder; None without a checkpoint.
         calibration, evaluation: sha256 of images, labels and transform (see `ImageData`).
     """
     given = getattr(model, "checkpoint", None)
@@ -53,7 +53,7 @@ def fingerprints(model: Any, network: Network, data: ImageData) -> dict[str, Any
 
 
 def _checkpoint(path: Path) -> str:
-    """sha256 of a file; of a folder, that of the lines "SHA256  NAME" of its files by name."""
+    """sha256 of a file, or of the lines "SHA256  NAME" of a folder's files, ordered by name."""
     if path.is_file():
         return checksum(path)
     files = sorted(file for file in path.iterdir() if file.is_file())

@@ -1,4 +1,4 @@
-"""What results.json says of how it was made: the words of its command line, and its settings."""
+"""The command line and settings recorded in a results.json."""
 
 from __future__ import annotations
 
@@ -12,65 +12,64 @@ from pipelines.comparing.settings import ELSEWHERE
 from pipelines.reporting import results_file
 from pipelines.reproducing import consent
 
-PATHS = {"data.root", "data.calibration_root", "model.checkpoint"}  # what lies there is compared
+PATHS = {"data.root", "data.calibration_root", "model.checkpoint"}  # compared by content
 ABSENT = "(not there)"
 
 
 @dataclass(frozen=True)
 class Record:
-    """A result and how to make it again.
+    """A result with what is needed to reproduce it.
 
     Attributes:
         results: content of results.json.
-        words: of the command line, without those of tracking and of Hydra.
-        config_dir: the folder of --config-dir, if there was one.
-        settings: resolved, without tracking.
+        overrides: the command line, without settings of tracking and Hydra.
+        config_dir: folder of --config-dir; None without one.
+        settings: resolved settings, without tracking.
     """
 
     results: Mapping[str, Any]
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     config_dir: str | None
     settings: Mapping[str, Any]
 
     @classmethod
     def read(cls, file: Path) -> Record:
-        """The record in a results.json, or in the one of an output folder.
+        """Read a results.json, or the one in an output folder.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it holds no results, or not what is needed to make them again.
+            ValueError: it does not hold results, or not what is needed to reproduce them.
         """
         file = file / "results.json" if file.is_dir() else file
         results = results_file.load(file)
         command, settings = results.get("command"), results.get("settings")
         config_dir = results.get("config_dir")
-        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        if not isinstance(command, list) or not all(isinstance(item, str) for item in command):
             raise ValueError(
-                "lacks the words of its command line (command): it cannot be made again from this "
-                "file alone"
+                "lacks its command line (command): it cannot be reproduced from this file alone"
             )
         if not isinstance(settings, dict) or not isinstance(config_dir, str | None):
             raise ValueError(
-                "lacks its settings: an older version wrote it. Make it again by hand, "
-                f"`obliq {' '.join(command)}`, and look at both with obliq-report"
+                "lacks its settings: an older version wrote it. Rerun it by hand, "
+                f"`obliq {' '.join(command)}`, and compare both with obliq-report"
             )
-        calls = [word for word in command if consent.calls_code(word)]
+        calls = [item for item in command if consent.calls_code(item)]
         if calls:
             raise ValueError(
-                f"names code to call ({calls[0]}), which no record may do. If you trust it, give "
-                "that word yourself, behind the file"
+                f"names code to call ({calls[0]}), which is not run from a file. If you trust it, "
+                "pass that override yourself, after the file"
             )
-        words = tuple(word for word in command if _group(word) not in ("tracking", "hydra"))
-        return cls(results, words, config_dir, settings)
+        overrides = tuple(item for item in command if _group(item) not in ("tracking", "hydra"))
+        return cls(results, overrides, config_dir, settings)
 
     def setting(self, name: str) -> Any:
-        """The value of a setting by its path; None where there is none."""
+        """The value of a setting by its dotted name; None if there is none."""
         return _flat(self.settings).get(name)
 
     def changed(self, now: Mapping[str, Any]) -> list[str]:
-        """Settings that count and have another value now: "bits: 4, now 3".
+        """Relevant settings with another value now: "bits: 4, now 3".
 
-        What was added or removed by another version of the code is not among them.
+        Excludes settings that another version of the code has added or removed.
         """
         return [
             f"{name}: {then}, now {value}"
@@ -79,7 +78,7 @@ class Record:
         ]
 
     def versioned(self, now: Mapping[str, Any]) -> list[str]:
-        """Settings that only one of the two versions of the code knows, or has elsewhere."""
+        """Settings that exist in only one of the two versions of the code, or have moved."""
         return [
             f"{name}: {then}, now {value}"
             for name, (then, value) in self._differing(now).items()
@@ -94,13 +93,13 @@ class Record:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by path, without what moves no figure; a list, and an empty mapping, is a value."""
+    """Settings that affect figures, by dotted name; lists and empty mappings are values."""
     kept = {key: value for key, value in settings.items() if key not in ELSEWHERE}
     leaves = dict(_leaves(kept, ""))
     texts = {name: value if isinstance(value, str) else "" for name, value in leaves.items()}
-    now = {name: renamed.setting(name, text) for name, text in texts.items()}
+    current = {name: renamed.setting(name, text) for name, text in texts.items()}
     return {
-        now[name][0]: now[name][1] if isinstance(value, str) else value
+        current[name][0]: current[name][1] if isinstance(value, str) else value
         for name, value in leaves.items()
     }
 
@@ -111,16 +110,16 @@ def _moved(name: str, then: Any, now: Any) -> bool:
     return name.rpartition(".")[2] == "_target_" and last[0] == last[1]
 
 
-def _leaves(node: Mapping[str, Any], above: str) -> Sequence[tuple[str, Any]]:
+def _leaves(node: Mapping[str, Any], prefix: str) -> Sequence[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for key, value in node.items():
-        name = f"{above}{key}"
+        name = f"{prefix}{key}"
         found += (
             _leaves(value, f"{name}.") if isinstance(value, Mapping) and value else [(name, value)]
         )
     return found
 
 
-def _group(word: str) -> str:
-    """The first part of a word's name: tracking of +tracking.notes=x, hydra of hydra/launcher=y."""
-    return word.lstrip("+~").partition("=")[0].replace("/", ".").replace("@", ".").split(".")[0]
+def _group(override: str) -> str:
+    """First part of the name: tracking of +tracking.notes=x, hydra of hydra/launcher=y."""
+    return override.lstrip("+~").partition("=")[0].replace("/", ".").replace("@", ".").split(".")[0]

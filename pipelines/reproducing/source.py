@@ -1,4 +1,4 @@
-"""The code that a run ran: its commit, and what was changed since, where it is a git checkout."""
+"""The state of the code of a run: commit and uncommitted changes, if it is a git checkout."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from pipelines.cli.secrets import redact
 
 ROOT = Path(__file__).parents[2]
 CODE = ("conf", "evaluation", "hydra_plugins", "pipelines", "quant")
-LIMIT = 1_000_000  # bytes of source.diff; the rest is cut off
-NAMED = 50  # untracked files
-SECONDS = 20.0  # that git may take
+LIMIT = 1_000_000  # maximum bytes of source.diff
+NAMED = 50  # maximum number of untracked files listed
+SECONDS = 20.0  # timeout of a git command
 
 
 def record(folder: Path, root: Path = ROOT) -> dict[str, Any]:
-    """What is known of the code below `root`; tracked changes go to `folder`/source.diff.
+    """Record the state of the code below `root`; tracked changes go to `folder`/source.diff.
 
-    The contents of files that git does not track are not kept, only the names of those that may be
-    code. Secrets of this process are taken out of the changes.
+    Of untracked files in the folders of code, only the names are recorded. Secrets of this process
+    are removed from the changes.
 
     Returns:
-        commit: None where the code does not run from a checkout of its own.
-        dirty: tracked files were changed.
-        diff: name of the file with the changes, diff_sha256 of all of them, diff_complete.
-        untracked: files that are not in git, in the folders of code.
+        commit: hash of the commit; None if the code does not run from its own checkout.
+        dirty: whether tracked files have changes.
+        diff: name of the file with the changes; with diff_sha256 and diff_complete.
+        untracked: names of untracked files.
     """
-    with suppress(OSError):  # a folder that cannot be written is told of by what needs it
-        (folder / "source.diff").unlink(missing_ok=True)  # of an earlier run there
-    nothing: dict[str, Any] = {"commit": None, "dirty": None, "diff": None, "untracked": []}
+    with suppress(OSError):  # whoever needs the folder reports that it cannot be written
+        (folder / "source.diff").unlink(missing_ok=True)  # from an earlier run
+    unknown: dict[str, Any] = {"commit": None, "dirty": None, "diff": None, "untracked": []}
     try:
         _git(root, "ls-files", "--error-unmatch", "pipelines/__init__.py")
         commit = _git(root, "rev-parse", "HEAD").decode().strip()
@@ -41,10 +41,10 @@ def record(folder: Path, root: Path = ROOT) -> dict[str, Any]:
             "--src-prefix=a/", "--dst-prefix=b/", "--", ".",
         )  # fmt: skip
         others = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
-    except (OSError, subprocess.SubprocessError):  # no git, no repository, or none of this code
-        return nothing
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, or not of this code
+        return unknown
     untracked = [name for name in others.decode(errors="replace").split("\0") if name]
-    found = {**nothing, "commit": commit, "dirty": bool(diff), "untracked": untracked[:NAMED]}
+    found = {**unknown, "commit": commit, "dirty": bool(diff), "untracked": untracked[:NAMED]}
     if diff:
         kept = redact(_cut(diff).decode(errors="replace"))
         with suppress(OSError):
@@ -58,21 +58,21 @@ def record(folder: Path, root: Path = ROOT) -> dict[str, Any]:
 
 
 def _cut(diff: bytes) -> bytes:
-    """All of it, or whole lines up to the limit and a last line that says so."""
+    """The diff, truncated to whole lines within the limit, with a note at the end."""
     if len(diff) <= LIMIT:
         return diff
     return diff[:LIMIT].rpartition(b"\n")[0] + f"\n# cut off: {len(diff)} bytes\n".encode()
 
 
-def _git(root: Path, *words: str) -> bytes:
-    """What git says; it writes nothing and asks for nothing.
+def _git(root: Path, *arguments: str) -> bytes:
+    """Output of a git command, which may neither write nor prompt.
 
     Raises:
-        OSError, subprocess.SubprocessError: it is not there, fails, or takes too long.
+        OSError, subprocess.SubprocessError: git is missing, fails, or exceeds the time limit.
     """
     own = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotepath=off", *words]
+    command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotepath=off", *arguments]
     done = subprocess.run(
         command,
         cwd=root,

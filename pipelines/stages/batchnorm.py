@@ -14,7 +14,6 @@ from operator import add
 from types import MappingProxyType
 from typing import ClassVar
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.datasets import Batches
@@ -130,7 +129,7 @@ def _reestimate(quantized: nn.Module, loader: Batches, machine: Machine) -> dict
     return running_statistics(quantized)
 
 
-class _Match(LightningModule):
+class _Match(nn.Module):
     def __init__(self, matcher: Matcher, known: Mapping[int, NormMoments]) -> None:
         super().__init__()
         self.networks = nn.ModuleList([matcher.reference, matcher.quantized])
@@ -140,7 +139,7 @@ class _Match(LightningModule):
         self.matcher.step(batch[0], self.known.get(batch_idx))
 
 
-class Compare(LightningModule):
+class Compare(nn.Module):
     """Sums the distances of quantized networks from the float one, in `totals`.
 
     Batches whose float outputs are in `known` skip the float network.
@@ -166,6 +165,6 @@ class Compare(LightningModule):
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         known = self.known.get(batch_idx)
-        expected = self.reference(batch[0]) if known is None else known.to(self.device)
+        expected = self.reference(batch[0]) if known is None else known.to(batch[0].device)
         for i, network in enumerate(self.networks):
             self.totals[i] += self.task.distance(network, expected, network(batch[0]))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
@@ -151,7 +150,7 @@ def layers_of(calibration: Artifact) -> dict[str, Layer]:
     return {row["name"]: Layer(**row) for row in rows}
 
 
-class CollectHessians(LightningModule):
+class CollectHessians(nn.Module):
     """Sums X X^T of every layer; saves the unfinished sums periodically."""
 
     def __init__(

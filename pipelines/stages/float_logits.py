@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.datasets import Batches
@@ -49,7 +48,7 @@ def logits_of(artifact: Artifact | None) -> dict[int, Tensor]:
     return {int(index): logits for index, logits in artifact.tensors.items()} if artifact else {}
 
 
-class _CollectLogits(LightningModule):
+class _CollectLogits(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
@@ -61,7 +60,7 @@ def moments_of(artifact: Artifact | None) -> dict[int, NormMoments]:
     return dict(known)
 
 
-class _CollectMoments(LightningModule):
+class _CollectMoments(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 
-class Forward(LightningModule):
+class Forward(nn.Module):
     """Runs the network and leaves every module in the mode (train or eval) that it has."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -16,11 +15,8 @@ class Forward(LightningModule):
         self.network = network
         self.modes = {m: m.training for m in network.modules()}
 
-    def on_predict_start(self) -> None:
-        """Restore the modes: Lightning has switched everything to eval mode."""
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        """Run one batch, after restoring the modes: Lightning has switched to eval mode."""
         for module, training in self.modes.items():
             module.training = training
-
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
-        """Run one batch."""
         return self.network(batch[0])

@@ -38,19 +38,28 @@ class ObjectiveContext:
 
 
 class Objective(Protocol):
-    """A function for a search to minimise."""
+    """A function for a search to minimise.
 
-    def held_out_of(self, images: int) -> int:
-        """Number of calibration images to hold out of `images`: no stage fits anything to them."""
-        ...
-
-    def fitted(self, images: int) -> Objective:
-        """The same for a set of `images` calibration images."""
-        ...
+    An attribute `images` is the number of calibration images to hold out: no stage fits anything to
+    them. Methods `held_out_of` and `fitted`, as `Divergence` has them, let it follow the number of
+    calibration images; all three may be absent.
+    """
 
     def measure(self, context: ObjectiveContext) -> dict[str, Any]:
         """`name`, `value`, and further metrics for the record."""
         ...
+
+
+def held_out_of(objective: Objective | None, images: int) -> int:
+    """Number of calibration images to hold out of `images` for the objective."""
+    own = getattr(objective, "held_out_of", None)
+    return int(own(images) if own else getattr(objective, "images", None) or 0)
+
+
+def fitted(objective: Objective | None, images: int) -> Objective | None:
+    """The objective for a set of `images` calibration images."""
+    own = getattr(objective, "fitted", None)
+    return own(images) if own else objective
 
 
 @dataclass(frozen=True)
@@ -112,14 +121,6 @@ class LayerLoss:
     No network runs. H is the Hessian that weights are fitted to, so this objective cannot compare
     calibration settings.
     """
-
-    def held_out_of(self, images: int) -> int:
-        """None."""
-        return 0
-
-    def fitted(self, images: int) -> LayerLoss:
-        """The same."""
-        return self
 
     def measure(self, context: ObjectiveContext) -> dict[str, Any]:
         """A layer whose loss or rounding-to-nearest loss is 0 counts as 1."""

@@ -10,20 +10,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
 from evaluation.images import ImageData
 from pipelines.machine.disk import checksum, explained, replacing, with_usual_mode
 from pipelines.models.network import Network
-from pipelines.reporting import canvas, html, layers_csv, plots
 from pipelines.stages.solving.baseline import LayerBaseline, layer_ratio, loss_ratio
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.store.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,8 @@ class Report:
         Returns:
             the results, and figures and JPEG files by name, for the tracker.
         """
+        from pipelines.reporting import canvas, html, layers_csv, plots  # import matplotlib
+
         weights = folder / "weights.safetensors"
         with explained(folder, "the report", "set hydra.run.dir to"):
             (folder / "results.json").unlink(missing_ok=True)  # an old one; written last

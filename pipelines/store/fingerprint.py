@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ OUTSIDE = (
     "pipelines.machine.machine",
     "pipelines.machine.ranks",
     "pipelines.machine.screen",
+    "pipelines.machine.trainer",
     "pipelines.reporting",
     "pipelines.store.fingerprint",
     "pipelines.store.store",
@@ -82,7 +84,7 @@ def modules(value: Any) -> frozenset[str]:
 @cache
 def source(module: str) -> tuple[str, frozenset[str]]:
     """Hash of a module's code, and the project's modules that it imports."""
-    spec = importlib.util.find_spec(module)
+    spec = _spec(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return "", frozenset()
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
@@ -94,7 +96,7 @@ def source(module: str) -> tuple[str, frozenset[str]]:
             imported |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _drop_docstring(node)
-    ours = {n for n in imported if _counts(n) and _is_module(n)}
+    ours = {n for n in imported if _counts(n) and _spec(n)}
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(ours)
 
 
@@ -151,11 +153,15 @@ def _is_own(package: str) -> bool:
 
 
 @cache
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # a name in a module that is not a package
-        return False
+def _spec(name: str) -> ModuleSpec | None:
+    """Spec of a module, found without importing anything; None if there is no such module."""
+    parent, _, _ = name.rpartition(".")
+    if not parent:
+        return importlib.util.find_spec(name)
+    package = _spec(parent)
+    if package is None or package.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(name, package.submodule_search_locations)
 
 
 def _drop_docstring(

@@ -1,1 +1,1 @@
-"""Many runs started by one command: jobs, how they ended, and searches over settings."""
+"""Many runs started by one command: job outcomes, and hyperparameter search."""

@@ -1,7 +1,7 @@
-"""What the jobs of a sweep tell the process that started it, whichever process runs them.
+"""Outcomes of a sweep's jobs, passed to the process that started it through files.
 
-A job writes `<sweep>/.jobs/<number>.json` when it starts and when it ends: one that died has no
-end.
+A job writes `<sweep>/.jobs/<number>.json` when it starts and when it ends; the file of a job that
+was killed has no end.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from pipelines.machine.screen import Screen
 from pipelines.reporting.summary import nearby
 
 FOLDER = ".jobs"
-WIDTH = 100  # of the lines of a job beside others
-DIED = 1  # exit status of a sweep with a job that has no end
+WIDTH = 100  # columns of the output of a parallel job
+DIED = 1  # exit status of a sweep with a killed job
 
-sweep: Path | None = None  # folder of the sweep that this process has started
+sweep: Path | None = None  # folder of the sweep that this process started
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job went.
+    """The state of a job.
 
     Attributes:
-        number: of the job in its sweep.
-        name: for people.
+        number: number of the job in its sweep.
+        name: display name.
         folder: output folder.
-        status: what it would have exited with; None as long as it runs.
-        error: what went wrong; empty if nothing did.
+        status: exit status; None until it ends.
+        error: error message; empty if there is none.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Outcome:
     error: str = ""
 
     def write(self, root: Path) -> None:
-        """Leave this below the sweep's folder `root`."""
+        """Write this to the sweep's folder `root`."""
         folder = root / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f"{self.number}.new"
@@ -55,24 +55,24 @@ class Outcome:
         draft.replace(folder / f"{self.number}.json")
 
     def ended(self, root: Path, status: int, error: str = "") -> None:
-        """Leave word of the end."""
+        """Write the end of the job to the sweep's folder `root`."""
         replace(self, status=status, error=error).write(root)
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def threads_each(launcher: Mapping[str, Any], batch: int | None, available: int) -> int | None:
-    """Threads for a job, where others run at the same time; None leaves them alone.
+    """Threads per job if jobs run in parallel; None for no limit.
 
     Args:
-        launcher: Hydra's settings of the launcher.
-        batch: jobs that the sweeper gives to the launcher together; None for all.
-        available: cores of this machine.
+        launcher: settings of the Hydra launcher.
+        batch: jobs that the sweeper launches at a time; None for all.
+        available: number of cores of this machine.
     """
     kind = str(launcher["_target_"]).rpartition(".")[2]
     if kind == "SlurmLauncher":
@@ -80,7 +80,7 @@ def threads_each(launcher: Mapping[str, Any], batch: int | None, available: int)
     at_once = {
         "JoblibLauncher": launcher.get("n_jobs"),
         "RayLauncher": launcher.get("n_jobs"),
-        "LocalLauncher": batch or available,  # submitit's starts all of them
+        "LocalLauncher": batch or available,  # submitit starts all of them
     }.get(kind)
     if at_once is None:
         return None
@@ -88,20 +88,20 @@ def threads_each(launcher: Mapping[str, Any], batch: int | None, available: int)
 
 
 def begin(root: Path) -> None:
-    """A sweep into `root` starts here: forget what an earlier one has left there."""
+    """Start a sweep into `root`: record it and delete the outcomes of an earlier one."""
     global sweep
     sweep = root
     shutil.rmtree(root / FOLDER, ignore_errors=True)
 
 
 def outcomes(root: Path) -> list[Outcome]:
-    """Of all jobs that have started, in their order."""
+    """Outcomes of all jobs that have started, ordered by number."""
     found = (json.loads(p.read_text(encoding="utf-8")) for p in (root / FOLDER).glob("*.json"))
     return sorted((Outcome(**record) for record in found), key=lambda outcome: outcome.number)
 
 
 def finish(screen: Screen) -> int:
-    """Tell how the sweep that `begin` has started went; gives the exit status, 0 without one."""
+    """Report on the sweep started by `begin`; returns the exit status, 0 without a sweep."""
     global sweep
     root, sweep = sweep, None
     ended = outcomes(root) if root else []
@@ -125,7 +125,7 @@ def _status(ended: Sequence[Outcome]) -> int:
 
 
 def _table(ended: Sequence[Outcome], screen: Screen) -> None:
-    """The results of all jobs beside each other; a search over settings has its own table."""
+    """Print the results of all jobs in a table."""
     from pipelines.comparing import table
 
     files = [Path(outcome.folder) / "results.json" for outcome in ended if outcome.status != DIED]
@@ -135,19 +135,19 @@ def _table(ended: Sequence[Outcome], screen: Screen) -> None:
 
 
 def screen(name: str) -> Screen:
-    """That of a job beside others: no bars, every line behind its name."""
+    """The screen of a parallel job: no progress bars, every line prefixed with its name."""
     lines: Any = Prefixed(sys.stderr, name)
     return Screen(Console(file=lines, highlight=False, width=WIDTH), brief=True)
 
 
 class Prefixed(io.TextIOBase):
-    """Writes whole lines behind a name, so that jobs on one screen can be told from each other."""
+    """Writes whole lines with a name in front, to distinguish parallel jobs on one screen."""
 
     def __init__(self, stream: TextIO, name: str) -> None:
         self._stream, self._name, self._rest = stream, name, ""
 
     def write(self, text: str) -> int:
-        """Lines go on in one piece, without blank ones; the rest waits for its end."""
+        """Pass on whole, non-blank lines and buffer the rest."""
         *lines, self._rest = (self._rest + text).split("\n")
         whole = "".join(f"[{self._name}] {line.rstrip()}\n" for line in lines if line.strip())
         if whole:

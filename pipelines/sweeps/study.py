@@ -1,7 +1,7 @@
-"""A search over settings: Optuna proposes, jobs measure their objective, a table tells.
+"""Hyperparameter search: Optuna proposes settings, and jobs measure their objective.
 
-The proposals depend on the seed and on what was measured only, so that a search which is started
-again finds its first trials in the store and goes on.
+Proposals depend only on the seed and the measured objectives, so that a restarted search finds its
+first trials in the store and resumes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Settings = Mapping[str, Choice]
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers that a setting may have.
+    """Range of a numeric setting.
 
     Attributes:
-        low, high: both allowed.
-        log: their logarithms are drawn evenly.
-        step: between neighbours; None for any number between.
-        whole: they are whole numbers.
+        low, high: bounds, both included.
+        log: sample on a logarithmic scale.
+        step: step between values; None for a continuous range.
+        whole: integers only.
     """
 
     low: float
@@ -40,13 +40,13 @@ Space = Mapping[str, Range | Sequence[Choice]]
 
 @dataclass(frozen=True)
 class Search:
-    """How settings are looked for.
+    """Settings of a search.
 
     Attributes:
-        trials: in all.
-        startup: of them at random; the defaults are the first one.
-        batch: proposed together.
-        seed: of the proposals.
+        trials: total number of trials.
+        startup: number of random trials at the start; the first trial has the default settings.
+        batch: number of trials proposed together.
+        seed: seed for the proposals.
     """
 
     trials: int
@@ -56,10 +56,11 @@ class Search:
 
     def __post_init__(self) -> None:
         for name in ("trials", "startup", "batch"):
-            word = "max_batch_size" if name == "batch" else name
+            setting = "max_batch_size" if name == "batch" else name
             if getattr(self, name) < 1:
                 raise ValueError(
-                    f"hydra.sweeper.{word}={getattr(self, name)} must be a whole number, at least 1"
+                    f"hydra.sweeper.{setting}={getattr(self, name)} must be a whole number, "
+                    "at least 1"
                 )
 
     def run(
@@ -68,14 +69,14 @@ class Search:
         defaults: Settings,
         measure: Callable[[Sequence[Settings]], Sequence[float | None]],
     ) -> list[Trial]:
-        """Minimise; `measure` gives the objectives of a batch, None where a trial failed.
+        """Minimize the objective; `measure` returns those of a batch, None for a failed trial.
 
         Raises:
             ValueError: Optuna is not installed, or there is nothing to search.
         """
         if not space:
             raise ValueError(
-                "nothing to search: give settings a range, such as hparams=damping or "
+                "nothing to search: set a range for some settings, such as hparams=damping or "
                 "'damping=tag(log,interval(0.001,0.1))'"
             )
         try:
@@ -92,10 +93,10 @@ class Search:
         found: list[Trial] = []
         while len(found) < self.trials:
             study.sampler = optuna.samplers.TPESampler(
-                seed=self.seed + len(found),  # else a batch would repeat the one before
+                seed=self.seed + len(found),  # otherwise a batch would repeat the previous one
                 n_startup_trials=self.startup,
                 multivariate=True,
-                constant_liar=True,  # the others of a batch count as bad until they are known
+                constant_liar=True,  # pending trials of a batch count as bad
             )
             count = min(self.batch, self.trials - len(found))
             asked = [study.ask(known) for _ in range(count)]
@@ -114,13 +115,13 @@ class Search:
 
 @dataclass(frozen=True)
 class Trial:
-    """One try.
+    """A trial of a search.
 
     Attributes:
-        number: of its job.
-        settings: that were searched.
-        value: of the objective; None where the job failed.
-        seconds: of its part of the batch.
+        number: number of its job.
+        settings: the proposed settings.
+        value: the objective; None if the job failed.
+        seconds: its share of the time of its batch.
     """
 
     number: int
@@ -136,7 +137,7 @@ def _within(values: Range | Sequence[Choice], value: Choice) -> bool:
 
 
 def _distribution(kinds: Any, values: Range | Sequence[Choice]) -> Any:
-    """The same as one of `optuna.distributions`, which are `kinds`."""
+    """Convert to a distribution; `kinds` is the module `optuna.distributions`."""
     if not isinstance(values, Range):
         return kinds.CategoricalDistribution(list(values))
     if values.whole:

@@ -1,4 +1,4 @@
-"""What a search over settings has found: a table for people, a file for programs."""
+"""The result of a hyperparameter search: a table in the terminal, and study.json."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pipelines.sweeps.study import Choice, Trial
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The best first, failed ones last."""
+    """Trials ordered by objective, failed ones last."""
     return sorted(trials, key=lambda t: (t.value is None, t.value or 0.0, t.number))
 
 
 def write(trials: Sequence[Trial], about: Mapping[str, Any], path: Path) -> None:
-    """Write study.json: what was searched, the best settings, all trials."""
+    """Write study.json: `about` the search, the best settings, and all trials."""
     best = ranked(trials)[0]
     rows = [{**vars(trial)} for trial in trials]
     record = {**about, "best": dict(best.settings), "value": best.value, "trials": rows}
@@ -29,7 +29,7 @@ def write(trials: Sequence[Trial], about: Mapping[str, Any], path: Path) -> None
 
 
 def show(trials: Sequence[Trial], path: Path, screen: Screen, rows: int = 10) -> None:
-    """The best trials and the first one (the defaults, if they lie in the space) in a table."""
+    """Print a table of the best trials and the first (the defaults, if in the search space)."""
     order = ranked(trials)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("trial", *order[0].settings, "objective"):
@@ -39,8 +39,8 @@ def show(trials: Sequence[Trial], path: Path, screen: Screen, rows: int = 10) ->
         value = "failed" if trial.value is None else f"{trial.value:.6g}"
         table.add_row(str(trial.number), *map(_text, trial.settings.values()), value)
     screen.console.print(table)
-    words = " ".join(f"{name}={_text(value)}" for name, value in order[0].settings.items())
-    screen.line(f"best of {len(trials)}: {words}", mark="[bold]obliq[/]  ")
+    best = " ".join(f"{name}={_text(value)}" for name, value in order[0].settings.items())
+    screen.line(f"best of {len(trials)}: {best}", mark="[bold]obliq[/]  ")
     screen.line(f"  all trials: {nearby(path)}", style="dim")
 
 

@@ -1,10 +1,10 @@
-"""Where a run is recorded beside its own folder: Weights & Biases, or nowhere.
+"""Tracking of runs in addition to their output folders: Weights & Biases or none.
 
-tracker        what the pipeline tells about a run, and a tracker that records nothing
+tracker        the interface of trackers, and a tracker that records nothing
 wandb_tracker  Weights & Biases; the only file that imports wandb, and only once a run has started
-lineage        what is recorded of the calibration, the weights and the evaluation
-run_id         the identity of a run, kept in its output folder
-flat           nested results as single values
+lineage        records of the calibration, the weights and the evaluation
+run_id         the W&B id of a run, stored in its output folder
+flat           nested results as scalars
 """
 
 from pipelines.tracking.flat import flatten

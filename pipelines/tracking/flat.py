@@ -1,4 +1,4 @@
-"""Nested results as single values."""
+"""Nested results as scalars."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ Scalar = float | int | bool | str
 
 
 def flatten(results: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Single values of nested results, by path.
+    """Scalars of nested results, by path.
 
-    An interval becomes two values; other lists (the layers) and missing values are left out.
+    An interval becomes two values; other lists (the layers) and missing values are omitted.
 
     Examples:
         >>> flatten({"speedup": 9.5, "drop": {"points": 0.4, "ci95": [-0.1, 0.9]}, "layers": [{}]})

@@ -1,6 +1,6 @@
-"""Calibration -> weights -> evaluation: what is recorded of each, and of what it was made from.
+"""Lineage of a run: calibration -> weights -> evaluation, each with its input.
 
-Small records only: no image and no Hessian leaves the store.
+Only small records are tracked: no images or Hessians leave the store.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def artifact_name(text: str) -> str:
-    """`text` with what W&B allows in the name of an artifact."""
+    """Replace characters that W&B does not allow in artifact names; at most 128 characters."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:128]
 
 
 def calibration(found: Artifact, model: str, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """Which images and layers, where the Hessians lie in the store, and of which data.
+    """Record of a calibration: images, layers, fingerprints, and the Hessians' place in the store.
 
     Args:
-        found: the stage's result.
+        found: result of the calibration stage.
         model: name of the network.
         origin: `fingerprints` of results.json.
     """
@@ -40,12 +40,12 @@ def calibration(found: Artifact, model: str, origin: Mapping[str, Any]) -> dict[
 
 
 def tell(tracker: Tracker, name: str, found: Artifact, results: Mapping[str, Any]) -> None:
-    """Record all three, in the order in which they were made, from a finished run's results.
+    """Record calibration, weights and evaluation of a finished run.
 
     Args:
-        tracker: of the run, which has started.
-        name: of the run.
-        found: the calibration.
+        tracker: the run's tracker, already started.
+        name: name of the run.
+        found: result of the calibration stage.
         results: content of results.json.
     """
     folder, prints = Path(results["output_dir"]), results["fingerprints"]

@@ -1,7 +1,7 @@
-"""The identity of a run, kept in its output folder: the same command there goes on in the same run.
+"""The W&B id of a run, stored in its output folder so that the same command resumes the same run.
 
-A W&B run may be written by several processes one after the other. Offline each leaves a folder of
-its own; `wandb sync` puts those with the same id together.
+Several processes may write a W&B run one after the other. Offline, each creates its own folder;
+`wandb sync` merges folders with the same id.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from typing import Any
 from pipelines.machine.disk import replacing
 
 LETTERS = string.ascii_lowercase + string.digits
-LENGTH = 8  # as wandb's own
+LENGTH = 8  # as in wandb
 
 
 def of(folder: Path, settings: Mapping[str, Any]) -> tuple[str, bool]:
-    """The id of the run with these settings in `folder`, and whether it has begun before.
+    """The id of the run with these settings in `folder`, and whether it existed before.
 
-    A new id is written there.
-
-    Other settings in the same folder are another run.
+    A new id is written to the folder. Different settings in the same folder are a different run.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""What the pipeline tells about a run, and a tracker that records nothing of it."""
+"""The interface of trackers, and a tracker that records nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Tracker(Protocol):
-    """What the pipeline tells about a run, in the order of the methods."""
+    """Receives the events of a run, in the order of the methods."""
 
     @property
     def where(self) -> str:
-        """Folder or address of the run, "" if there is none."""
+        """Folder or URL of the tracked run; "" if there is none."""
 
     def start(
         self,
@@ -28,44 +28,44 @@ class Tracker(Protocol):
         job_type: str,
         origin: Mapping[str, Any],
     ) -> None:
-        """Begin a run, or go on with the one that the same call began in the same folder.
+        """Start a run, or resume the one that the same call started in the same folder.
 
         Args:
             config: plain, resolved settings.
-            name: for people.
-            folder: the run's output folder.
-            group: runs that belong together, a sweep say.
-            tags: to find the run by.
-            job_type: what kind of run it is.
-            origin: code, versions and machine: told with the settings, but none of them.
+            name: display name.
+            folder: output folder of the run.
+            group: group of related runs, such as a sweep.
+            tags: tags for filtering runs.
+            job_type: kind of run.
+            origin: code, versions and machine; recorded next to the settings.
         """
 
     def stage(self, name: str, seconds: float, cached: bool) -> None:
-        """A stage has ended (or its result came from the store)."""
+        """Record that a stage has ended, or that its result came from the store."""
 
     def layers(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The layer table, a row per layer (`results["layers"]`)."""
+        """Record the layer table, a row per layer (`results["layers"]`)."""
 
     def plots(self, images: Mapping[str, Figure | Path]) -> None:
-        """What there is to look at, by name: figures, and files of pictures."""
+        """Record figures and image files by name."""
 
     def calibration(self, name: str, record: Mapping[str, Any]) -> None:
-        """What the weights are made from (`lineage.calibration`)."""
+        """Record the calibration (`lineage.calibration`)."""
 
     def weights(self, path: Path, name: str, metadata: Mapping[str, Any]) -> None:
-        """The quantized weights: a file or a folder that will stay where it is."""
+        """Record the quantized weights, a file or folder that stays in place."""
 
     def evaluation(self, name: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> None:
-        """What the weights were found to be worth: results.json and what belongs to it."""
+        """Record the evaluation of the weights: results.json and related files."""
 
     def summary(self, results: Mapping[str, Any]) -> None:
-        """Every single value of `results`, by the names of `flatten`."""
+        """Record all scalars of `results` under the names of `flatten`."""
 
     def finish(self) -> None:
-        """The run succeeded."""
+        """Mark the run as finished."""
 
     def fail(self, error: BaseException) -> None:
-        """The run died of `error`; it is marked as failed."""
+        """Mark the run as failed with `error`."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""A run recorded with Weights & Biases.
+"""Tracking with Weights & Biases.
 
-The only file that imports wandb, and only once a run has started. A tracker never ends a
-computation: whatever wandb raises is reported once, and `results.json` holds the same values. In a
-job of several processes only the first one may start a tracker.
+The only file that imports wandb, and only once a run has started. A tracker never stops a run:
+errors of wandb are logged once, and `results.json` holds the same values. With several processes,
+only rank 0 may start a tracker.
 
-Values are written when they are known, since the summary that wandb writes at the end of an offline
-run is lost with a process that dies: https://github.com/wandb/wandb/issues/8114
+Values are written as soon as they are known, since the summary that wandb writes at the end of an
+offline run is lost if the process dies: https://github.com/wandb/wandb/issues/8114
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pipelines.tracking")
 
-FLUSH_SECONDS = 0.2  # how often wandb's process writes to the run's file (its own default: 15)
-LOCAL_SECONDS = 120.0  # that wandb's own process may take to answer: a busy machine is slow
+FLUSH_SECONDS = 0.2  # flush interval of wandb's process (default: 15)
+LOCAL_SECONDS = 120.0  # timeout of wandb's process, generous for a busy machine
 
 
 @dataclass
@@ -41,15 +41,15 @@ class WandbTracker:
 
     Attributes:
         project: W&B project.
-        entity: user or team; None is the user's default.
-        mode: "offline" writes into the run's folder; "online" falls back to that when the server
-            does not answer or no API key is configured. Never prompts. WANDB_MODE=disabled in the
-            environment records nothing, and WANDB_MODE=offline turns "online" into that.
-        group, job_type: override those that `start` is given.
-        tags: added to those that `start` is given.
-        notes: what a person wants to say about the run.
-        connect_seconds: limit of each step of connecting, online only.
-        upload_seconds: limit of the upload at the end, online only; the rest stays on disk.
+        entity: user or team; None for the user's default.
+        mode: "offline" writes to the run's folder; "online" falls back to it if the server does
+            not answer or there is no API key. Never prompts. WANDB_MODE=disabled in the environment
+            records nothing, and WANDB_MODE=offline turns "online" into that.
+        group, job_type: replace those passed to `start`.
+        tags: added to those passed to `start`.
+        notes: free text about the run.
+        connect_seconds: timeout of each step of connecting, online only.
+        upload_seconds: timeout of the upload at the end, online only; the rest stays on disk.
     """
 
     project: str
@@ -76,7 +76,7 @@ class WandbTracker:
 
     @property
     def where(self) -> str:
-        """Address of an online run, folder of an offline one, "" without a run."""
+        """URL of an online run, folder of an offline run, "" without a run."""
         return self._where
 
     def start(
@@ -89,7 +89,7 @@ class WandbTracker:
         job_type: str,
         origin: Mapping[str, Any],
     ) -> None:
-        """Begin a run under `folder`/wandb, or go on with it; see `Tracker.start`."""
+        """Start or resume a run in `folder`/wandb; see `Tracker.start`."""
         self._run, self._where, self._warned = None, "", False
         asked = os.environ.get("WANDB_MODE", "").strip().lower()
         if asked == "disabled":
@@ -98,7 +98,7 @@ class WandbTracker:
         try:
             import wandb
 
-            logging.raiseExceptions = False  # of its log, which a full disk takes no more of
+            logging.raiseExceptions = False  # errors of wandb's own log, for example on a full disk
             wandb.setup(wandb.Settings(silent=True, x_service_wait=LOCAL_SECONDS))
             own = {key: value for key, value in config.items() if key != "tracking"}
             where = {"project": self.project, "entity": self.entity}
@@ -120,7 +120,7 @@ class WandbTracker:
                 self._run = self._init(wandb, settings, "offline")
             if problem:
                 log.warning(
-                    "W&B cannot be reached (%s): this run is kept offline. Upload it later: "
+                    "W&B cannot be reached (%s): this run is tracked offline. Upload it later: "
                     "wandb sync %s",
                     problem,
                     self._folder,
@@ -163,7 +163,7 @@ class WandbTracker:
         self._send(send)
 
     def calibration(self, name: str, record: Mapping[str, Any]) -> None:
-        """Use an artifact of type "calibration" with the record as its only file."""
+        """Mark an artifact of type "calibration" with the record as used by the run."""
 
         def send(run: Any) -> None:
             file = self._own_file("calibration.json")
@@ -175,7 +175,7 @@ class WandbTracker:
         self._send(send)
 
     def weights(self, path: Path, name: str, metadata: Mapping[str, Any]) -> None:
-        """Log, and use, an artifact of type "model"; its files are referred to, not copied."""
+        """Log an artifact of type "model" and mark it as used; files are referenced, not copied."""
         self._send(
             lambda run: _record(
                 run, _artifact(name, "model", metadata, [path]), made_here=True, used_here=True
@@ -185,7 +185,7 @@ class WandbTracker:
     def evaluation(self, name: str, files: Sequence[Path], metadata: Mapping[str, Any]) -> None:
         """Log an artifact of type "evaluation" with copies of the files.
 
-        Copies, since a repeated command writes the same files anew.
+        Copies, since repeating the command overwrites the files.
         """
 
         def send(run: Any) -> None:
@@ -196,7 +196,7 @@ class WandbTracker:
         self._send(send)
 
     def summary(self, results: Mapping[str, Any]) -> None:
-        """Write `flatten(results)` to the summary, and what is a number to the history too."""
+        """Write `flatten(results)` to the summary, and its numbers to the history too."""
         values = flatten(results)
         numbers = {key: value for key, value in values.items() if not isinstance(value, str)}
         self._send(lambda run: run.log(numbers))
@@ -205,7 +205,7 @@ class WandbTracker:
 
     def finish(self) -> None:
         """Close the run as finished."""
-        if self._again:  # what an earlier part of it died of
+        if self._again:  # clear the error of an earlier process
             self._send(lambda run: run.summary.update({"error": None}))
         self._close(0)
 
@@ -216,10 +216,10 @@ class WandbTracker:
         self._close(1)
 
     def _connect(self, wandb: Any, settings: Mapping[str, Any]) -> str | None:
-        """Begin the run online; the reason in a few words if that is impossible."""
+        """Start the run online; returns a short reason if that fails."""
         try:
             if not wandb.login(prompt=False, verify=True, timeout=round(self.connect_seconds)):
-                return "no API key: `wandb login` sets one"
+                return "no API key: run `wandb login`"
             self._run = self._init(wandb, settings, "online")
         except Exception as error:
             return redact(" ".join(str(error).split()))[:120]
@@ -236,7 +236,7 @@ class WandbTracker:
                 disable_git=True,
                 disable_code=True,
                 x_save_requirements=False,
-                x_disable_stats=True,  # the run's timings are results: nothing samples beside them
+                x_disable_stats=True,  # sampling would disturb the timings, which are results
                 x_transaction_log_flush_interval=FLUSH_SECONDS,
                 **self._limits(mode),
             ),
@@ -246,7 +246,7 @@ class WandbTracker:
         return run
 
     def _limits(self, mode: str) -> dict[str, Any]:
-        """How long wandb waits. Offline it waits for its own process only."""
+        """Timeouts of wandb; offline it only waits for its own process."""
         if mode == "offline":
             return {"init_timeout": LOCAL_SECONDS}
         return {
@@ -257,7 +257,7 @@ class WandbTracker:
         }
 
     def _own_file(self, name: str) -> Path:
-        """A path in the folder of this W&B run, where nothing changes until it is uploaded."""
+        """A path in the folder of this W&B run, where files stay unchanged until the upload."""
         folder = Path(self._folder) / "artifacts"
         folder.mkdir(exist_ok=True)
         return folder / name
@@ -277,18 +277,20 @@ class WandbTracker:
             return
         self._warned = True
         text = redact(" ".join(str(error).split()))[:200]
-        hint = f" What it has so far: wandb sync {self._folder}" if self._run is not None else ""
-        log.warning("W&B failed, the run goes on without it: %s.%s", text, hint)
+        hint = (
+            f" Upload what was recorded: wandb sync {self._folder}" if self._run is not None else ""
+        )
+        log.warning("W&B failed, the run continues without it: %s.%s", text, hint)
 
 
 def _settle(run: Any) -> None:
-    """Wait until what was sent is in the run's file, so that it outlives this process."""
-    run.summary.keys()  # a round trip: wandb's own process has everything that was sent before
+    """Wait until everything sent is in the run's file and survives the end of this process."""
+    run.summary.keys()  # a round trip: wandb's process has received everything
     clock.sleep(2 * FLUSH_SECONDS)
 
 
 def _artifact(name: str, kind: str, metadata: Mapping[str, Any], paths: Sequence[Path]) -> Any:
-    """An artifact that refers to files, and to what is in folders."""
+    """An artifact that references files and the content of folders."""
     import wandb
 
     artifact = wandb.Artifact(artifact_name(name), type=kind, metadata=dict(metadata))
@@ -299,13 +301,13 @@ def _artifact(name: str, kind: str, metadata: Mapping[str, Any], paths: Sequence
 
 
 def _record(run: Any, artifact: Any, made_here: bool, used_here: bool) -> None:
-    """Say that a run has made an artifact, has used it, or both.
+    """Record that a run has created an artifact, used it, or both.
 
-    `Run.use_artifact` does the same with a new artifact but refuses to offline, where `wandb sync`
-    would do it: hence the call below it. Without that, the artifact is logged as made here.
+    `Run.use_artifact` refuses new artifacts offline, although `wandb sync` supports them: hence the
+    private method. If wandb lacks it, the artifact is logged as created here.
     """
-    below = getattr(run, "_log_artifact", None)
-    if below is None or not used_here:
+    log_artifact = getattr(run, "_log_artifact", None)
+    if log_artifact is None or not used_here:
         run.log_artifact(artifact)
     else:
-        below(artifact, is_user_created=not made_here, use_after_commit=True)
+        log_artifact(artifact, is_user_created=not made_here, use_after_commit=True)

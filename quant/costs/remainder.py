@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -39,8 +39,23 @@ class Operation(Workload):
         return self.multiply_adds
 
 
-def operations(network: nn.Module, example: Tensor, layers: Mapping[str, Layer]) -> list[Operation]:
-    """Run `network` on the first image; every operation with multiply-adds but those of `layers`.
+@dataclass(frozen=True)
+class Remainder:
+    """What a network does and holds outside of its quantized layers.
+
+    Attributes:
+        operations: all other operations with multiply-adds, in order.
+        stored: all other parameters and floating-point buffers as one workload; ties once.
+        matrices: number of weights among those, in parameters with two or more dimensions.
+    """
+
+    operations: Sequence[Operation]
+    stored: Operation
+    matrices: int
+
+
+def remainder(network: nn.Module, example: Tensor, layers: Mapping[str, Layer]) -> Remainder:
+    """Run `network` on the first image and record all but `layers`.
 
     Sums, activation functions and resizing are not counted, as between layers. The formulas are
     those of `torch.utils.flop_counter`.
@@ -54,18 +69,19 @@ def operations(network: nn.Module, example: Tensor, layers: Mapping[str, Layer])
     found = _Operations(network, weights)
     with torch.no_grad(), found:
         network(example[:1])
-    return found.operations
-
-
-def stored(network: nn.Module, layers: Mapping[str, Layer]) -> Operation:
-    """The parameters and floating-point buffers outside of `layers`, as one workload; ties once."""
-    quantized = {_memory(network.get_parameter(layer.weight)) for layer in layers.values()}
+    quantized = {_memory(weight) for weight in weights}
     others = {
-        _memory(t): t.numel()
+        _memory(t): t
         for t in [*network.parameters(), *network.buffers()]
         if t.is_floating_point() and _memory(t) not in quantized
     }
-    return Operation("rest", (), 1, 0, 0, 0, parameters=sum(others.values()))
+    count = sum(t.numel() for t in others.values())
+    matrices = sum(
+        t.numel() for t in others.values() if isinstance(t, nn.Parameter) and t.dim() >= 2
+    )
+    return Remainder(
+        found.operations, Operation("rest", (), 1, 0, 0, 0, parameters=count), matrices
+    )
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

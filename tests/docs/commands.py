@@ -32,7 +32,7 @@ from pipelines.cli import renamed, typecheck
 from pipelines.cli.overrides import CONF
 from tests.docs.blocks import ROOT
 
-PLAIN = {"mkdir", "ls", "cat", "head", "cp", "test"}  # left to the shell
+PLAIN = {"mkdir", "ls", "cat", "echo", "head", "cp", "test"}  # left to the shell
 ELSEWHERE = {"git", "wandb", "sbatch", "unzip", "open", "ray"}  # only in blocks with `needs`
 OPTIONS = {"-m", "--multirun"}
 INFORM = {"--help", "--help-all", "--version", "--hydra-help", "--info", "--cfg", "-c"}
@@ -167,7 +167,7 @@ def _overrides(words: list[str]) -> tuple[list[str], str | None]:
     Raises:
         ValueError: an override that the command line refuses, or an old name.
     """
-    old = renamed.words(words)[1]
+    old = renamed.overrides(words)[1]
     if old:
         raise ValueError(f"{old[0]}: pages use today's names")
     seen: list[str] = []
@@ -185,6 +185,8 @@ def _overrides(words: list[str]) -> tuple[list[str], str | None]:
     for word in rest:
         if word in ("--config-dir", "-cd"):
             folder = next(rest)
+        elif word.startswith("--config-dir="):
+            folder = word.partition("=")[2]
         elif word not in OPTIONS:
             kept.append(word)
     return kept, folder

@@ -17,7 +17,7 @@ COMPOSED = {
     "README.md": 1,
     "docs": {
         "account": 1, "checkout": 2, "cluster": 1, "data": 1, "folder": 6, "gpus": 2, "hours": 13,
-        "install": 2, "long": 3, "network": 1, "slurm": 1,
+        "install": 3, "long": 3, "network": 1, "slurm": 1,
     },
 }  # fmt: skip
 

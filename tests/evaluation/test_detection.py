@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
 from PIL import Image
 from torch import nn
 
@@ -17,6 +16,7 @@ from evaluation.detection import DetectionData, distances
 from evaluation.evaluator import CollectOutputs
 from evaluation.fidelity import Distance
 from evaluation.samples import Samples
+from pipelines.machine.machine import Machine
 
 NAMES = ("cat", "dog", "pig")
 CONFIG = {"crop_mode": "letterbox", "input_size": (3, 64, 64)}
@@ -88,10 +88,7 @@ def fake(**settings):
 
 def collected(data, network, reference=None):
     collect = CollectOutputs(data, network, reference)
-    Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False,
-    ).test(collect, data.test_dataloader(), verbose=False)  # fmt: skip
+    Machine("cpu", 1, "32-true", None).test("test", collect, data.test_dataloader())
     return collect.outputs
 
 

@@ -1,9 +1,12 @@
 """The embedded digits."""
 
+from importlib.machinery import ModuleSpec
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from evaluation import digits as digits_module
 from evaluation.digits import Digits, split
 
 CONFIG = {
@@ -45,6 +48,19 @@ def test_pixels_and_labels_are_scikit_learns():
         assert (image[0] == image[1]).all()
         assert (image[0] == image[2]).all()
         assert label == bunch.target[i]
+
+
+def test_the_file_in_scikit_learn_holds_what_load_digits_returns(monkeypatch, tmp_path):
+    read = digits_module.table()
+    monkeypatch.setattr(digits_module, "_imported", lambda: pytest.fail("the file was not read"))
+    assert np.array_equal(digits_module.table(), read)
+    monkeypatch.undo()
+    elsewhere = ModuleSpec("sklearn", None, is_package=True)
+    elsewhere.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(digits_module, "find_spec", lambda name: elsewhere)
+    assert np.array_equal(digits_module.table(), read)
+    bunch = load_digits()
+    assert np.array_equal(read, np.column_stack((bunch.data, bunch.target)))
 
 
 def test_calibration_draws_from_the_training_pool_and_evaluation_keeps_all_500():

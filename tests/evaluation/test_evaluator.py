@@ -2,22 +2,17 @@
 
 import pytest
 import torch
-from lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from evaluation.classification import ClassificationData, metrics
 from evaluation.evaluator import CollectOutputs
+from pipelines.machine.machine import Machine
 
 
-def trainer() -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
+def collected(collect: CollectOutputs, data: DataLoader) -> dict[str, torch.Tensor]:
+    Machine("cpu", 1, "32-true", 1).test("test", collect, data)
+    return collect.outputs
 
 
 class AnyClasses(ClassificationData):
@@ -63,7 +58,7 @@ def test_logits_come_in_the_order_of_the_data_for_every_batch_size(batch_size):
     network = nn.Linear(6, 4)
     collect = CollectOutputs(TASK, network)
     data = loader(11, batch_size)
-    trainer().test(collect, data, verbose=False)
+    collected(collect, data)
     with torch.no_grad():
         torch.testing.assert_close(collect.outputs["logits"], network(data.dataset.tensors[0]))
     assert collect.outputs["labels"].tolist() == [i % 4 for i in range(11)]
@@ -73,10 +68,8 @@ def test_logits_come_in_the_order_of_the_data_for_every_batch_size(batch_size):
 
 def test_a_second_test_forgets_the_first():
     collect = CollectOutputs(TASK, nn.Linear(6, 4))
-    runner = trainer()
-    runner.test(collect, loader(11, 4), verbose=False)
-    runner.test(collect, loader(5, 4), verbose=False)
-    assert collect.outputs["logits"].shape == (5, 4)
+    collected(collect, loader(11, 4))
+    assert collected(collect, loader(5, 4))["logits"].shape == (5, 4)
 
 
 class Overflow(nn.Module):
@@ -88,16 +81,15 @@ def test_logits_that_are_not_finite_are_an_error_that_counts_them():
     data = loader(11, 4)
     broken = int((data.dataset.tensors[0][:, :4] > 0.5).any(1).sum())
     with pytest.raises(ValueError, match=f"not finite for {broken} of 11 images"):
-        trainer().test(CollectOutputs(TASK, Overflow()), data, verbose=False)
+        collected(CollectOutputs(TASK, Overflow()), data)
 
 
 def test_a_test_after_a_failed_one_starts_afresh():
     collect = CollectOutputs(TASK, Overflow())
     with pytest.raises(ValueError, match="not finite"):
-        trainer().test(collect, loader(11, 4), verbose=False)
+        collected(collect, loader(11, 4))
     quiet = TensorDataset(torch.zeros(5, 6), torch.zeros(5, dtype=torch.int64))
-    trainer().test(collect, DataLoader(quiet, batch_size=2), verbose=False)
-    assert collect.outputs["logits"].shape == (5, 4)
+    assert collected(collect, DataLoader(quiet, batch_size=2))["logits"].shape == (5, 4)
 
 
 @pytest.mark.parametrize("network", [nn.Unflatten(1, (2, 3)), nn.Linear(6, 5)])

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+
+from pipelines.models.yolov5 import YOLOv5
 
 SHORT = ("method=rtn", "baseline.budget=0", "report.heatmaps=0", "pictures.count=2")
 TINY = """
@@ -74,6 +79,39 @@ def test_a_detector_goes_through_the_whole_chain(obliq, folder):
     again = obliq(*words(folder))
     assert all(again.results["cached"].values())
     assert again.results["quantized"] == results["quantized"]
+
+
+@pytest.fixture
+def without_ultralytics(monkeypatch):
+    """Make imports of ultralytics fail, also if another test has imported it."""
+    loaded = {name for name in sys.modules if name.split(".")[0] == "ultralytics"}
+    for name in loaded | {"ultralytics"}:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_yolov5n_runs_without_ultralytics(obliq, folder, without_ultralytics):
+    torch.manual_seed(0)
+    weights = folder.parent / "own.safetensors"
+    save_file(YOLOv5(0.0625, 0.33, 2).state_dict(), weights)
+    own = (
+        "model=yolov5n", "model.build.width=0.0625", "model.build.classes=2",
+        f"model.checkpoint={weights}", "model.data_config.input_size=[3,64,64]",
+    )  # fmt: skip
+    found = obliq(*own, *(w for w in words(folder) if not w.startswith("model")))
+    assert found.status == 0, found.text
+    assert found.results["model"] == "yolov5n" and len(found.results["layers"]) == 60
+    assert len(list((found.folder / "pictures").iterdir())) == 2
+    other = obliq(*words(folder))
+    assert other.status == 1 and "ultralytics, which is not installed" in other.text
+
+
+def test_another_nms_setting_is_evaluated_again(obliq, folder):
+    first = obliq(*words(folder))
+    for setting in ("data.iou=0.01", "data.confidence=0.9", "data.max_detections=1"):
+        found = obliq(*words(folder), setting)
+        cached = found.results["cached"]
+        assert not cached["evaluate"] and all(cached[name] for name in ("calibrate", "quantize"))
+        assert found.results["fingerprints"] == first.results["fingerprints"]
 
 
 def test_a_detector_of_other_classes_is_refused_before_calibration(obliq, folder):

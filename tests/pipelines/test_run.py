@@ -82,7 +82,7 @@ WORDS = {
     "data.skip_bad=7": "data.skip_bad=7 must be true or false",
     "method.order=best": "order='best' must be",
     "method.block_size=0": "block",
-    "block_size=abc": "block='abc' must be a whole number",
+    "block_size=abc": "block_size='abc' must be a whole number",
     "method.cd_passes=abc": "method.cd_passes='abc' must be a whole number",
     "grid.search=best": "search='best' must be",
     "grid.granularity=cell": "granularity='cell' must be",
@@ -95,9 +95,9 @@ WORDS = {
     "machine.precision=7": "machine.precision=7 must be text",
     "machine.threads=0": "machine.threads=0 must be at least 1",
     "tracking.mode=best": "tracking.mode='best' must be",
-    "report=null": "report=null: a run cannot do without it. Null may be rounding and",
-    "machine=null": "machine=null: leave machine= out. Valid: cpu, ddp, local",
-    "experiment=digits,null": "experiment=null: leave experiment= out",
+    "report=null": "report=null: a run needs it. Only these may be null: rounding,",
+    "machine=null": "machine=null: omit machine=. Valid: cpu, ddp, local",
+    "experiment=digits,null": "experiment=null: omit experiment=.",
     "data=cifar10": "data.root is not set",
     "data.root=/photos": "no data= is. Choose data= from cifar10, coco, imagenet, sst2, voc",
     "data=imagenet": "which model? data=imagenet is given, but no model=",
@@ -167,7 +167,7 @@ class Code:
 
 
 BREAKS = {
-    "missing": (Path.unlink, "not there"),
+    "missing": (Path.unlink, "does not exist"),
     "corrupt": (cut, "download it again"),
     "keys that do not fit": (rename_a_key, "missing: conv1.weight"),
     "not finite": (put_a_nan, "conv1.weight"),
@@ -246,7 +246,7 @@ def test_too_many_classes_for_the_network_is_told(refused, folder, checkpoint):
     for name in "cdefghij":
         shutil.rmtree(folder / name)
     words = on(folder, f"model.checkpoint='{checkpoint}'", "data.classes=2", "calibrate.images=2")
-    assert "[10] numbers an image, but the data set has 2 classes" in refused(*words)
+    assert "returns [10] values per image, but the data set has 2 classes" in refused(*words)
 
 
 def test_unreadable_images_are_left_out_where_that_is_asked_for(

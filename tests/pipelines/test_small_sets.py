@@ -31,7 +31,7 @@ def on(folder, *more):
 def test_defaults_take_half_of_what_there_is_and_say_so(obliq, folder, tmp_path):
     found = obliq(*on(folder))
     assert found.status == 0, found.text
-    assert "10 of 20 images to calibrate on (calibrate.images=10), the other 10" in found.text
+    assert "10 of 20 images for calibration (calibrate.images=10), the other 10" in found.text
     assert "fewer than batchnorm.compare_images=256: all 10 are taken there" in found.text
     results = found.results
     assert results["settings"]["calibrate"]["images"] == 10
@@ -92,7 +92,7 @@ def test_of_one_image_none_can_be_spared(obliq, folder):
     for path in sorted(folder.rglob("*.png"))[1:]:
         path.unlink()
     found = obliq(*on(folder))
-    assert found.status == 1 and "none can be spared to calibrate on" in found.text
+    assert found.status == 1 and "none can be spared for calibration" in found.text
 
 
 def test_two_images_are_one_and_one(obliq, folder):

@@ -76,7 +76,7 @@ class Candidates:
         places = [input_place(context.layers[n]) for n in self.grids]
         self.module = prepared(context.network.module, places)
         data = context.images.value.calibrating(images)
-        self.data = Keyed(data, data.evaluation_key)
+        self.data = Keyed(data, data.outputs_key)
         self.reference = Keyed(context.network.module, context.network.key)
         self.float_outputs = self.count(
             context.store.run(

@@ -12,7 +12,6 @@ import random
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 
 from pipelines.stages.precision.candidates import Candidates
 from quant.mixed.sensitivity import METRICS, LayerMeasurements
@@ -73,4 +72,6 @@ def _pair(
 
 
 def _rho(points: Any) -> float:
+    from scipy.stats import spearmanr  # slow to import
+
     return float(spearmanr(*zip(*points, strict=True)).statistic)

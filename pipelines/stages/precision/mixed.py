@@ -15,8 +15,9 @@ from pipelines.stages.precision.correlation import correlations
 from pipelines.stages.precision.perturbations import MeasurePerturbations
 from pipelines.stages.precision.timing import TimeLayer, cost_model
 from pipelines.stages.precision.traces import MeasureTraces
+from pipelines.stages.precision.workload import RecordWorkloads, workloads_of
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.costs.workload import CostModel, Workload, workloads
+from quant.costs.workload import CostModel, Workload
 from quant.layers import Layer
 from quant.mixed.search import SEARCHES
 from quant.mixed.sensitivity import METRICS, LayerMeasurements
@@ -212,8 +213,12 @@ class Mixed:
         self, context: AllocationContext, candidates: Candidates
     ) -> tuple[dict[str, CostModel], dict[str, Tensor]]:
         """The cost models, and the costs [N, B] of every layer at every width, by name."""
-        example, _ = next(iter(context.images.value.calibration_loader(first=1)))
-        layer_workloads = workloads(context.network.module, example, context.layers)
+        layers = Keyed(context.layers, context.calibration.key)
+        layer_workloads = workloads_of(
+            context.store.run(
+                RecordWorkloads(), context.network, layers, context.images, context.machine
+            )
+        )
 
         def act_bits(name: str, bits: int) -> int:
             if self.activations:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
@@ -141,7 +140,7 @@ class MeasurePerturbations:
         )
 
 
-class CollectPerturbations(LightningModule):
+class CollectPerturbations(nn.Module):
     """Sums divergences and couplings over images; saves the unfinished sums periodically."""
 
     def __init__(

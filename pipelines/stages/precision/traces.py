@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -65,7 +64,7 @@ class MeasureTraces:
         )
 
 
-class CollectTraces(LightningModule):
+class CollectTraces(nn.Module):
     """Sums the traces over images."""
 
     def __init__(

@@ -19,7 +19,6 @@ from pipelines.models.network import Network
 from pipelines.stages.rounding.label_free import output_of
 from pipelines.stages.rounding.loss import Task
 from pipelines.stages.rounding.schedule import Schedule
-from pipelines.stages.rounding.training import RoundingTraining, biases_of
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.stages.solving.solve import grid_of
 from pipelines.store.artifacts import Artifact, Keyed
@@ -152,6 +151,8 @@ class TrainRounding:
             machine: runs the training.
             scratch: folder for checkpoints.
         """
+        from pipelines.stages.rounding.training import RoundingTraining, biases_of
+
         images = len(data.value.calibration)
         held_out = self.held_out_of(images)
         training = min(len(hessian.tensors["attention"]), images - held_out)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.images import ImageData
@@ -76,7 +75,7 @@ def output_of(layer: Layer) -> str:
     return layer.norm.rpartition(".")[0] or layer.owner
 
 
-class CollectDiagonals(LightningModule):
+class CollectDiagonals(nn.Module):
     """Sums the weights' Hessian diagonals over images; keeps every image's scores."""
 
     def __init__(

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -103,7 +102,7 @@ def adjusted_weights(W: Tensor, H: Tensor, C: Tensor, damping: float) -> Tensor:
     return (W.double() + change.mT).to(W.dtype)
 
 
-class CollectPair(LightningModule):
+class CollectPair(nn.Module):
     """Sums X~ X~^T and X X~^T of one layer, over all its calls in a forward pass.
 
     The first batch runs to the end. If it called the layer once, later batches stop at that layer,

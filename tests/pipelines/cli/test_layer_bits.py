@@ -10,7 +10,7 @@ from pipelines.cli.overrides import CONF
 
 def settings(*words):
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        cfg = compose("run", ["experiment=digits", *layer_bits.added(words)])
+        cfg = compose("run", ["experiment=digits", *layer_bits.force_added(words)])
     return layer_bits.flat(OmegaConf.to_container(cfg, resolve=True))
 
 
@@ -37,7 +37,7 @@ def test_a_mapping_says_the_same_and_both_may_be_mixed():
 
 def test_words_in_the_form_that_adds_are_left_alone():
     words = ["+precision.overrides.a=8", "++activations.overrides.b=4", "bits=3", "hydra.x=1"]
-    assert layer_bits.added(words) == words
+    assert layer_bits.force_added(words) == words
 
 
 def test_what_is_no_mapping_of_layers_stays():

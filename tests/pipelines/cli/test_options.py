@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.cli.options import apart, named
+from pipelines.cli.options import named, separate
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from pipelines.cli.options import apart, named
     ],
 )
 def test_options_are_found_wherever_they_stand(line, options, settings):
-    assert apart(line.split()) == (options, settings)
+    assert separate(line.split()) == (options, settings)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_options_are_found_wherever_they_stand(line, options, settings):
 )
 def test_a_wrong_option_gets_the_right_one(line, expected):
     with pytest.raises(ValueError, match=expected):
-        apart(line.split())
+        separate(line.split())
 
 
 def test_an_option_is_known_by_its_name_whatever_its_value():

@@ -66,7 +66,7 @@ def test_names_that_other_settings_bring_in_are_left_to_them():
     [
         ("Ambiguous value for argument 'bits=2,3'\n1. To use", 'for one list "bits=[2,3]"'),
         ("Ambiguous value for argument 'tags=a,b'\n1. To use", "for one text \"tags='a,b'\""),
-        ("Sweep parameters 'bits=range(2,4)' requires --multirun", "of them add -m, for one text"),
+        ("Sweep parameters 'bits=range(2,4)' requires --multirun", "value add -m, for one text"),
     ],
 )
 def test_several_values_of_one_run_are_told_with_what_to_type(text, expected):

@@ -76,8 +76,8 @@ def test_elements_of_a_list_are_quoted_one_by_one():
     [
         (["data.root=/a (1),/b"], """One text: "data.root='/a (1),/b'". Several"""),
         (["data.root=/a (1),/b"], """-m "data.root='/a (1)',/b\""""),
-        (["tags=[a", "b=[c]"], 'lacks its ]: a space ends a word. Type "tags=[a b=[c]"'),
-        (["tags=[a"], 'lacks its ]: a space ends a word. Type "tags=[a]"'),
+        (["tags=[a", "b=[c]"], 'lacks its ]: a space ends an argument. Type "tags=[a b=[c]"'),
+        (["tags=[a"], 'lacks its ]: a space ends an argument. Type "tags=[a]"'),
         (["bits=choice(2,3"], """If it is text, type "bits='choice(2,3'\""""),
         (["x='a"], """If it is text, type "x='a'\""""),
         (["x={a: (}"], "x={a: (} cannot be read"),

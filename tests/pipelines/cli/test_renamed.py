@@ -22,7 +22,7 @@ from pipelines.cli.overrides import CONF
     ],
 )
 def test_an_old_name_becomes_the_new_one_and_is_told(word, now):
-    words, notes = renamed.words(["bits=3", word])
+    words, notes = renamed.overrides(["bits=3", word])
     assert words == ["bits=3", now]
     (note,) = notes
     assert word.lstrip("+").split("=")[0].split(".")[0] in note and "is now called" in note
@@ -32,7 +32,7 @@ def test_an_old_name_becomes_the_new_one_and_is_told(word, now):
     "word", ["bits=3", "-m", "blocks=3", "method.scope=block", "grid.granularity=group", "data=row"]
 )
 def test_other_words_stay_as_they_are(word):
-    assert renamed.words([word]) == ([word], [])
+    assert renamed.overrides([word]) == ([word], [])
 
 
 def test_every_new_name_is_set_somewhere_and_no_old_one_is():
@@ -79,7 +79,7 @@ grid:
 def test_an_old_name_in_a_file_of_ones_own_counts_unless_the_new_one_is_typed(obliq, tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(OLD)
-    own = ("--config-dir", str(tmp_path), "experiment=mine")
+    own = ("--config-dir", str(tmp_path), "experiment=mine", "model=digits", "data=digits")
     outcome = obliq(*own, "grid.group_size=4")
     assert outcome.status == 0, outcome.text
     settings = outcome.results["settings"]
@@ -94,8 +94,8 @@ def test_a_sweep_file_of_ones_own_may_go_through_old_names(obliq, tmp_path):
     text = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      block: 16,32\n"
     (tmp_path / "sweep" / "mine.yaml").write_text(f"# @package _global_\n{text}")
     folder = tmp_path / "out"
-    words = ("--config-dir", str(tmp_path), "sweep=mine", f"hydra.sweep.dir={folder}")
-    outcome = obliq(*words)
+    own = ("--config-dir", str(tmp_path), "sweep=mine", "model=digits", "data=digits")
+    outcome = obliq(*own, f"hydra.sweep.dir={folder}")
     assert outcome.status == 0, outcome.text
     assert "block is now called block_size" in outcome.text
     assert len(list(folder.rglob("results.json"))) == 2

@@ -91,7 +91,7 @@ def test_a_key_in_a_configuration_file_is_refused_and_what_was_saved_is_removed(
 
 def test_names_of_settings_and_variables_are_told_apart(monkeypatch):
     for name in ("tokenizer", "max_tokens", "pad_token", "monkey", "keys", "notes"):
-        secrets.check_words([f"data.{name}=anything"])
+        secrets.check_arguments([f"data.{name}=anything"])
     for name in ("GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD", "API_KEY"):
         monkeypatch.setenv(name, f"value-of-{name}")
         assert secrets.redact(f"a value-of-{name} b") == "a [removed] b"
@@ -131,8 +131,8 @@ def test_the_password_of_an_address_is_removed_wherever_it_stands(monkeypatch):
     shown = secrets.redact("hunter2-and-more, another-quiet-one, ftp://you:third-one@host/a")
     assert shown == "[removed], [removed], ftp://you:[removed]@host/a"
     with pytest.raises(ValueError, match="holds a secret"):
-        secrets.check_words(["data.root=s3://me:quite-private@host/images"])
-    secrets.check_words(["data.root=s3://bucket/a:b/images", "data.root=http://host:8080/a@b"])
+        secrets.check_arguments(["data.root=s3://me:quite-private@host/images"])
+    secrets.check_arguments(["data.root=s3://bucket/a:b/images", "data.root=http://host:8080/a@b"])
 
 
 def test_every_line_of_a_secret_of_several_lines_is_removed(monkeypatch):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.cli.overrides import CONF
-from pipelines.cli.strays import told
+from pipelines.cli.strays import message
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from pipelines.cli.strays import told
         ("obliq-reports", "did you mean obliq-report?"),
         ("Table", "did you mean obliq table?"),
         ("reproduced", "did you mean obliq reproduce?"),
-        ("help", "type it first, obliq --help"),
-        ("store", "'store' is a command: type it first, obliq store ..."),
+        ("help", "put it first, obliq --help"),
+        ("store", "'store' is a command: put it first, obliq store ..."),
         ("gptq", "did you mean method=gptq?"),
         ("GPTQ", "did you mean method=gptq?"),
         ("cifar10", "did you mean data=cifar10?"),
@@ -30,16 +30,16 @@ from pipelines.cli.strays import told
     ],
 )
 def test_the_nearest_command_or_setting_is_named(word, expected):
-    text = told(word, None, CONF, ["bits", "block", "seed"])
+    text = message(word, None, CONF, ["bits", "block", "seed"])
     assert expected in text and "\n" not in text
 
 
 def test_what_is_like_nothing_gets_the_commands_and_the_form_of_a_setting():
-    text = told("foo", None, CONF, ["bits"])
+    text = message("foo", None, CONF, ["bits"])
     assert "'foo' is neither a command (store, reproduce, table) nor name=value" in text
     assert "obliq --help" in text
 
 
 def test_a_word_behind_a_value_may_be_the_rest_of_it():
-    text = told("2024/val", "data.root=/my/photos", CONF, ["bits"])
-    assert 'put both into quotes: "data.root=/my/photos 2024/val"' in text
+    text = message("2024/val", "data.root=/my/photos", CONF, ["bits"])
+    assert 'quote both: "data.root=/my/photos 2024/val"' in text

@@ -146,9 +146,9 @@ def test_a_series_is_named_by_what_differs(tmp_path):
     write(tmp_path / "c", method="rtn", inputs="float", command=["cd_passes=1", "block_size=32"])
     (facet,) = facets.split(discovery.find([tmp_path]))
     assert list(facet.series) == ["rtn", "rtn, block_size=32", "rtn, 8-bit activations"]
-    found = markers.looks(facet)
+    found = markers.styles(facet)
     assert found["rtn"].colour == markers.OF_METHODS["rtn"]
-    assert len({look.colour for look in found.values()}) == 3
+    assert len({style.colour for style in found.values()}) == 3
 
 
 def test_a_series_of_searched_bits_is_named_by_the_search_not_by_what_it_found(tmp_path):
@@ -307,10 +307,10 @@ def test_no_two_series_look_alike(tmp_path):
     for number in range(50):
         write(tmp_path / str(number), method=methods[number % 6], inputs=f"i{number // 6}")
     (facet,) = facets.split(discovery.find([tmp_path]))
-    looks = markers.looks(facet)
-    assert len(looks) == len(set(looks.values())) == 50
-    firsts = {name: looks[next(n for n in looks if n.startswith(name))] for name in methods[:3]}
-    assert {name: look.colour for name, look in firsts.items()} == markers.OF_METHODS
+    styles = markers.styles(facet)
+    assert len(styles) == len(set(styles.values())) == 50
+    firsts = {name: styles[next(n for n in styles if n.startswith(name))] for name in methods[:3]}
+    assert {name: style.colour for name, style in firsts.items()} == markers.OF_METHODS
 
 
 @pytest.fixture

@@ -72,12 +72,12 @@ NO_FIGURE = [
 
 @pytest.mark.parametrize("word", NO_FIGURE)
 def test_what_no_figure_follows_from_is_not_told(word):
-    assert differing.told([run(word), run()]) == ([], [[], []])
+    assert differing.split([run(word), run()]) == ([], [[], []])
 
 
 def test_nor_where_all_runs_were_given_it():
     words = [word for word in NO_FIGURE if not word.startswith(("block", "damping", "machine="))]
-    assert differing.told([run(*words), run(*words, "method=rtn")]) == ([], [[], []])
+    assert differing.split([run(*words), run(*words, "method=rtn")]) == ([], [[], []])
 
 
 @pytest.mark.parametrize(
@@ -87,43 +87,43 @@ def test_nor_where_all_runs_were_given_it():
      "grid.granularity=tensor", "quantize.cache_gb=1.0", "activations.percentile=99.0"],
 )  # fmt: skip
 def test_what_a_stage_follows_is_told(word):
-    assert differing.told([run(word), run()]) == ([], [[word], []])
-    assert differing.told([run(word), run(word, seed=1)]) == ([word], [[], []])
+    assert differing.split([run(word), run()]) == ([], [[word], []])
+    assert differing.split([run(word), run(word, seed=1)]) == ([word], [[], []])
 
 
 def test_a_setting_of_row_parallel_is_told_of_row_parallel_alone():
     runs = [
         run(f"method={m}", f"block_size={b}") for b in (16, 32) for m in ("row_parallel", "rtn")
     ]
-    assert differing.told(runs) == ([], [["block_size=16"], [], ["block_size=32"], []])
+    assert differing.split(runs) == ([], [["block_size=16"], [], ["block_size=32"], []])
 
 
 def test_a_schedule_is_told_where_something_is_trained_by_it():
     eptq = ("method=eptq", "schedule=cpu")
     runs = [run(*eptq, "cpu_steps=20"), run("method=rtn"), run("method=gptq", "schedule=cpu")]
-    assert differing.told(runs)[1] == [["cpu_steps=20", "schedule=cpu"], [], []]
+    assert differing.split(runs)[1] == [["cpu_steps=20", "schedule=cpu"], [], []]
 
 
 def test_a_difference_that_nobody_typed_is_told_where_names_would_be_the_same():
     runs = [edited((), "calibrate.images", count) for count in (1024, 256)]
-    assert differing.told(runs)[1] == [["calibrate.images=1024"], ["calibrate.images=256"]]
+    assert differing.split(runs)[1] == [["calibrate.images=1024"], ["calibrate.images=256"]]
     damped = edited((), "quantize.solve.damping", 0.1)
     damped["settings"]["damping"] = damped["settings"]["sensitivity"]["damping"] = 0.1
-    assert differing.told([run(), damped])[1] == [["damping=0.01"], ["damping=0.1"]]
+    assert differing.split([run(), damped])[1] == [["damping=0.01"], ["damping=0.1"]]
     other = edited((), "calibrate.images", 256, method="rtn")
-    assert differing.told([run(), other])[1] == [[], []], "the method tells them apart"
+    assert differing.split([run(), other])[1] == [[], []], "the method tells them apart"
 
 
 def test_bits_and_seeds_make_no_other_name():
     runs = [run("bits=2"), run("bits=3", "seed=1"), run("bits=4", "seed=2"), run("act_bits=8")]
-    assert differing.told(runs) == ([], [[], [], [], []])
+    assert differing.split(runs) == ([], [[], [], [], []])
 
 
 def test_settings_of_the_data_are_told_where_the_float_network_does_not_reach_the_same():
     runs = [run("data.batch_size=7"), run()]
-    assert differing.told(runs)[1] == [[], []]
+    assert differing.split(runs)[1] == [[], []]
     runs[0] |= {"float": {"top1": 1.0}}
-    assert differing.told(runs)[1] == [["data.batch_size=7"], []]
+    assert differing.split(runs)[1] == [["data.batch_size=7"], []]
 
 
 def test_every_stage_is_one_that_is_told_or_moves_no_figure_of_the_method():

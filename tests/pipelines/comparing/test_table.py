@@ -102,7 +102,7 @@ def test_a_document_that_says_what_the_runs_do_has_no_difference(tmp_path, capsy
     write(tmp_path / "runs" / "1", model="b|c", method="rtn")
     assert table.main([str(tmp_path / "runs"), "--against", str(page)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("2 rows written down, 2 runs: 0 figures differ")
+    assert out.startswith("2 rows in the document, 2 runs: 0 figures differ")
 
 
 def test_a_difference_is_shown_as_written_and_as_it_is_now(tmp_path, capsys):
@@ -113,7 +113,7 @@ def test_a_difference_is_shown_as_written_and_as_it_is_now(tmp_path, capsys):
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line[:3] for line in lines] == ["- a", "+ a", "? g", "! n"]
     assert "80.52" in lines[0] and "12.34" in lines[1] and lines[1].endswith("(quantized)")
-    assert last.startswith("2 rows written down, 2 runs: 1 figures differ")
+    assert last.startswith("2 rows in the document, 2 runs: 1 figures differ")
 
 
 def test_of_two_rows_alike_each_is_compared_with_the_run_that_fits_it_best(tmp_path, capsys):

@@ -71,7 +71,7 @@ def deaf(place, folder):
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """Functions that other processes can import; who has failed first is asked at once."""
-    monkeypatch.setattr(launch, "LATER", 0.0)
+    monkeypatch.setattr(launch, "SETTLE", 0.0)
     (tmp_path / "launched_work.py").write_text(WORK)
     monkeypatch.syspath_prepend(str(tmp_path))
     import launched_work

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lightning import Trainer
 from torch import nn
 
 from evaluation.coco import Coco
 from evaluation.evaluator import CollectOutputs
+from pipelines.machine.machine import Machine
 from pipelines.models.checkpoint import CheckpointModel
 from pipelines.models.yolo import YoloModel
 from pipelines.models.yolov5 import YOLOv5
@@ -113,10 +113,7 @@ def evaluated(network, data_root, iou, images=None):
     data = Coco(str(data_root), None, 4, 0, False, images, 0.001, iou, 300)
     data.prepare(network.data_config, 1, 0, 1)
     collect = CollectOutputs(data, network.module)
-    Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False,
-    ).test(collect, data.test_dataloader(), verbose=False)  # fmt: skip
+    Machine("cpu", 1, "32-true", None).test("test", collect, data.test_dataloader())
     return data, collect.outputs
 
 

@@ -182,10 +182,13 @@ def test_long_names_of_layers_are_short_and_stay_apart(results):
 
 def test_the_method_of_the_layers_is_said_once_where_it_is_one(results, tmp_path):
     text, _, _ = render(results, {}, tmp_path)
-    assert "All by row_parallel." in text and '<th scope="col">method</th>' not in text
+    assert (
+        "All layers were quantized by row_parallel." in text
+        and '<th scope="col">method</th>' not in text
+    )
     results["layers"][0]["method"] = "rtn"
     text, _, _ = render(results, {}, tmp_path)
-    assert "All by" not in text and '<th scope="col">method</th>' in text
+    assert "All layers were quantized by" not in text and '<th scope="col">method</th>' in text
     assert "<td>rtn</td>" in text
 
 
@@ -378,12 +381,12 @@ def test_a_trained_rounding_is_drawn_from_its_start_and_told_in_words(results, t
     drawn = plots.figures(trained, {})
     _, divergence = drawn["training"].axes
     assert divergence.lines[0].get_xydata().tolist() == [[0, 0.2], [2000, 0.1], [4000, 0.15]]
-    taken = next(line for line in divergence.lines if line.get_label() == "taken")
-    assert taken.get_xydata().tolist() == [[2000, 0.1]]
+    best = next(line for line in divergence.lines if line.get_label() == "best")
+    assert best.get_xydata().tolist() == [[2000, 0.1]]
     html.render(trained, svgs(drawn), {}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert (
-        "4,000 steps, taken after 2,000, from row_parallel" in page
+        "4,000 steps, best after 2,000, from row_parallel" in page
         and "1.2% of the codes changed" in page
     )
     assert "Training of the rounding" in page and "KL, held-out images" in page

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pipelines import run
 from pipelines.reproducing import circumstances, consent, source
-from pipelines.reproducing.command import judge
+from pipelines.reproducing.command import report
 from pipelines.reproducing.figures import Figure, Tolerance, compare, figures, other_rows
 from pipelines.reproducing.record import Record
 
@@ -47,9 +47,12 @@ def reproduce(monkeypatch, capfd, shared_store, tmp_path):
         words += ["--yes"] if yes else []
         monkeypatch.setattr(sys, "argv", words)
         capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
+        status = 0
+        try:
             run.main()
-        return stop.value.code or 0, "".join(capfd.readouterr()), out
+        except SystemExit as stop:
+            status = stop.code
+        return status, "".join(capfd.readouterr()), out
 
     return command
 
@@ -91,7 +94,7 @@ def test_every_layer_wise_method_gives_the_same_bits_in_a_new_store(obliq, repro
     assert first.status == 0, first.text
     status, text, out = reproduce(first.folder)
     assert status == 0, text
-    assert "REPRODUCED" in text and " NO " not in text and "not as it was" not in text
+    assert "REPRODUCED" in text and " NO " not in text and "changed: " not in text
     again = json.loads((out / "results.json").read_text())
     assert not any(again["cached"].values()) and not (out / "store").exists()
     for name in ("float", "quantized", "fidelity", "drop", "size_mb", "fingerprints"):
@@ -153,7 +156,7 @@ def test_other_circumstances_are_named_and_allow_a_tolerance(reproduce, made):
     status, text, _ = reproduce(altered(made, elsewhere), "--store")
     assert status == 0, text
     for reason in ("torch 2.0.0, now", "cpu Another, now", "commit ffffffffff, now aaaaaaaaaa"):
-        assert f"not as it was: {reason}" in text
+        assert f"changed: {reason}" in text
     assert f"within the tolerance ({TOLERANCE})" in text and "0.5 points" in text
 
     status, text, _ = reproduce(altered(made, elsewhere), "--store", "--tolerance", "0.01")
@@ -162,8 +165,8 @@ def test_other_circumstances_are_named_and_allow_a_tolerance(reproduce, made):
 
 BAD = {
     "no results": (lambda x: x.clear(), "lacks model, method, float, quantized"),
-    "no command": (lambda x: x.pop("command"), "lacks the words of its command line"),
-    "a text": (lambda x: x.update(command="bits=3"), "lacks the words of its command line"),
+    "no command": (lambda x: x.pop("command"), "lacks its command line"),
+    "a text": (lambda x: x.update(command="bits=3"), "lacks its command line"),
     "no settings": (lambda x: x.pop("settings"), "`obliq experiment=digits machine=cpu"),
     "code": (lambda x: x["command"].append("+model._target_=os.system"), "names code to call"),
     "an option": (lambda x: x["command"].insert(0, "--config-dir=/x"), "names code to call"),
@@ -248,7 +251,7 @@ def test_words_of_tracking_and_of_hydra_are_not_run_again(tmp_path):
     words = ["bits=3", "tracking=wandb", "+tracking.x=1", "hydra/launcher=a", "hydra.run.dir=/"]
     made = EXAMPLE | {"command": words, "settings": {"bits": 3}, "config_dir": None}
     (tmp_path / "results.json").write_text(json.dumps(made))
-    assert Record.read(tmp_path).words == ("bits=3",)
+    assert Record.read(tmp_path).overrides == ("bits=3",)
 
 
 def test_settings_of_another_version_and_paths_are_no_changes(tmp_path):
@@ -329,8 +332,8 @@ def test_reasons_are_found_in_versions_machine_and_code():
 def test_without_a_reason_the_last_bit_counts():
     now = copy.deepcopy(EXAMPLE)
     now["layers"][0]["loss"] *= 1 + 2**-52
-    assert judge(EXAMPLE, now, [], TOLERANCE, Console(quiet=True)) == 4
-    assert judge(EXAMPLE, now, ["torch 1, now 2"], TOLERANCE, Console(quiet=True)) == 0
+    assert report(EXAMPLE, now, [], TOLERANCE, Console(quiet=True)) == 4
+    assert report(EXAMPLE, now, ["torch 1, now 2"], TOLERANCE, Console(quiet=True)) == 0
 
 
 def test_help_names_the_other_commands(obliq, capfd):
@@ -361,7 +364,7 @@ def test_plain_interpolations_are_no_code(tmp_path):
     file = tmp_path / "results.json"
     words = ["bits=4", "act_bits=${bits}"]
     file.write_text(json.dumps(EXAMPLE | {"command": words, "settings": {}, "config_dir": None}))
-    assert Record.read(file).words == tuple(words)
+    assert Record.read(file).overrides == tuple(words)
 
 
 def test_what_will_run_is_told_and_nothing_runs_unless_someone_agrees(

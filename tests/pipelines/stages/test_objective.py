@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from copy import copy, deepcopy
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from evaluation.digits import Digits
 from pipelines.comparing import discovery
 from pipelines.machine.machine import Machine
+from pipelines.stages import objective
 from pipelines.stages.evaluate import Evaluate
 from pipelines.stages.objective import Divergence, LayerLoss, ObjectiveContext
 from pipelines.stages.solving.quantize import QuantizedWeights
@@ -144,3 +146,16 @@ def test_a_search_without_an_objective_is_refused(obliq):
     assert found.status == 2 and "a search needs an objective: set objective=kl" in found.text
     found = obliq("-m", "hparams=damping", *SHORT, "damping=glob(*)")
     assert found.status == 2 and "not supported in a search. Use choice(a,b)" in found.text
+
+
+def test_an_objective_of_a_users_own_needs_no_more_than_its_number_of_images():
+    @dataclass(frozen=True)
+    class Mine:
+        images: int = 32
+
+        def measure(self, context):
+            return {"name": "mine", "value": 0.0}
+
+    assert (objective.held_out_of(Mine(), 100), objective.fitted(Mine(), 100)) == (32, Mine())
+    assert objective.held_out_of(LayerLoss(), 100) == objective.held_out_of(None, 100) == 0
+    assert objective.held_out_of(Divergence(None, 128), 100) == 50

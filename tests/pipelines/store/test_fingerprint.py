@@ -49,7 +49,7 @@ def key_of_source(tmp_path, monkeypatch):
         importlib.invalidate_caches()
         fingerprint.source.cache_clear()
         fingerprint.closure.cache_clear()
-        fingerprint._is_module.cache_clear()
+        fingerprint._spec.cache_clear()
         module = importlib.import_module("zoo_of_tests.stage")
         sys.dont_write_bytecode = before
         return fingerprint.key(module.Stage(), ["input"])
@@ -57,7 +57,7 @@ def key_of_source(tmp_path, monkeypatch):
     yield key
     fingerprint.source.cache_clear()
     fingerprint.closure.cache_clear()
-    fingerprint._is_module.cache_clear()
+    fingerprint._spec.cache_clear()
 
 
 @pytest.mark.parametrize(

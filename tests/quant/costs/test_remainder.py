@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quant.costs.remainder import operations, stored
+from quant.costs.remainder import remainder
 from quant.costs.workload import workloads
 from quant.layers import find
 
@@ -34,7 +34,7 @@ def test_layers_and_the_rest_are_all_that_pytorch_counts():
     net, x = Mixed().eval(), torch.rand(2, 3, 7, 6)
     layers, skipped = find(net, x)
     assert set(layers) == {"a"} and {s.name for s in skipped} == {"standard.weight", "up.weight"}
-    rest = operations(net, x, layers)
+    rest = remainder(net, x, layers).operations
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(x[:1])
     quantized = sum(w.macs for w in workloads(net, x, layers).values())
@@ -46,7 +46,9 @@ def test_layers_and_the_rest_are_all_that_pytorch_counts():
 
 
 def test_the_rest_of_the_weights_is_all_but_the_layers_and_ties_count_once():
-    net = Mixed().eval()
-    layers, _ = find(net, torch.rand(1, 3, 7, 6))
+    net, x = Mixed().eval(), torch.rand(1, 3, 7, 6)
+    layers, _ = find(net, x)
     total = sum(p.numel() for p in net.parameters())  # names tied weights once
-    assert stored(net, layers).weights == total - 64 + 8  # running mean and variance
+    rest = remainder(net, x, layers)
+    assert rest.stored.weights == total - 64 + 8  # running mean and variance
+    assert rest.matrices == net.standard.weight.numel() + net.up.weight.numel()
