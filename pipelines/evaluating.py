@@ -16,7 +16,7 @@ from pipelines.stages.calibrate import keyed_layers
 from pipelines.stages.float_check import CheckFloat
 from pipelines.stages.objective import Objective, ObjectiveContext, write
 from pipelines.stages.precision.allocate import Allocation
-from pipelines.stages.precision.workload import RecordWorkloads, workloads_of
+from pipelines.stages.precision.workload import RecordWorkloads, remainder_of, workloads_of
 from pipelines.stages.report import Findings
 from pipelines.stages.solving.same_machine import comparable
 from pipelines.store import image_keys
@@ -87,13 +87,14 @@ def evaluate(context: RunContext, model: QuantizedModel, doubts: Sequence[str]) 
     network, tracker, info = context.network, context.tracker, context.info
 
     baseline = chain.baseline.run(store, model.weights, model.allocation.bits, machine)
-    estimated = any(layer.estimated for layer in baseline.values())
-    log.stage(
-        "baseline",
-        sum(layer.seconds for layer in baseline.values()),
-        all(layer.cached for layer in baseline.values()),
-        "OBQ, estimated from some rows" if estimated else "OBQ, all rows",
-    )
+    if baseline:
+        estimated = any(layer.estimated for layer in baseline.values())
+        log.stage(
+            "baseline",
+            sum(layer.spent for layer in baseline.values()),
+            all(layer.cached for layer in baseline.values()),
+            "OBQ, some rows; the rest is estimated" if estimated else "OBQ, all rows",
+        )
 
     times = comparable(
         store,
@@ -112,10 +113,11 @@ def evaluate(context: RunContext, model: QuantizedModel, doubts: Sequence[str]) 
         )
 
     reference, float_outputs = context.reference, context.float_outputs()
-    uncorrected, outputs = (
-        context.evaluate(module, reference) for module in (model.uncorrected, model.best)
-    )
-    distinct = {artifact.key: artifact for artifact in (float_outputs, uncorrected, outputs)}
+    uncorrected = context.evaluate(model.uncorrected, reference)
+    moved = context.evaluate(model.means_moved, reference) if model.means_moved else None
+    outputs = context.evaluate(model.best, reference)
+    evaluated = (float_outputs, uncorrected, outputs, *([moved] if moved else []))
+    distinct = {artifact.key: artifact for artifact in evaluated}
     log.artifacts("evaluate", distinct.values())
 
     pictures = store.run(chain.pictures, reference, model.best, context.evaluation, machine)
@@ -137,6 +139,7 @@ def evaluate(context: RunContext, model: QuantizedModel, doubts: Sequence[str]) 
         statistics=model.statistics,
         float_outputs=float_outputs,
         uncorrected_outputs=uncorrected,
+        means_moved_outputs=moved,
         outputs=outputs,
         pictures=pictures,
         activations=model.activations,
@@ -145,11 +148,13 @@ def evaluate(context: RunContext, model: QuantizedModel, doubts: Sequence[str]) 
     )
     if machine.ranks.rank:  # one process writes the results
         return {}
-    inputs = model.activations.record["bits"] if model.activations is not None else {}
+    inputs = model.activations.record["bits"] if model.activations is not None else None
     begin = {
         **info.about,
         **_average(model.allocation, model.layers),
-        **chain.costs.run(workloads_of(recorded), model.allocation.bits, inputs),
+        **chain.costs.run(
+            workloads_of(recorded), remainder_of(recorded), model.allocation.bits, inputs
+        ),
         "seed": info.seed,
         "inputs": chain.quantize.inputs,
         "model": network.name,

@@ -12,6 +12,7 @@ import torch
 
 from evaluation.class_names import names_of
 from evaluation.images import ImageData
+from pipelines.machine import room
 from pipelines.machine.disk import is_full
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
@@ -19,6 +20,9 @@ from pipelines.models.outputs import TakeTensor
 from pipelines.stages.check_network import run_network
 from pipelines.stages.solving.solve import SolveLayer, needs_importance
 from pipelines.store.artifacts import Artifact, Keyed
+from quant.layers import find
+from quant.methods import obq
+from quant.on_grid import check_on_grid
 from quant.problem import LayerProblem
 
 SPARE = 2**28  # bytes that must stay free in addition to the Hessians
@@ -67,7 +71,9 @@ def check_settings(*solves: SolveLayer, bits: int) -> None:
     problem = LayerProblem(W, torch.eye(4)[None])
     for solve in solves:
         h = {"importance": W.square()} if needs_importance(solve.fit_grid) else {}
-        solve.method(problem.prepared(solve.damping), solve.fit_grid(W, bits, **h))
+        grid = solve.fit_grid(W, bits, **h)
+        Q = solve.method(problem.prepared(solve.damping), grid)
+        check_on_grid(Q, grid, W.shape, "a layer to try the method on")
 
 
 def task_fits(network: Network, data: ImageData) -> str:
@@ -95,6 +101,18 @@ def task_fits(network: Network, data: ImageData) -> str:
     if not take.taken:
         hook.remove()
     return take.taken
+
+
+def check_memory(network: Network, data: ImageData, *solves: SolveLayer) -> None:
+    """Check that the Hessians, and OBQ's copies of their inverses, fit into memory.
+
+    Raises:
+        MemoryError: they do not.
+    """
+    example, _ = next(iter(data.calibration_loader()))
+    layers, _ = find(network.module, example[:1])
+    methods = [getattr(solve.method, "func", solve.method) for solve in solves]
+    room.check(layers.values(), obq=obq.quantize in methods)
 
 
 def check_free_space(store: Path, hessians: int) -> None:

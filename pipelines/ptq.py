@@ -78,7 +78,8 @@ def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tupl
     """
     preflight.check_writable(info.folder, "the output folder", "set hydra.run.dir to another one")
     preflight.check_writable(store.root, "the store", "set OBLIQ_CACHE to another folder")
-    preflight.check_settings(chain.quantize.solve, chain.baseline.solve, bits=chain.precision.bits)
+    solves = [s for s in (chain.quantize.solve, chain.baseline.solve) if s is not None]
+    preflight.check_settings(*solves, bits=chain.precision.bits)
     if chain.precision.inputs and chain.activations.placement != "inputs":
         raise ValueError(
             "precision.activations=true gives a layer's input the bits of its weights, which needs "
@@ -117,6 +118,7 @@ def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tupl
         stage.check(checked.record["layers"])
     if not store.has(chain.calibrate, network, images, machine):
         preflight.check_free_space(store.root, checked.record["hessian_bytes"])
+        preflight.check_memory(network, data, *solves)
     return network, chain
 
 

@@ -41,7 +41,10 @@ class QuantizedModel:
         activations: grids of the layers' inputs; None: these stay in floating point.
         trained: result of the rounding training; None without one.
         best: the final network.
-        uncorrected: the network with its float statistics and without training.
+        uncorrected: the quantized weights (and inputs, with act_bits) and nothing else: the
+            statistics are those of the float network, and nothing is trained.
+        means_moved: that with the running means moved by the change of the layers' mean outputs;
+            None where no mean was moved (quantize.inputs=float, or no BatchNorm).
     """
 
     calibration: Artifact
@@ -55,6 +58,7 @@ class QuantizedModel:
     trained: Artifact | None
     best: Keyed[nn.Module]
     uncorrected: Keyed[nn.Module]
+    means_moved: Keyed[nn.Module] | None
 
 
 def quantize(context: RunContext) -> QuantizedModel:
@@ -123,21 +127,25 @@ def quantize(context: RunContext) -> QuantizedModel:
 
     final = _keyed(corrected(quantized.value, statistics), quantized.key, statistics.key)
     best = final if statistics.record["kept"] else quantized
+    alone = quantized
+    if weights.means:
+        module = weights.applied_to(network.module, alone=True)
+        alone = _keyed(module, network.key, weights.key)
 
     activations = None
     if quantize_inputs.bits is not None:
         activations = store.run(quantize_inputs, best, used, images, machine)
         log.artifact("activations", activations, _range(activations.record["bits"]))
-        best, quantized = (
+        best, quantized, alone = (
             _keyed(
                 with_activations(weights_only.value, activations),
                 weights_only.key,
                 activations.key,
             )
-            for weights_only in (best, quantized)
+            for weights_only in (best, quantized, alone)
         )
 
-    trained = None
+    moved, trained = bool(weights.means), None
     if chain.rounding is not None:
         assert hessian is not None  # see above
         trained = store.run(chain.rounding, network, best, weights, hessian, images, machine)
@@ -163,7 +171,8 @@ def quantize(context: RunContext) -> QuantizedModel:
         activations=activations,
         trained=trained,
         best=best,
-        uncorrected=quantized,
+        uncorrected=alone,
+        means_moved=quantized if moved else None,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 LINEAR, CONV = F.linear, F.conv2d
+ATTENTION = F.multi_head_attention_forward
 PIECE = 2**21  # elements in one piece of an unfolded input
 
 
@@ -143,6 +145,12 @@ class Call:
         return F.unfold(x, kernel, dilation=dilation, padding=padding, stride=self.stride)
 
 
+def look_through(func: Any) -> Any:
+    """A function of torch without its own dispatch, so that a mode sees the functions it calls."""
+    own = {**func.__globals__, "has_torch_function": lambda tensors: False}
+    return FunctionType(func.__code__, own, func.__name__, func.__defaults__, func.__closure__)
+
+
 def _flat(values: Iterable[Any]) -> Iterator[Any]:
     """The values, with lists and tuples among them flattened by one level."""
     for value in values:
@@ -186,6 +194,9 @@ class Calls(TorchFunctionMode):
     ) -> Any:
         """Report uses among the arguments and run `func` unchanged."""
         kwargs = kwargs or {}
+        if func is ATTENTION:
+            with self:
+                return look_through(func)(*args, **kwargs)
         call = Call.of(func, args, kwargs) if func is LINEAR or func is CONV else None
         if call is not None and (name := self.names.get(id(call.weight))):
             self.receive(name, func.__name__, call)

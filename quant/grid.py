@@ -16,6 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ONE_BIT = (
+    "symmetric=true needs at least 2 bits: one bit around 0 has the values -1 and 0 only, so that "
+    "no positive value could be kept"
+)
+FEW = 3  # bits up to which the zero code's neighbours are tried
 GRANULARITIES = ("channel", "tensor", "group")
 
 
@@ -116,10 +121,13 @@ def fit(
         bits: bit width, 1 ... 16.
         granularity: what shares a step size: "channel" (a row of W), "tensor", or "group"
             (`group_size` columns of a row).
-        symmetric: centre the codes on 0, with range +-max |w|; else the range is min ... max,
-            extended to include 0.
-        search: "minmax" takes the full range. "mse" and "hmse" try `shrink` fractions of it (1.00,
-            0.99, ...) and minimise sum |w - q|^norm (OBC's code) or sum h (w - q)^2 (EPTQ).
+        symmetric: centre the codes on 0, from -2^(bits-1) to 2^(bits-1) - 1 steps, for 2 bits or
+            more; else the range is min ... max, extended to include 0.
+        search: "minmax" takes the full range; of a symmetric grid, the one whose last code is
+            max |w|. "mse" and "hmse" try `shrink` fractions of a range (1.00, 0.99, ...) too, and
+            minimise sum |w - q|^norm (OBC's code) or sum h (w - q)^2 (EPTQ). That range is OBC's:
+            a symmetric one is 2 max |w| wide. With up to 3 bits, where it matters, the neighbours
+            of the zero code are tried as well, which OBC's code does not.
         group_size: columns per step size, for granularity "group" only.
         norm: exponent of the "mse" error.
         shrink: number of ranges that "mse" and "hmse" try.
@@ -132,6 +140,8 @@ def fit(
         raise ValueError(f"bits={bits} must lie in 1 ... 16")
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity={granularity!r} must be one of {', '.join(GRANULARITIES)}")
+    if symmetric and bits == 1:
+        raise ValueError(ONE_BIT)
     if search not in ("minmax", "mse", "hmse"):
         raise ValueError(f"search={search!r} must be minmax, mse or hmse")
     if search == "hmse" and importance is None:
@@ -146,14 +156,13 @@ def fit(
         low = -high
     empty = (high - low) / 2 ** (bits + 3) == 0  # the step size would underflow
     low, high = torch.where(empty, -1.0, low), torch.where(empty, 1.0, high)
-    scale, zero = _affine(low, high, bits, symmetric)
+    scale, zero = _full(low, high, bits, symmetric)
     if search != "minmax":
         power, weighting = norm, None
         if search == "hmse" and importance is not None:
             power, weighting = 2.0, _weighting(importance, granularity, group_size)
         best = torch.full_like(scale, torch.inf)
-        for p in _fractions(shrink):
-            s, z = _affine(p * low, p * high, bits, symmetric)
+        for s, z in _candidates(low, high, bits, symmetric, shrink):
             q = nearest(samples, s[..., None], z[..., None], 2**bits - 1)
             error = q.sub_(samples).abs_().pow_(power)
             error = (error if weighting is None else error.mul_(weighting)).sum(-1)
@@ -168,9 +177,24 @@ def fit(
     )
 
 
-def _fractions(shrink: int) -> Iterator[float]:
-    """The first `shrink` of 1.00, 0.99, ..., as in OBC's code."""
-    return (1 - i / 100 for i in range(shrink))
+def _candidates(
+    low: Tensor, high: Tensor, bits: int, symmetric: bool, shrink: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Step sizes and zero points to try; of equally good ones, the first is taken."""
+    zeros = (0, -1, 1) if bits <= FEW and not symmetric else (0,)
+    for shift in zeros:
+        for i in range(shrink):  # 1.00, 0.99, ..., as in OBC's code
+            p = 1 - i / 100
+            s, z = _affine(p * low, p * high, bits, symmetric)
+            yield s, (z + shift).clamp_(0, 2**bits - 1)
+    if symmetric:
+        yield _full(low, high, bits, symmetric)
+
+
+def _full(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """The grid that holds both ends of the range, up to rounding of the zero code."""
+    scale, zero = _affine(low, high, bits, symmetric)
+    return (high / (2 ** (bits - 1) - 1), zero) if symmetric else (scale, zero)
 
 
 def _weighting(importance: Tensor, granularity: str, group_size: int) -> Tensor:

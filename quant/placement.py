@@ -34,6 +34,7 @@ EXACT = frozenset({  # operations after which values on a grid are still on it
 })
 # fmt: on
 NOT_ALONE = "its input is not the first argument of the module that owns the weight"
+NOT_CALLED = "the module that owns the weight is not called: another one uses its weight"
 UNSEEN = "no module returns the layer's output after its activation function"
 
 
@@ -56,24 +57,31 @@ def at_inputs(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) ->
     """Quantize the input of every layer, at a place with the layer's name.
 
     Layers whose weight is not applied to their module's first argument are left out, such as
-    attention modules that project three inputs by one weight. Padding in between is allowed.
+    attention modules that project three inputs by one weight. Operations in between that keep
+    values on a grid, such as all kinds of padding, are allowed. A weight that several modules share
+    has a place at each of them, with the module's name.
 
     Args:
         model: the network in eval mode.
         layers: layers by name, from `quant.layers.find`.
         example: one small batch.
     """
-    module_inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
+    module_inputs: dict[str, list[tuple[Any, ...]]] = {name: [] for name in layers}
     layer_inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
     weights = {name: model.get_parameter(layer.weight) for name, layer in layers.items()}
+    owners = {name: _owners(model, weight) for name, weight in weights.items()}
     handles = []
-    for name, layer in layers.items():
-        owner = model.get_submodule(layer.owner)
+    for name in layers:
 
-        def record(module: nn.Module, args: tuple[Any, ...], name: str = name) -> None:
-            module_inputs[name].append(args[0] if args else torch.zeros(0))
+        def record(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name
+        ) -> None:
+            module_inputs[name].append((*args, *kwargs.values()))
 
-        handles.append(owner.register_forward_pre_hook(record))
+        handles += [
+            model.get_submodule(owner).register_forward_pre_hook(record, with_kwargs=True)
+            for owner in owners[name]
+        ]
 
     def receive(name: str, operation: str, call: Call | None) -> None:
         if call is not None:
@@ -86,16 +94,32 @@ def at_inputs(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) ->
         for handle in handles:
             handle.remove()
     left_out = {
-        name: NOT_ALONE
+        name: NOT_CALLED if not module_inputs[name] else NOT_ALONE
         for name in layers
         if len(module_inputs[name]) != len(layer_inputs[name])
         or not all(
-            _same(a, b) for a, b in zip(module_inputs[name], layer_inputs[name], strict=True)
+            _fed(arguments, x)
+            for arguments, x in zip(module_inputs[name], layer_inputs[name], strict=True)
         )
     }
-    included = [name for name in layers if name not in left_out]
-    places = {name: input_place(layers[name]) for name in included}
-    return Plan(places, {name: (name,) for name in included}, left_out)
+    places: dict[str, Place] = {}
+    feeds: dict[str, tuple[str, ...]] = {}
+    for name in layers:
+        if name not in left_out:
+            own = input_place(layers[name])
+            others = [Place(owner) for owner in owners[name] if owner != own.module]
+            places |= {name: own, **{place.name: place for place in others}}
+            feeds[name] = (name, *(place.name for place in others))
+    return Plan(places, feeds, left_out)
+
+
+def _owners(model: nn.Module, weight: Tensor) -> list[str]:
+    """The modules that hold a weight."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if any(held is weight for held in module.parameters(recurse=False))
+    ]
 
 
 def at_outputs(model: nn.Module, layers: Mapping[str, Layer], example: Tensor) -> Plan:
@@ -173,11 +197,16 @@ def _last_layers(output: Value) -> set[Value]:
     return found
 
 
-def _same(module_input: Tensor, layer_input: Tensor) -> bool:
-    """Equal up to zero padding, compared by the sum of magnitudes if the shapes differ."""
-    if module_input.shape == layer_input.shape:
-        return torch.equal(module_input, layer_input)
-    total = module_input.double().abs().sum()
-    return layer_input.numel() > module_input.numel() and bool(
-        torch.isclose(layer_input.double().abs().sum(), total, rtol=1e-9)
-    )
+def _fed(arguments: tuple[Any, ...], layer_input: Tensor) -> bool:
+    """Whether a layer's input is its module's first argument and no other.
+
+    It may have gone through what keeps values on a grid, such as padding: then every value of it is
+    a value of the argument, or 0.
+    """
+    first = arguments[0] if arguments else None
+    if not isinstance(first, Tensor) or any(other is first for other in arguments[1:]):
+        return False
+    if first.shape == layer_input.shape:
+        return torch.equal(first, layer_input)
+    values = torch.cat([first.flatten(), first.new_zeros(1)])
+    return layer_input.numel() > first.numel() and bool(torch.isin(layer_input, values).all())

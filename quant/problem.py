@@ -38,17 +38,17 @@ class LayerProblem:
             )
 
     def prepared(self, damping: float) -> LayerProblem:
-        """The same layer with a positive definite H.
+        """The same layer with a positive definite H, unless `damping` is 0.
 
         A dead input (H_jj = 0) gets H_jj = 1 and zero weights. Then, for each group, `damping`
         times the mean of the diagonal is added to the diagonal.
 
         Raises:
-            ValueError: damping outside (0, 1), or H not finite.
+            ValueError: damping outside [0, 1), or H not finite.
         """
-        if not 0 < damping < 1:
+        if not 0 <= damping < 1:
             raise ValueError(
-                f"damping={damping} must lie in (0, 1): it is a fraction of the mean "
+                f"damping={damping} must lie in [0, 1): it is a fraction of the mean "
                 "Hessian diagonal, 0.01 is usual"
             )
         if not self.H.isfinite().all():
@@ -82,16 +82,23 @@ class LayerProblem:
         return ((E @ self.H.double()) * E).sum(-1)
 
 
-def inverse_root(H: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+def inverse_root(
+    H: Tensor, dtype: torch.dtype = torch.float64, add_identity: bool = False
+) -> Tensor:
     """Upper triangular U with H^-1 = U^T U, for positive definite H [g, c, c].
 
     With J the reversal of the columns and J H J = L L^T, U = J L^-1 J: one Cholesky factorization
-    in float64 and one triangular inverse in `dtype`. H^-1 itself is never formed.
+    in float64 and one triangular inverse in `dtype`. H^-1 itself is never formed. With
+    `add_identity`, groups whose H is not positive definite take H + I.
 
     Raises:
         ValueError: H is not positive definite.
     """
-    L, info = torch.linalg.cholesky_ex(H.double().flip(1, 2))
+    flipped = H.double().flip(1, 2)
+    L, info = torch.linalg.cholesky_ex(flipped)
+    if add_identity and bool((info != 0).any()):
+        eye = torch.eye(H.shape[-1], dtype=torch.float64, device=H.device)
+        L, info = torch.linalg.cholesky_ex(flipped + (info != 0)[:, None, None] * eye)
     if bool((info != 0).any()):
         raise ValueError(
             "Cholesky failed: the Hessian is not positive definite. Raise the damping "

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from quant.grid import snapped
+from quant.grid import ONE_BIT, snapped
 
 SEARCHES = ("minmax", "percentile", "mse")
 BINS = 4096  # over the whole range, half of them for each sign
@@ -117,7 +117,7 @@ def fit(
     Args:
         histogram: values of the tensor.
         bits: bit width, 1 ... 16.
-        symmetric: centre the codes on 0.
+        symmetric: centre the codes on 0, for 2 bits or more; the last code is the largest value.
         search: range of the grid: "minmax" covers all values, "percentile" clips both tails, "mse"
             minimises the squared error.
         percentile: for "percentile", where to clip the upper tail, in (50, 100]; the lower tail is
@@ -137,10 +137,14 @@ def fit(
         share = percentile / 100
         low = max(low, min(0.0, histogram.quantile(1 - share)))
         high = min(high, max(0.0, histogram.quantile(share)))
+    if symmetric and bits == 1:
+        raise ValueError(ONE_BIT)
     if symmetric:
         low, high = -max(-low, high), max(-low, high)
     if search == "mse":
         low, high = _least_error(histogram, low, high, bits, symmetric)
+    elif symmetric:
+        low, high = _up_to_the_last_code(low, high, bits)
     return _grid(low, high, bits, symmetric)
 
 
@@ -158,9 +162,15 @@ def _least_error(
     shares = [1 - i / STEPS for i in range(STEPS)]
     best = min(((p * low, p * high) for p in shares), key=error)
     if symmetric:
-        return best
+        return min((best, _up_to_the_last_code(low, high, bits)), key=error)
     best = min((best, *((best[0], p * high) for p in shares)), key=error)
     return min((best, *((p * low, best[1]) for p in shares)), key=error)
+
+
+def _up_to_the_last_code(low: float, high: float, bits: int) -> tuple[float, float]:
+    """The symmetric range whose last code is `high`: there is one code more below 0 than above."""
+    wider = (2**bits - 1) / (2**bits - 2)
+    return wider * low, wider * high
 
 
 def _grid(low: float, high: float, bits: int, symmetric: bool) -> TensorGrid:

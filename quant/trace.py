@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from quant.calls import CONV, LINEAR, Call
+from quant.calls import ATTENTION, CONV, LINEAR, Call, look_through
 
 READS = frozenset({"item", "tolist", "numpy", "__array__", "__bool__", "__float__", "__int__"})
 
@@ -79,6 +79,9 @@ class Trace(TorchFunctionMode):
     ) -> Any:
         """Run `func` unchanged and record its results."""
         kwargs = kwargs or {}
+        if func is ATTENTION:
+            with self:
+                return look_through(func)(*args, **kwargs)
         tensors = list(_tensors([*args, *kwargs.values()]))
         arguments = [self.value(t) for t in tensors if id(t) not in self.constant]
         result = func(*args, **kwargs)

@@ -14,31 +14,43 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipelines.cli import secret_shapes
+
 _KEYS = (
-    "API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|SECRET|SECRET_?KEY|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?"
+    "api_?key|access_?key|private_?key|account_?key|secret|secret_?key|password|passwd|passphrase"
+    "|credentials?"
 )
-VARIABLE = re.compile(rf"(^|_)({_KEYS}|KEY|TOKEN)(_|$)", re.IGNORECASE)
+VARIABLE = re.compile(rf"(^|_)({_KEYS}|key|token|pass|pwd|pat)(_|$)|password|secret|passwd")
 SETTING = re.compile(
-    rf"^(.*_)?({_KEYS})$|^((access|auth|api|bearer|hf|wandb|use_auth)_)?token$|^(wandb_)?key$",
-    re.IGNORECASE,
+    rf"^(.*_)?({_KEYS}|pass|pwd)$|(password|passwd|secret)$|^.+_pat$|^(wandb_)?key$"
+    r"|^((access|auth|api|bearer|hf|wandb|use_auth|sas|refresh|session|client|github|gitlab)_)?token$"
 )
 SHORTEST = 8  # shorter values are no keys and would match everywhere
-FORMS = re.compile(r"\b(?:wandb_v1_|hf_|gh[pousr]_|github_pat_|sk-)[A-Za-z0-9_-]{20,}")
 
 
 def is_secret(name: str) -> bool:
     """Whether a setting with this name (the part after its last dot) holds a secret.
 
     Examples:
-        >>> [is_secret(name) for name in ("api_key", "wandb_token", "tokenizer", "pad_token")]
+        >>> [is_secret(name) for name in ("api_key", "accessToken", "tokenizer", "pad_token")]
         [True, True, False, False]
     """
-    return bool(SETTING.search(name))
+    return bool(SETTING.search(_plain(name)))
+
+
+def _plain(name: str) -> str:
+    """A name in lower case, its parts joined by "_": api_key of API-KEY and of apiKey."""
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return re.sub(r"[^a-z0-9]+", "_", parts.lower())
 
 
 def known() -> dict[str, str]:
-    """Secrets of this process by source: environment variables and the netrc file."""
-    found = {name: value for name, value in os.environ.items() if VARIABLE.search(name)}
+    """Secrets of this process, by where they come from: the environment, and netrc files."""
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if VARIABLE.search(_plain(name)) or secret_shapes.is_address_or_key_file(value)
+    }
     file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     with suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError):
         for host, (_, _, password) in netrc.netrc(str(file)).hosts.items():
@@ -47,10 +59,20 @@ def known() -> dict[str, str]:
 
 
 def redact(text: str) -> str:
-    """Replace every secret of this process, and whatever looks like one, by "[removed]"."""
-    for value in sorted(known().values(), key=len, reverse=True):
-        text = text.replace(value, "[removed]")
-    return FORMS.sub("[removed]", text)
+    """`text` with "[removed]" for every secret of this process, and for what looks like one."""
+    values = {part for value in known().values() for part in _parts(value)}
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, secret_shapes.REMOVED)
+    return secret_shapes.redact(text)
+
+
+def _parts(value: str) -> Iterator[str]:
+    """What may stand in a text of a secret: all of it, each of its lines, its password."""
+    yield value
+    yield from (line.strip() for line in value.splitlines() if len(line.strip()) >= 2 * SHORTEST)
+    for found in secret_shapes.ADDRESS.finditer(value):
+        if len(found[2]) >= SHORTEST:
+            yield found[2]
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -79,7 +101,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 def _refuse(name: str, value: str, secrets: Mapping[str, str]) -> None:
     held = next((where for where, secret in secrets.items() if secret in value), None)
     by_name = bool(value) and is_secret(name.rpartition(".")[2])
-    if held is None and not by_name and not FORMS.search(value):
+    if held is None and not by_name and not secret_shapes.has_secret(value):
         return
     what = f"the value of {held}" if held else "a secret"
     raise ValueError(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cli import pipes
-from pipelines.comparing import discovery, files, page
+from pipelines.comparing import discovery, files, guarded, page
 
 
 @pipes.forgiving()
@@ -34,10 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--plots", type=Path, metavar="FOLDER", help="also write every plot as an SVG file"
     )
     options = parser.parse_args(arguments)
-    try:
-        runs = discovery.find(options.outputs)
+    written: list[Path] = []
+
+    def write_all(runs: Sequence[discovery.Run]) -> None:
         page.write(runs, options.html)
-        written = [options.html]
+        written[:] = [options.html]
         for kind, text in tables.items():
             path: Path | None = getattr(options, kind)
             if path is not None:
@@ -47,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.plots is not None:
             from pipelines.comparing import svg_files  # matplotlib
 
-            written += svg_files.save_all(runs, options.plots)
+            written.extend(svg_files.save_all(runs, options.plots))
+
+    try:
+        runs = guarded.write(discovery.find(options.outputs), write_all)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

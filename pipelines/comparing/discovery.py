@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.comparing import settings
-from pipelines.reporting import layers_csv, results_file
+from pipelines.comparing import identity, settings
+from pipelines.reporting import layers_csv, regular, results_file
 from pipelines.reporting.formatting import Results
 
 INSIDE = {"config", "plots", "pictures", "wandb"}  # subfolders of a run, which hold no other runs
@@ -72,7 +72,10 @@ def find(paths: Iterable[Path]) -> list[Run]:
             f"no run below {', '.join(map(str, paths))}: pass the output folder of a run or a "
             "parent of it"
         )
-    return _numbered(sorted(map(_read, files), key=_order))
+    runs = [_read(file) for file in files]
+    named = identity.told_apart([run.results for run in runs])
+    runs = [replace(run, results=found) for run, found in zip(runs, named, strict=True)]
+    return _numbered(sorted(runs, key=_order))
 
 
 def _results_files(path: Path) -> Iterator[Path]:
@@ -142,7 +145,7 @@ def _order(run: Run) -> tuple[int, tuple[str, float, str], str]:
 def _error_message(log: Path) -> str:
     """The error message of a traceback: the text after its last indented line."""
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = regular.read_text(log, errors="replace").strip().splitlines()
     except OSError as error:
         return f"error.log cannot be read: {error.strerror}"
     inner = max((i for i, line in enumerate(lines) if line.startswith(" ")), default=-1)

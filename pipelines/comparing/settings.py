@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.reporting import regular
 from pipelines.reporting.formatting import Results
 
 ELSEWHERE = {"machine", "tracking", "tags", "report", "pictures"}  # these affect no figure
@@ -81,7 +82,7 @@ def split(overrides: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]
 def _yaml(path: Path) -> dict[Any, Any]:
     """A YAML file as a dict; empty if it cannot be read."""
     try:
-        return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return _mapping(yaml.safe_load(regular.read_text(path)))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
 

@@ -9,14 +9,13 @@ import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.comparing import differing, table_diff
+from pipelines.comparing import differing, identity, table_diff
 from pipelines.comparing.settings import OTHERS
 from pipelines.reporting import formatting, results_file
 from pipelines.reporting.formatting import Results
@@ -28,7 +27,7 @@ class BrokenResultsError(ValueError):
     """A results file that cannot be read."""
 
 
-def collect(folders: Iterable[Path]) -> list[dict[str, Any]]:
+def collect(folders: Iterable[Path]) -> list[Results]:
     """Every run below the folders, sorted by model, bits and method; each file once.
 
     Args:
@@ -63,7 +62,8 @@ def collect(folders: Iterable[Path]) -> list[dict[str, Any]]:
             f"{len(broken)} of {len(files)} results cannot be read; remove or rerun "
             "them:\n" + "\n".join(broken)
         )
-    return sorted(runs, key=results_file.order)
+    named = [run for run in identity.told_apart(runs) if run is not None]
+    return sorted(named, key=results_file.order)
 
 
 def row(results: Results) -> dict[str, str]:

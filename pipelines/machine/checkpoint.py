@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipelines.machine.disk import checksum, fsync, storing
+from pipelines.machine.disk import checksum, fsync, storing, with_usual_mode
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Checkpoint:
         """
         with storing(self.folder):
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, self.draft)
+            with_usual_mode(self.draft)
             self.commit()
 
     def commit(self) -> None:

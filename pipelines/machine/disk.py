@@ -39,6 +39,13 @@ def fsync(path: Path) -> None:
         os.close(file)
 
 
+def with_usual_mode(path: Path) -> None:
+    """Give a file the permissions that the umask asks for: safetensors' own are the owner's."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def checksum(path: Path) -> str:
     """sha256 of a file."""
     with path.open("rb") as file:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipelines.models.naming import named
 from pipelines.models.network import Network, validated
 from pipelines.models.state_dict import load_into, read
 
@@ -20,20 +21,21 @@ class CheckpointModel:
     """A network defined here (or anywhere importable), with weights from a local file.
 
     Attributes:
-        name: name in messages and reports.
+        name: name in messages and reports; null, or a name that belongs to other weights: the
+            file's (see `naming`).
         build: () -> module whose state dict has the file's keys.
         checkpoint: safetensors or torch file.
         data_config: preprocessing of the input, see `Network`.
     """
 
-    name: str
+    name: str | None
     build: Callable[[], nn.Module]
     checkpoint: str | None
     data_config: dict[str, Any]
 
     def check(self) -> None:
         """Raise if the file is missing or data_config is invalid; reads no weights."""
-        validated(self.data_config, self.name)
+        validated(self.data_config, str(self.name))
         existing(self.checkpoint)
 
     def load(self, store: object) -> Network:
@@ -42,7 +44,7 @@ class CheckpointModel:
         with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced
             module = self.build()
         load_into(module, read(path), str(path))
-        return Network.of(module, self.name, self.data_config, self.build)
+        return Network.of(module, named(self.name, self.checkpoint), self.data_config, self.build)
 
 
 def require_data_folder(path: Path, kind: str) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from pipelines.models.by_length import ByLength
 from pipelines.models.checkpoint import require_data_folder
+from pipelines.models.naming import named
 from pipelines.models.network import Network
 
 
@@ -23,7 +24,7 @@ class TransformersModel:
 
     Attributes:
         name: name in messages and reports; without a checkpoint, also a folder or a model id on the
-            Hub; null: named after the checkpoint.
+            Hub; null, or a name that belongs to other weights: the checkpoint's (see `naming`).
         checkpoint: folder with config.json, *.safetensors and the tokenizer's files; null: `name`.
         max_length: maximum number of tokens; longer sentences are truncated.
     """
@@ -75,7 +76,7 @@ class TransformersModel:
             "max_length": self.max_length,
             "pad": pad,
         }
-        return Network.of(module, Path(self.name or source).name, config)
+        return Network.of(module, named(self.name, self.checkpoint), config)
 
     def _try(self, module: ByLength, source: str) -> None:
         """Check that the network accepts max_length tokens."""

@@ -7,13 +7,13 @@ import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipelines.models.checkpoint import existing
+from pipelines.models.naming import named
 from pipelines.models.network import Network
 
 
@@ -68,7 +68,7 @@ class YoloModel:
 
     Attributes:
         name: name in messages and reports; if `checkpoint` is null, ultralytics finds or downloads
-            it; null: named after the checkpoint.
+            it; null, or a name that belongs to other weights: the checkpoint's (see `naming`).
         checkpoint: local file; null: `name`.
         size: height and width of the input, a multiple of 32.
     """
@@ -122,7 +122,7 @@ class YoloModel:
             "crop_pct": 1.0,
             "crop_mode": "letterbox",
         }
-        name = Path(self.name or source).stem
+        name = named(self.name, self.checkpoint)
         return Network.of(RawDetector(model.model.float()), name, config)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipelines.reporting import canvas, formatting, plots, templates
+from pipelines.reporting import canvas, coverage, formatting, plots, templates
 from pipelines.reporting.formatting import Results
 
 
@@ -39,6 +39,7 @@ def render(
         figures={name: Markup(canvas.inline(figure, name)) for name, figure in drawn.items()},
         gallery={name: _embedded(file) for name, file in gallery.items()},
         details=results.get("details") or {},
+        low_coverage=coverage.text(results) if coverage.low(results) else "",
         layers=layers,
         method=method,
         provenance=_provenance(results),
@@ -63,10 +64,9 @@ def _headline(results: Results) -> list[tuple[str, str, str]]:
         f"{formatting.number(lost)} points {formatting.interval(results)}",
     )
     fast = (
-        f"Speed-up over {formatting.baseline_name(results)}",
-        formatting.speedup(results),
-        f"{formatting.seconds(formatting.solve_seconds(results))} solve time; "
-        f"{formatting.evidence(results)}",
+        "Quantization time",
+        formatting.quantization_time(results),
+        f"of the solver, not of the network; {formatting.evidence(results)}",
     )
     small = (
         "Size",
@@ -84,28 +84,21 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
     for key in formatting.metrics(results):
         before, after = get(results, "float", key), get(results, "quantized", key)
         raw = get(results, "uncorrected", key)
-        remark = f"{number(raw)} before the statistics were corrected" if raw is not None else ""
+        moved = get(results, "means_moved", key)
+        steps = [f"{number(raw)} with the quantized weights alone"] if raw is not None else []
+        steps += [f"{number(moved)} with the running means moved"] if moved is not None else []
+        remark = ", ".join(steps)
         change = f"{number(before)} → {number(after)}"
         rows.append((f"{formatting.metric_name(key)}, float → quantized (%)", change, remark))
     samples = formatting.samples(results)
-    base, costs = formatting.baseline_name(results), results.get("costs")
+    costs = results.get("costs")
     return [
         *rows,
         ("drop (points)", formatting.drop(results), f"95 % interval, paired, {samples}"),
         ("agreement with the float model (%)", number(get(results, "fidelity", "agreement")), ""),
         ("KL divergence to the float model", scientific(get(results, "fidelity", "kl")), "nats"),
         ("SQNR of the outputs (dB)", number(get(results, "fidelity", "sqnr_db"), 1), ""),
-        (f"speed-up over {base}", formatting.speedup(results), formatting.evidence(results)),
-        (
-            f"time of {base}",
-            formatting.baseline_seconds(results),
-            f"method {formatting.seconds(formatting.solve_seconds(results))}, same Hessians",
-        ),
-        (
-            f"layer loss relative to {base}",
-            number(results.get("loss_ratio_vs_baseline"), 3),
-            "geometric mean over layers; below 1 is better",
-        ),
+        *(_baseline(results) if results.get("baseline") else []),
         (
             "size",
             f"{formatting.size(get(results, 'size_mb', 'float'))} → "
@@ -117,7 +110,31 @@ def _summary(results: Results) -> list[tuple[str, str, str]]:
             if costs
             else []
         ),
+        *([("quantized share", coverage.text(results), coverage.reasons(results))]
+          if results.get("coverage") else []),
         *_mixed(results),
+    ]  # fmt: skip
+
+
+def _baseline(results: Results) -> list[tuple[str, str, str]]:
+    """What the comparison of the solvers found."""
+    base = formatting.baseline_name(results)
+    return [
+        (
+            f"quantization time, speed-up over {base}",
+            formatting.speedup(results),
+            formatting.evidence(results),
+        ),
+        (
+            f"quantization time of {base}",
+            formatting.baseline_seconds(results),
+            f"against {formatting.seconds(formatting.solve_seconds(results))} on the same Hessians",
+        ),
+        (
+            f"layer loss relative to {base}",
+            formatting.number(results.get("loss_ratio_vs_baseline"), 3),
+            "geometric mean over layers; below 1 is better",
+        ),
     ]
 
 

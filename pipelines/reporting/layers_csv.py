@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.reporting import regular
 from pipelines.reporting.formatting import Results
 
 FIRST = ("name", "shape", "groups", "bits", "method", "rows", "loss", "loss_rtn", "loss_vs_rtn")
@@ -41,8 +42,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         a dict per layer: name, shape and all numeric columns.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(regular.read_text(path).splitlines(keepends=True)))
     except (OSError, ValueError, csv.Error):
         return []
     return [_layer(row) for row in rows if row.get("name") and not row.get("reason")]

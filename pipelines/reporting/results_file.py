@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.reporting import regular
 from pipelines.reporting.formatting import Results
 
 NEEDED = ("model", "method", "float", "quantized")
@@ -37,7 +38,12 @@ def load(path: Path) -> dict[str, Any]:
         ValueError: it does not hold results, or a value has the wrong type.
     """
     try:
-        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
+        results = json.loads(
+            regular.read_text(path),
+            parse_constant=lambda name: None,
+            parse_int=_number,
+            parse_float=_number,
+        )
     except RecursionError:
         raise ValueError("is nested too deeply to be results") from None
     if not isinstance(results, dict):
@@ -50,6 +56,14 @@ def load(path: Path) -> dict[str, Any]:
         raise ValueError(f"{', '.join(wrong)} must hold a value per metric")
     _check(results)
     return results
+
+
+def _number(text: str) -> int | float | None:
+    """A number that a table or a plot can take; None of one that is beyond all of them."""
+    if len(text) <= 18 and text.lstrip("-").isdecimal():
+        return int(text)
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def order(results: Results) -> tuple[str, float, str]:

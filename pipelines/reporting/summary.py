@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.reporting import formatting
+from pipelines.reporting import coverage, formatting
 from pipelines.reporting.formatting import Results
 
 
@@ -51,7 +51,7 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
     fidelity.append(f", KL {formatting.scientific(get(results, 'fidelity', 'kl'))}")
     fidelity.append(f", SQNR {number(get(results, 'fidelity', 'sqnr_db'), 1, ' dB')}")
     base = formatting.baseline_name(results)
-    fast = _strong(formatting.speedup(results))
+    fast = _strong(formatting.quantization_time(results))
     fast.append(f"  ({formatting.evidence(results)})", "dim")
     small = _strong(formatting.size(get(results, "size_mb", "quantized")))
     small.append(
@@ -64,12 +64,17 @@ def _rows(results: Results) -> list[tuple[str, Text]]:
         *rows,
         ("evaluated on", Text(f"{formatting.samples(results)} of {results.get('data')}")),
         ("against float", fidelity),
-        (f"speed-up over {base}", fast),
-        (f"layer loss / {base}", Text(number(results.get("loss_ratio_vs_baseline"), 3))),
+        ("quantization time", fast),
+        *(
+            [(f"layer loss / {base}", Text(number(results.get("loss_ratio_vs_baseline"), 3)))]
+            if results.get("baseline")
+            else []
+        ),
         ("size", small),
+        *_coverage(results),
         *_costs(results),
         *_mixed(results),
-        ("time", _time(results)),
+        ("run time", _time(results)),
         ("layers", _layers(results)),
         ("files", Text(nearby(results.get("output_dir") or formatting.MISSING))),
     ]
@@ -97,6 +102,15 @@ def _costs(results: Results) -> list[tuple[str, Text]]:
             ),
         )
     ]
+
+
+def _coverage(results: Results) -> list[tuple[str, Text]]:
+    if not results.get("coverage"):
+        return []
+    if not coverage.low(results):
+        return [("quantized share", Text(coverage.text(results)))]
+    told = f"{coverage.text(results)}. In floating point: {coverage.reasons(results)}"
+    return [("quantized share", Text(told, "red"))]
 
 
 def _time(results: Results) -> Text:

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.machine import clock
-from pipelines.reproducing import circumstances
+from pipelines.reproducing import circumstances, consent
 from pipelines.reproducing.figures import Figure, Tolerance, compare, other_rows
 from pipelines.reproducing.record import Record
 
@@ -57,9 +57,26 @@ def main(arguments: Sequence[str], store: Path, rerun: Rerun) -> int:
         reason = (err.strerror or err) if isinstance(err, OSError) else err
         print(f"error: {options.file} {reason}", file=sys.stderr)
         return UNUSABLE
+    for line in consent.told(
+        [*record.overrides, *options.overrides], record.config_dir, record.settings
+    ):
+        _print(console, line)
+    try:
+        if not consent.agreed(options.yes):
+            return UNUSABLE
+    except ValueError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return UNUSABLE
     refused: list[str] = []
 
     def check(settings: dict[str, Any]) -> None:
+        own_words = [word for word in options.overrides if "_target_" in word]
+        if not own_words and (code := consent.unannounced(record.settings, settings)):
+            refused.extend(code)
+            raise ValueError(
+                f"{options.file} would call code that its settings do not name: {', '.join(code)}. "
+                "If you trust it, give the word that does so yourself, behind the file"
+            )
         refused.extend(record.changed(settings))
         if refused:
             raise ValueError(_changed(refused, options.file, record.results))
@@ -193,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/reproduced") / now, help="new output folder"
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="run it without asking; needed where nobody can answer"
     )
     parser.add_argument(
         "--store",

@@ -12,7 +12,7 @@ ABOUT = {  # how and where, not what came out
     "output_dir",
     "seconds", "cached", "speedup",
 }  # fmt: skip
-PERCENT = ("float", "quantized", "uncorrected", "drop", "details")
+PERCENT = ("float", "quantized", "uncorrected", "means_moved", "drop", "details")
 OBQ_ROWS = {  # figures that depend on which rows OBQ had time for
     "loss_ratio_vs_baseline", "baseline_rows", "loss_baseline", "loss_on_baseline_rows",
     "ratio_vs_baseline", "baseline_estimated",

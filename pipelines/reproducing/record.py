@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.cli import renamed
 from pipelines.comparing.settings import ELSEWHERE
 from pipelines.reporting import results_file
+from pipelines.reproducing import consent
 
 PATHS = {"data.root", "data.calibration_root", "model.checkpoint"}  # compared by content
 ABSENT = "(not there)"
@@ -52,7 +53,7 @@ class Record:
                 "lacks its settings: an older version wrote it. Rerun it by hand, "
                 f"`obliq {' '.join(command)}`, and compare both with obliq-report"
             )
-        calls = [item for item in command if "_target_" in item or item.startswith("-")]
+        calls = [item for item in command if consent.calls_code(item)]
         if calls:
             raise ValueError(
                 f"names code to call ({calls[0]}), which is not run from a file. If you trust it, "

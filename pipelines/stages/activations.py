@@ -15,6 +15,7 @@ from pipelines.machine.machine import Machine
 from pipelines.stages.forward import Forward
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.activations import Place, observing, with_quantizers
+from quant.grid import ONE_BIT
 from quant.layers import Layer
 from quant.placement import PLACEMENTS, Plan
 from quant.precision import assign_bits, check_bits, check_layers
@@ -61,6 +62,9 @@ class QuantizeActivations:
             raise ValueError(f"activations.search={self.search} must be one of {SEARCHES}")
         if not 50 < self.percentile <= 100:
             raise ValueError(f"activations.percentile={self.percentile} must lie in (50, 100]")
+        widths = [self.bits, self.first_last_bits, *self.overrides.values()]
+        if self.symmetric and self.bits is not None and 1 in widths:
+            raise ValueError(f"activations.{ONE_BIT}")
         if self.images < 1:
             raise ValueError(f"activations.images={self.images} must be at least 1")
 

@@ -21,7 +21,7 @@ from pipelines.models.network import Network
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call, Calls
-from quant.hessian import HessianSum
+from quant.hessian import HessianSum, uncentred
 from quant.layers import Layer, find
 
 SAVE_EVERY = 120.0  # seconds between checkpoints of the unfinished sums
@@ -74,7 +74,8 @@ class Calibrate:
         *,
         scratch: Path,
     ) -> Artifact:
-        """Tensors: H [g, c, c] by layer, and the mean input [g, c] as "mean/<layer>".
+        """Tensors: by layer, the mean input [g, c] as "mean/<layer>", float64, and the Hessian
+        [g, c, c] of the inputs without it as "centred/<layer>" (see `hessian_of`).
 
         Record: ids, layers, skipped parameters, positions, dead inputs.
 
@@ -94,7 +95,9 @@ class Calibrate:
         if len(loader):
             machine.predict("calibrate", collect, loader)
         sums = {n: summed(total, layers[n], machine.ranks) for n, total in collect.sums.items()}
-        hessians = {name: total.hessian().float().cpu() for name, total in sums.items()}
+        means = {name: total.input_mean().cpu() for name, total in sums.items()}
+        centred = {name: total.covariance().float().cpu() for name, total in sums.items()}
+        hessians = {name: uncentred(C, means[name]) for name, C in centred.items()}
         for name, H in hessians.items():
             if not H.isfinite().all():
                 raise ValueError(
@@ -110,8 +113,14 @@ class Calibrate:
             "positions": {name: total.n for name, total in sums.items()},
             "dead_inputs": {name: count for name, count in dead.items() if count},
         }
-        means = {f"mean/{n}": total.input_mean().float() for n, total in sums.items()}
-        return Artifact({**hessians, **means}, record)
+        tensors = {f"centred/{n}": C for n, C in centred.items()}
+        return Artifact({**tensors, **{f"mean/{n}": m for n, m in means.items()}}, record)
+
+
+def hessian_of(calibration: Artifact, layer: str, centred: bool = False) -> Tensor:
+    """The Hessian [g, c, c] of a calibrated layer's inputs; `centred`: without their mean."""
+    C = calibration.tensors[f"centred/{layer}"]
+    return C if centred else uncentred(C, calibration.tensors[f"mean/{layer}"])
 
 
 def summed(part: HessianSum, layer: Layer, ranks: Ranks) -> HessianSum:
@@ -119,9 +128,21 @@ def summed(part: HessianSum, layer: Layer, ranks: Ranks) -> HessianSum:
     if not ranks.distributed:
         return part
     g, c = layer.groups, layer.columns
-    total = torch.zeros(g, c, c, dtype=torch.float64) if part.total is None else part.total
-    inputs = torch.zeros(g, c, dtype=torch.float64) if part.inputs is None else part.inputs
-    return HessianSum(ranks.sum(total), ranks.sum(inputs), sum(ranks.gather(part.n)))
+    nothing = torch.zeros(g, c, dtype=torch.float64)
+    n = sum(ranks.gather(part.n))
+    mean, other = (
+        ranks.sum(own * part.n if part.n else nothing) / max(n, 1)
+        for own in ((part.input_mean(), part.other_mean()) if part.n else (nothing, nothing))
+    )
+    own = (
+        part.around(mean, other)
+        if part.n
+        else HessianSum(torch.zeros(g, c, c, dtype=torch.float64), nothing, nothing)
+    )
+    total, inputs, others = (
+        ranks.sum(x) for x in (own.total, own.inputs, own.others) if x is not None
+    )
+    return HessianSum(total, inputs, others, mean, other, n)
 
 
 def layers_of(calibration: Artifact) -> dict[str, Layer]:
@@ -184,8 +205,9 @@ class CollectHessians(nn.Module):
         """Save sums and counts atomically."""
         state = {"/images": torch.tensor(self.images)}
         for name, s in self.sums.items():
-            if s.total is not None and s.inputs is not None:
+            if s.total is not None and s.inputs is not None and s.shift is not None:
                 state |= {name: s.total, f"{name}/x": s.inputs, f"{name}/n": torch.tensor(s.n)}
+                state |= {f"{name}/shift": s.shift}
         assert self.checkpoint is not None
         self.checkpoint.save(state)
         self.saved = clock.seconds()
@@ -195,6 +217,11 @@ class CollectHessians(nn.Module):
         state = self.checkpoint.load() if self.checkpoint is not None else None
         if state is not None:
             self.images = self.start = int(state["/images"])
-            self.sums = {
-                n: HessianSum(state[n], state[f"{n}/x"], int(state[f"{n}/n"])) for n in self.layers
-            }
+            self.sums = {name: _resumed(state, name) for name in self.layers}
+
+
+def _resumed(state: Mapping[str, Tensor], name: str) -> HessianSum:
+    if name not in state:
+        return HessianSum()
+    inputs, shift = state[f"{name}/x"], state[f"{name}/shift"]
+    return HessianSum(state[name], inputs, inputs.clone(), shift, shift, int(state[f"{name}/n"]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from evaluation.doubts import Passes
@@ -35,7 +34,7 @@ class CheckFloat:
         return Artifact({}, twice.passes.record())
 
 
-class _RunTwice(LightningModule):
+class _RunTwice(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

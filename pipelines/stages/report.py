@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evaluation.images import ImageData
-from pipelines.machine.disk import checksum, explained, replacing
+from pipelines.machine.disk import checksum, explained, replacing, with_usual_mode
 from pipelines.machine.stopwatch import place_of
 from pipelines.models.network import Network
 from pipelines.stages.solving.baseline import LayerBaseline, layer_ratio, loss_ratio
@@ -46,6 +46,7 @@ class Findings:
     outputs: Artifact
     pictures: Artifact
     times: Times
+    means_moved_outputs: Artifact | None = None
     activations: Artifact | None = None
     rounding: Artifact | None = None
     precision: Mapping[str, Any] | None = None
@@ -76,6 +77,7 @@ class Report:
             (folder / "results.json").unlink(missing_ok=True)  # an old one; written last
             with replacing(weights) as draft:
                 save_weights(found, draft)
+                with_usual_mode(draft)
         results: dict[str, Any] = _finite(
             {
                 **about,
@@ -121,6 +123,7 @@ def scores(found: Findings) -> dict[str, Any]:
         found.outputs.tensors,
         found.uncorrected_outputs.tensors,
     )
+    moved = found.means_moved_outputs.tensors if found.means_moved_outputs else None
     return {
         "n_images": len(task.evaluation),
         "kind": task.kind,
@@ -128,8 +131,10 @@ def scores(found: Findings) -> dict[str, Any]:
         "float": task.metrics(reference),
         "quantized": task.metrics(quantized),
         "uncorrected": task.metrics(uncorrected),
+        "means_moved": None if moved is None else task.metrics(moved),
         "fidelity": task.fidelity(reference, quantized),
         "uncorrected_fidelity": task.fidelity(reference, uncorrected),
+        "means_moved_fidelity": None if moved is None else task.fidelity(reference, moved),
         "drop": task.drop(reference, quantized),
         "correction": found.statistics.record,
         "rounding": found.rounding.record if found.rounding else None,
@@ -139,6 +144,9 @@ def scores(found: Findings) -> dict[str, Any]:
 
 def costs(found: Findings) -> dict[str, Any]:
     """Speed, loss ratio and size; the speed-up counts the solves alone, on the same Hessians."""
+    if not found.baseline:
+        nothing = dict.fromkeys(("baseline", "speedup", "loss_ratio_vs_baseline"))
+        return {**nothing, "size_mb": sizes(found)}
     layers = found.times.baseline.values()
     inputs = found.weights.inputs
     total = sum(i.layer.rows * i.layer.groups for i in inputs.values())
@@ -174,8 +182,9 @@ def speedup(found: Findings) -> float | None:
 
 def sizes(found: Findings) -> dict[str, float]:
     """Size in MB (10^6 bytes) of the float32 network, and of codes, grids and the rest of it."""
-    state = found.network.module.state_dict()
-    whole = sum(t.numel() * t.element_size() for t in state.values())
+    state = found.network.module.state_dict().values()
+    once = {(t.data_ptr(), t.numel()): t.numel() * t.element_size() for t in state}  # tied weights
+    whole = sum(once.values())
     replaced = sum(4 * math.prod(i.layer.shape) for i in found.weights.inputs.values())
     stored = sum(
         t.numel() * t.element_size()
@@ -190,7 +199,7 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
     """The rows of layers.csv, one per layer."""
     rows = []
     for name, solution in found.weights.solutions.items():
-        layer, base = found.weights.inputs[name].layer, found.times.baseline[name]
+        layer, base = found.weights.inputs[name].layer, found.times.baseline.get(name)
         rows.append(
             {
                 "name": name,
@@ -202,12 +211,12 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
                 "loss_rtn": float(solution.tensors["loss_rtn"].sum()),
                 "seconds": found.times.solves[name],
                 "rows": layer.rows * layer.groups,
-                "baseline_rows": base.rows * layer.groups,
-                "loss_baseline": float(base.loss.sum()),
-                "loss_on_baseline_rows": float(base.method_loss.sum()),
-                "ratio_vs_baseline": float(layer_ratio(base)),
-                "baseline_seconds": base.seconds,
-                "baseline_estimated": base.estimated,
+                "baseline_rows": base and base.rows * layer.groups,
+                "loss_baseline": base and float(base.loss.sum()),
+                "loss_on_baseline_rows": base and float(base.method_loss.sum()),
+                "ratio_vs_baseline": base and float(layer_ratio(base)),
+                "baseline_seconds": base and base.seconds,
+                "baseline_estimated": base and base.estimated,
                 "dead_inputs": found.calibration.record["dead_inputs"].get(name, 0),
                 **found.sensitivity.record[name],
                 "predicted_loss": found.predicted.record[name],

@@ -179,6 +179,8 @@ def _gc(
     plan = gc.plan(root, keep, older_than)
     chosen = [item for item, _ in plan.remove]
     removed = chosen if dry_run else gc.remove(chosen)
+    if not dry_run:
+        gc.remove_locks(root)
     reasons = {item.path: reason for item, reason in plan.remove}
     verb = "would remove" if dry_run else "removed"
     for item in removed:
@@ -190,7 +192,8 @@ def _gc(
     freed = size(sum(item.size for item in removed))
     console.print(f"{verb} {_folders(len(removed))}, {freed}; {size(left)} left", soft_wrap=True)
     if len(removed) < len(chosen):
-        console.print(f"kept {len(chosen) - len(removed)} that a run has started to use")
+        kept = len(chosen) - len(removed)
+        console.print(f"kept {kept} that a run has started to use, or that belong to others")
     if keep is not None and left > keep:
         busy = size(sum(item.size for item in plan.busy))
         console.print(f"still over {size(keep)}: running processes use {busy}", soft_wrap=True)

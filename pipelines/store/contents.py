@@ -69,12 +69,19 @@ def _items(stage: Path) -> Iterator[Item]:
         try:
             used, computed = done.stat().st_mtime, (path / "record.json").stat().st_mtime
         except OSError:
-            complete = (stage / key / "done.json").is_file()
+            complete = _is_file(stage / key / "done.json")
             kind = "progress" if ending == "partial" and not complete else "leftover"
             yield Item(path, stage.name, key, kind, size, newest, newest, None, None)
             continue
         kind = "leftover" if ending else "artifact"
         yield Item(path, stage.name, key, kind, size, computed, used, *_read_done(done))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # another user's
+        return False
 
 
 def _read_done(done: Path) -> tuple[float | None, tuple[str, ...] | None]:

@@ -52,11 +52,26 @@ def plan(root: Path, keep: int | None, older_than: float | None) -> Plan:
 
 
 def remove(items: Sequence[Item]) -> list[Item]:
-    """Remove the items that no run has started to use since the plan; returns those removed."""
+    """Remove the items that no run has started to use since the plan; returns those removed.
+
+    Items that belong to another user, who does not share them, stay.
+    """
     return [item for item in items if _remove(item)]
 
 
+def remove_locks(root: Path) -> None:
+    """Remove the lock files that no process holds; a process about to lock one notices.
+
+    Those of runs (`users`) go with the plan, and those that belong to another user stay.
+    """
+    for path in sorted(root.glob("*/*.lock")):
+        if path.parent.name != users.FOLDER:
+            users.is_held(path, remove=True)
+
+
 def _remove(item: Item) -> bool:
+    if not all(os.access(folder, os.W_OK | os.X_OK) for folder in (item.path, item.path.parent)):
+        return False
     try:
         with FileLock(item.lock, timeout=0):
             return _move_and_delete(item)

@@ -33,15 +33,27 @@ def limit() -> int | None:
 
 
 def enforce(root: Path, log: Callable[[str], None]) -> None:
-    """Remove unused results until the store is within the limit; log what was removed."""
+    """Remove unused results until the store is within the limit; log what was removed.
+
+    The run has ended well, so a store that cannot be tidied up is only told of.
+    """
     maximum = limit()
     if maximum is None:
         return
+    try:
+        _enforce(root, maximum, log)
+    except OSError as err:
+        log(f"store: the limit could not be kept: {err.strerror or err}: {err.filename or root}")
+
+
+def _enforce(root: Path, maximum: int, log: Callable[[str], None]) -> None:
     plan = gc.plan(root, maximum, None)
     removed = gc.remove([item for item, _ in plan.remove])
+    gc.remove_locks(root)
     if removed:
         freed = size(sum(item.size for item in removed))
         log(f"store: removed {freed} of least recently used results ({VARIABLE}={size(maximum)})")
     left = sum(item.size for item in contents.scan(root))
     if left > maximum:
-        log(f"store: {size(left)} exceed {VARIABLE}={size(maximum)}, but all of it was just used")
+        why = "but all of it was just used, or belongs to others"
+        log(f"store: {size(left)} exceed {VARIABLE}={size(maximum)}, {why}")

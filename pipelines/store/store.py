@@ -29,10 +29,11 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
 from pipelines.machine import clock, random_numbers
-from pipelines.machine.disk import checksum, fsync, storing
+from pipelines.machine.disk import checksum, fsync, storing, with_usual_mode
 from pipelines.machine.ranks import Ranks
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, TensorFile
+from pipelines.store.sharing import for_the_group
 
 FILES = ("tensors.safetensors", "record.json")  # of an artifact, in addition to done.json
 Item = TypeVar("Item")
@@ -194,7 +195,7 @@ class Store:
     def _compute(self, stage: Any, inputs: tuple[Input, ...], folder: Path, key: str) -> Artifact:
         scratch = self._scratch(stage, folder)
         for path in scratch.values():
-            with storing(path):
+            with storing(path), for_the_group(self.root):
                 _clear(path, os.path.isdir)
                 path.mkdir(parents=True, exist_ok=True)
         start = clock.seconds()
@@ -206,7 +207,7 @@ class Store:
             seconds=clock.seconds() - start,
             versions=fingerprint.versions(fingerprint.modules(stage, inputs)),
         )
-        with storing(folder):
+        with storing(folder), for_the_group(self.root):
             _write(folder, artifact, artifact_keys(i.key for i in inputs))
         for path in scratch.values():
             shutil.rmtree(path, ignore_errors=True)
@@ -243,7 +244,7 @@ class Store:
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
         """Hold the lock of one artifact; logs that it waits."""
-        with storing(folder):
+        with storing(folder), for_the_group(self.root):
             folder.parent.mkdir(parents=True, exist_ok=True)
             place = folder.with_name(f"{folder.name}.lock")
             _clear(place, os.path.isfile)
@@ -330,6 +331,7 @@ def _write(folder: Path, artifact: Artifact, inputs: list[str]) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in artifact.tensors.items()}
     try:
         save_file(tensors, draft / "tensors.safetensors")
+        with_usual_mode(draft / "tensors.safetensors")
         (draft / "record.json").write_text(json.dumps(artifact.record), encoding="utf-8")
         digests = {f: checksum(draft / f) for f in FILES}
         done = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from pipelines.machine import clock
+from pipelines.store.sharing import for_the_group
 
 FOLDER = "running"
 CLOCK_SKEW = 1.0  # seconds by which a file system's clock may be behind
@@ -24,7 +25,8 @@ CLOCK_SKEW = 1.0  # seconds by which a file system's clock may be behind
 def using(root: Path) -> Iterator[None]:
     """Protect the artifacts used within this context from removal by other processes."""
     try:
-        lock = _register(root / FOLDER)
+        with for_the_group(root):
+            lock = _register(root / FOLDER)
     except OSError:  # the run itself reports a store that it cannot write
         yield
         return
@@ -67,14 +69,34 @@ def is_held(path: Path, remove: bool = False) -> bool:
     With `remove`, delete a file that is not held, while holding it: a process that is about to
     lock it notices.
     """
-    if not path.exists():
-        return False
     lock = FileLock(path)
     try:
+        if not path.exists():
+            return False
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:  # another user's
+        return _is_flocked(path)
     if remove:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
     lock.release()
+    return False
+
+
+def _is_flocked(path: Path) -> bool:
+    """Whether a process holds a file that this one can only read; True where it cannot even that.
+
+    On a system without flock too.
+    """
+    try:
+        import fcntl
+
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except (OSError, ImportError):
+        return True
     return False

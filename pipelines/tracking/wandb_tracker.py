@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,8 @@ class WandbTracker:
         project: W&B project.
         entity: user or team; None for the user's default.
         mode: "offline" writes to the run's folder; "online" falls back to it if the server does
-            not answer or there is no API key. Never prompts.
+            not answer or there is no API key. Never prompts. WANDB_MODE=disabled in the environment
+            records nothing, and WANDB_MODE=offline turns "online" into that.
         group, job_type: replace those passed to `start`.
         tags: added to those passed to `start`.
         notes: free text about the run.
@@ -89,6 +91,10 @@ class WandbTracker:
     ) -> None:
         """Start or resume a run in `folder`/wandb; see `Tracker.start`."""
         self._run, self._where, self._warned = None, "", False
+        asked = os.environ.get("WANDB_MODE", "").strip().lower()
+        if asked == "disabled":
+            return
+        mode = "offline" if asked == "offline" else self.mode
         try:
             import wandb
 
@@ -109,7 +115,7 @@ class WandbTracker:
                 "job_type": self.job_type or job_type,
                 "config": {**config, **origin},
             }
-            problem = self._connect(wandb, settings) if self.mode == "online" else None
+            problem = self._connect(wandb, settings) if mode == "online" else None
             if self._run is None:
                 self._run = self._init(wandb, settings, "offline")
             if problem:

@@ -17,7 +17,9 @@ CLIPPED = 0.5 * (1 + 1e-5)  # in steps; a larger rounding error means that the w
 SHRINK = 0.75  # H^-1 is compacted once at most this fraction of its columns is free
 
 
-def quantize(problem: LayerProblem, grid: Grid, *, max_bytes: int = 2**26) -> Tensor:
+def quantize(
+    problem: LayerProblem, grid: Grid, *, add_identity: bool = False, max_bytes: int = 2**26
+) -> Tensor:
     """Quantize one weight per row and step, cheapest first; the free weights compensate for it.
 
     O(g r c^3) work. Each row needs its own H^-1, so rows are processed in chunks.
@@ -25,6 +27,8 @@ def quantize(problem: LayerProblem, grid: Grid, *, max_bytes: int = 2**26) -> Te
     Args:
         problem: W [g, r, c] and positive definite H [g, c, c]. Neither is changed.
         grid: step sizes for W.
+        add_identity: add the identity to an H that is not positive definite, as the public code
+            does; else raise.
         max_bytes: memory limit of a chunk, which has at least one row. Does not change the result.
 
     Returns:
@@ -33,7 +37,7 @@ def quantize(problem: LayerProblem, grid: Grid, *, max_bytes: int = 2**26) -> Te
     Raises:
         ValueError: H is not positive definite.
     """
-    U = inverse_root(problem.H, problem.W.dtype)
+    U = inverse_root(problem.H, problem.W.dtype, add_identity)
     return greedy(problem.W, U.mT @ U, grid, max_bytes=max_bytes)
 
 

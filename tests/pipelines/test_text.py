@@ -13,7 +13,7 @@ from pipelines.machine.machine import Machine
 from pipelines.models.transformers import TransformersModel
 from pipelines.stages import calibrate
 from pipelines.stages.activations import QuantizeActivations
-from pipelines.stages.calibrate import Calibrate, layers_of
+from pipelines.stages.calibrate import Calibrate, hessian_of, layers_of
 from pipelines.stages.solving.activation_cache import ActivationCache
 from pipelines.stages.solving.sequential import CollectPair
 from pipelines.store.artifacts import Keyed
@@ -59,7 +59,7 @@ def assert_hessians_of_single_sentences(folder, root, count, **settings):
     names = linears(network.module)
     assert sorted(layers_of(artifact)) == sorted(names)
     for name, X in one_by_one(network.module, data, names).items():
-        H, found = 2 / len(X) * X.T @ X, artifact.tensors[name][0].double()
+        H, found = 2 / len(X) * X.T @ X, hessian_of(artifact, name)[0].double()
         torch.testing.assert_close(found, H, rtol=1e-5, atol=1e-6 * float(H.max()))
         torch.testing.assert_close(
             artifact.tensors[f"mean/{name}"][0].double(), X.mean(0), rtol=1e-5, atol=1e-5

@@ -298,15 +298,6 @@ def test_what_cannot_be_quantized_is_skipped_with_its_name_shape_and_reason(modu
     assert re.fullmatch(reason, skipped.reason), skipped.reason
 
 
-def test_packed_attention_is_skipped_by_name_and_its_neighbours_are_found():
-    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-    found, skipped = find(model, torch.randn(2, 5, 8))
-    assert list(found) == ["linear1", "linear2"]
-    reasons = {x.name: x.reason for x in skipped}
-    assert "multi_head_attention" in reasons["self_attn.in_proj_weight"]
-    assert set(reasons) == {"self_attn.in_proj_weight", "self_attn.out_proj.weight"}
-
-
 class Twice(nn.Module):
     """One weight under two names, and called twice."""
 
@@ -529,3 +520,36 @@ def test_nothing_of_a_traced_run_stays_in_memory():
         return y
 
     find(random_statistics(way), torch.randn(1, 3, 6, 6))
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_the_projections_of_self_attention_are_linear_layers(batch_first):
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first).eval()
+    x = torch.randn(2, 5, 8)
+    layers, skipped = find(encoder, x)
+    names = ["self_attn.in_proj_weight", "self_attn.out_proj", "linear1", "linear2"]
+    assert list(layers) == names and skipped == []
+    seen = {}
+    weights = {n: encoder.get_parameter(layer.weight) for n, layer in layers.items()}
+    with torch.no_grad(), Calls(weights, lambda n, _, call: seen.setdefault(n, call)):
+        out = encoder(x)
+    assert torch.allclose(out, encoder(x), atol=1e-6)
+    rows = x.transpose(0, 1) if batch_first else x  # attention runs time first
+    assert torch.equal(seen[names[0]].unfold()[0], rows.reshape(-1, 8).T)
+
+
+def test_cross_attention_uses_parts_of_its_weight():
+    attention = nn.MultiheadAttention(8, 2).eval()
+
+    class Cross(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = attention
+
+        def forward(self, x):
+            return self.attention(x, 2 * x, 2 * x)[0]
+
+    layers, skipped = find(Cross(), torch.randn(5, 2, 8))
+    assert list(layers) == ["attention.out_proj"]
+    assert [s.name for s in skipped] == ["attention.in_proj_weight"]

@@ -128,3 +128,19 @@ def test_obq_beats_gptq_and_rounding_on_correlated_inputs():
     grid = fit(layer.W, 3, **GRIDS["row"])
     obq_loss = layer.loss(obq.quantize(layer, grid)).sum()
     assert obq_loss < 0.7 * layer.loss(grid.round(layer.W)).sum()
+
+
+def test_the_identity_is_added_to_a_singular_hessian_alone():
+    draw = torch.Generator().manual_seed(0)
+    X = torch.randn(2, 6, 4, generator=draw)  # fewer positions than columns: singular
+    X[1] = torch.zeros(6, 4)
+    H = X @ X.mT
+    H[1] = torch.eye(6) + 0.5  # the second group is fine
+    H[0] = H[0] - 1e-3 * torch.eye(6)  # and the first one is not, whatever rounding does
+    W = torch.randn(2, 3, 6, generator=draw)
+    grid = fit(W, 3, granularity="channel", symmetric=False, search="minmax")
+    with pytest.raises(ValueError, match="Cholesky failed"):
+        obq.quantize(LayerProblem(W, H), grid)
+    found = obq.quantize(LayerProblem(W, H), grid, add_identity=True)
+    added = H + torch.stack([torch.eye(6), torch.zeros(6, 6)])
+    assert torch.equal(found, obq.quantize(LayerProblem(W, added), grid))

@@ -225,3 +225,47 @@ def test_of_real_networks_all_summands_are_quantized(real_network, name, sums, l
     assert len(counted.distinct) == 2 * sums
     free = [count for count in counted.distinct if count > 16]
     assert len(free) == (4 if name == "sst2_bert" else 0)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_every_kind_of_padding_only_copies_values_that_are_on_the_grid(mode):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode)).eval()
+    for how in (at_inputs, at_outputs):
+        found = plan(net, how)
+        assert dict(found.left_out) == {} and found.feeds == {"0": ("0",)}
+
+
+class Scaled(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(F.pad(2 * x, (1, 1, 1, 1)))
+
+
+def test_padding_after_a_product_is_not_on_the_grid():
+    found = plan(nn.Sequential(Scaled(3, 4, 3)).eval(), at_inputs)
+    assert "not the first argument" in found.left_out["0"]
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.b(F.relu(self.a(x)))
+
+
+def test_a_shared_weight_has_a_quantizer_at_each_module_that_uses_it():
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(2))
+    found = plan(Tied().eval(), at_inputs, x)
+    assert dict(found.places) == {"a": Place("a"), "b": Place("b")}
+    assert found.feeds == {"a": ("a", "b")} and found.left_out == {}
+
+
+def test_attention_is_left_out_of_inputs_with_the_reason_that_is_true():
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(2))
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    found = plan(encoder, at_inputs, x)
+    assert list(found.feeds) == ["linear1", "linear2"]
+    assert "not the first argument" in found.left_out["self_attn.in_proj_weight"]
+    assert "not called" in found.left_out["self_attn.out_proj"]

@@ -11,6 +11,7 @@ from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.costs.geometry import LayerGeometry
+from quant.costs.remainder import Operation, Remainder, remainder
 from quant.costs.workload import Workload, workloads
 from quant.layers import Layer
 
@@ -26,16 +27,32 @@ class RecordWorkloads:
         data: Keyed[ImageData],
         machine: Machine,
     ) -> Artifact:
-        """Record: the `Workload` of every layer."""
+        """Record: the `Workload` of every layer, and of what else the network does."""
         example, _ = next(iter(data.value.calibration_loader(first=1)))
         recorded = workloads(network.module, example, layers.value)
-        return Artifact({}, {"workloads": [asdict(workload) for workload in recorded.values()]})
+        rest = remainder(network.module, example, layers.value)
+        return Artifact(
+            {},
+            {
+                "workloads": [asdict(workload) for workload in recorded.values()],
+                "operations": [asdict(operation) for operation in rest.operations],
+                "stored": asdict(rest.stored),
+                "matrices": rest.matrices,
+            },
+        )
 
 
 def workloads_of(artifact: Artifact) -> dict[str, Workload]:
     """Workloads that `RecordWorkloads` stored, by layer."""
     rows = [_with_tuples(row) for row in artifact.record["workloads"]]
     return {row["name"]: Workload(**{**row, "geometries": _geometries(row)}) for row in rows}
+
+
+def remainder_of(artifact: Artifact) -> Remainder:
+    """What `RecordWorkloads` stored of the rest of the network."""
+    record = artifact.record
+    operations = [Operation(**_with_tuples(row)) for row in record["operations"]]
+    return Remainder(operations, Operation(**_with_tuples(record["stored"])), record["matrices"])
 
 
 def _geometries(row: Mapping[str, Any]) -> tuple[LayerGeometry, ...]:

@@ -35,6 +35,7 @@ class LayerBaseline:
         method_loss: layer loss [g, rows] of the run's method on the same rows.
         cached: whether everything came from the store.
         places: where its seconds were measured.
+        spent: seconds that computing all of this took, now or when it was stored; never estimated.
     """
 
     seconds: float
@@ -44,6 +45,7 @@ class LayerBaseline:
     method_loss: Tensor
     cached: bool
     places: frozenset[Place] = frozenset()
+    spent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,12 @@ class Baseline:
     """OBQ on every layer, on all rows where the time budget allows.
 
     Attributes:
-        solve: OBQ with the run's grid and damping.
+        solve: OBQ with the run's grid and its authors' damping; None: no baseline at all.
         budget: seconds per layer; the time of a layer that would take longer is estimated.
         rows: rows to solve for an estimate; fewer if these exceed the budget.
     """
 
-    solve: SolveLayer
+    solve: SolveLayer | None
     budget: float
     rows: int
 
@@ -70,12 +72,17 @@ class Baseline:
     def run(
         self, store: Store, weights: QuantizedWeights, bits: Mapping[str, int], machine: Machine
     ) -> dict[str, LayerBaseline]:
-        """The baseline of every layer, by name; every process computes a share of the layers."""
-        names, ranks = list(weights.inputs), machine.ranks
+        """The baseline of every layer, by name; every process computes a share of the layers.
+
+        Empty where there is none.
+        """
+        if self.solve is None:
+            return {}
+        solve, names, ranks = self.solve, list(weights.inputs), machine.ranks
 
         def layer(store: Store, name: str) -> LayerBaseline:
             width = Keyed(bits[name], str(bits[name]))
-            return self._layer(store, weights.inputs[name], width, weights.solutions[name])
+            return self._layer(store, solve, weights.inputs[name], width, weights.solutions[name])
 
         share = [
             names[i] for i in ranks.assigned([effort(x.layer) for x in weights.inputs.values()])
@@ -90,16 +97,22 @@ class Baseline:
         }
 
     def _layer(
-        self, store: Store, layer_input: LayerInput, bits: Keyed[int], solution: Artifact
+        self,
+        store: Store,
+        solve: SolveLayer,
+        layer_input: LayerInput,
+        bits: Keyed[int],
+        solution: Artifact,
     ) -> LayerBaseline:
         total = layer_input.layer.rows
-        timing = store.run(TimeInverse(self.solve.damping), Keyed(layer_input, layer_input.key))
+        timing = store.run(TimeInverse(solve.damping), Keyed(layer_input, layer_input.key))
         shared = float(timing.record["seconds"])
-        one = self._solve(store, layer_input, 1, bits)
+        one = _solve(store, solve, layer_input, 1, bits)
         each = max(1e-9, one.record["seconds"] - shared)
         affordable = self.budget >= shared + each * total
         rows = total if affordable else max(1, min(self.rows, int(self.budget / each), total))
-        solved = self._solve(store, layer_input, rows, bits)
+        solved = _solve(store, solve, layer_input, rows, bits)
+        computed = {artifact.key: artifact.seconds for artifact in (timing, one, solved)}
         seconds = float(solved.record["seconds"])
         if rows < total:
             seconds = estimate(seconds, shared, rows, total)
@@ -111,13 +124,15 @@ class Baseline:
             method_loss=solution.tensors["loss"][:, evenly(rows, total)],
             cached=timing.cached and one.cached and solved.cached,
             places=frozenset(place_of(each.record) for each in (timing, one, solved)),
+            spent=sum(computed.values()),
         )
 
-    def _solve(
-        self, store: Store, layer_input: LayerInput, rows: int, bits: Keyed[int]
-    ) -> Artifact:
-        some = layer_input.of_rows(rows)
-        return store.run(self.solve, Keyed(some, some.key), bits)
+
+def _solve(
+    store: Store, solve: SolveLayer, layer_input: LayerInput, rows: int, bits: Keyed[int]
+) -> Artifact:
+    some = layer_input.of_rows(rows)
+    return store.run(solve, Keyed(some, some.key), bits)
 
 
 @dataclass(frozen=True)
@@ -127,11 +142,14 @@ class TimeInverse:
     damping: float
 
     def run(self, layer: Keyed[LayerInput], place: Place | None = None) -> Artifact:
-        """Record: seconds of one H^-1, where; `place` tells those of this machine from others."""
+        """Record: seconds of one H^-1, where; `place` separates this machine's from others.
+
+        The identity is added where OBQ adds it.
+        """
         problem = layer.value.problem()
         with solving(layer.value.layer):
             with timed() as watch:
-                U = inverse_root(problem.prepared(self.damping).H, problem.W.dtype)
+                U = inverse_root(problem.prepared(self.damping).H, problem.W.dtype, True)
                 U.mT @ U
             return Artifact({}, watch.record)
 

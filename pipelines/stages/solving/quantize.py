@@ -64,12 +64,16 @@ class QuantizedWeights:
         """Time of all solves, without I/O, and of the rounding training."""
         return float(sum(s.record["seconds"] for s in self.solutions.values())) + self.training
 
-    def applied_to(self, module: nn.Module) -> nn.Module:
-        """A copy of the float network with the quantized weights."""
+    def applied_to(self, module: nn.Module, *, alone: bool = False) -> nn.Module:
+        """A copy of the float network with the quantized weights, and the means that they moved.
+
+        With `alone`, the running means stay those of the float network.
+        """
         quantized = deepcopy(module)
         for name, solution in self.solutions.items():
             put(quantized, self.inputs[name].layer, solution)
-        quantized.load_state_dict({**quantized.state_dict(), **self.means})
+        if not alone:
+            quantized.load_state_dict({**quantized.state_dict(), **self.means})
         return quantized
 
 
@@ -116,6 +120,11 @@ class QuantizeLayers:
     cache_gb: float
 
     def __post_init__(self) -> None:
+        if self.solve.damping == 0:
+            raise ValueError(
+                "damping=0 must lie in (0, 1): without any, a Hessian of few images has no "
+                "inverse. 0.0001 changes next to nothing"
+            )
         if self.cache_gb < 0:
             raise ValueError(f"quantize.cache_gb={self.cache_gb} must be at least 0")
         if self.inputs not in INPUTS:

@@ -27,7 +27,7 @@ from pipelines.stages.solving.activation_cache import ActivationCache, calls_of
 from pipelines.stages.solving.solve import LayerInput
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call
-from quant.hessian import HessianSum, centred
+from quant.hessian import HessianSum
 from quant.layers import Layer, to_matrix
 from quant.problem import LayerProblem
 
@@ -75,14 +75,14 @@ class SequentialInputs:
         same, cross = (
             summed(part, layer.value, machine.ranks) for part in (collect.same, collect.cross)
         )
-        H, C = same.hessian(), cross.mean()
         m, m_q = cross.input_mean(), same.input_mean()
         if layer.value.norm:
-            H = centred(H, m_q)
-            C = C - 2 * m[:, :, None] * m_q[:, None, :]
+            H, C = same.covariance(), cross.covariance()
+        else:
+            H, C = same.hessian(), cross.mean()
         weight = network.module.get_parameter(layer.value.weight).detach().cpu()
         W = adjusted_weights(to_matrix(weight, layer.value.groups), H, C, self.damping)
-        tensors = {"W": W, "H": H.float(), "mean": m_q.float(), "float_mean": m.float()}
+        tensors = {"W": W, "H": H.float(), "mean": m_q, "float_mean": m}
         return Artifact(tensors, {"n": same.n})
 
     @staticmethod

@@ -13,12 +13,12 @@ from evaluation import samples
 from pipelines.machine.stopwatch import timed
 from pipelines.machine.threads import solving
 from pipelines.models.network import Network
-from pipelines.stages.calibrate import layers_of
+from pipelines.stages.calibrate import hessian_of, layers_of
 from pipelines.store.artifacts import Artifact, Keyed
 from quant.grid import Grid
-from quant.hessian import centred
 from quant.layers import Layer, from_matrix, to_matrix
 from quant.methods import rtn
+from quant.on_grid import check_on_grid
 from quant.packing import pack, unpack
 from quant.problem import LayerProblem
 
@@ -77,7 +77,8 @@ class SolveLayer:
     Attributes:
         method: (problem, grid) -> Q [g, r, c] on the grid.
         fit_grid: (W [g, r, c], bits) -> Grid; also takes `importance` [g, r, c] if there is one.
-        damping: fraction of the mean Hessian diagonal added to that diagonal.
+        damping: fraction of the mean Hessian diagonal added to that diagonal; 0 for the baseline
+            only, whose method can do without.
     """
 
     method: Callable[[LayerProblem, Grid], Tensor]
@@ -85,7 +86,7 @@ class SolveLayer:
     damping: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.damping < 1:
+        if not 0 <= self.damping < 1:
             raise ValueError(
                 f"damping={self.damping} must lie in (0, 1): it is a fraction of the mean Hessian "
                 "diagonal; 0.01 is a usual value"
@@ -111,6 +112,7 @@ class SolveLayer:
         except Exception as err:
             err.add_note(f"in layer {layer_input.layer.name}")
             raise
+        check_on_grid(Q, grid, problem.W.shape, f"layer {layer_input.layer.name}")
         codes = grid.codes(Q)
         small = torch.uint8 if grid.bits <= 8 else torch.int32
         record = {
@@ -158,9 +160,7 @@ def float_inputs(
 
     def problem(layer: Layer) -> LayerProblem:
         weight = network.module.get_parameter(layer.weight).detach()
-        H = calibration.tensors[layer.name]
-        if centre and layer.norm:
-            H = centred(H, calibration.tensors[f"mean/{layer.name}"])
+        H = hessian_of(calibration, layer.name, centred=centre and bool(layer.norm))
         return LayerProblem(to_matrix(weight, layer.groups), H)
 
     return {

@@ -100,6 +100,66 @@ def test_names_of_settings_and_variables_are_told_apart(monkeypatch):
     assert secrets.redact("a short text") == "a short text"
 
 
+PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n{}\n-----END OPENSSH PRIVATE KEY-----\n".format(
+    "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU" * 2, "QyNTUxOQAAACDabcdefghijklmnopqrs" * 2
+)
+SHAPES = {
+    "AWS": "AKIA" + "ABCDEFGH12345678",
+    "Slack": "xoxb-123456789012-" + "abcdefABCDEF0123456789",
+    "GitLab": "glpat-" + "abcdefghij0123456789",
+    "GitHub": "ghp_" + "a1B2" * 9,
+    "JWT": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+    "Stripe": "sk_live_" + "a1B2c3D4e5F6" * 2,
+    "key file": PRIVATE,
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_what_has_the_shape_of_a_secret_is_removed_and_refused_as_a_setting(kind):
+    secret = SHAPES[kind]
+    diff = "".join(f"+{line}\n" for line in f"key = {secret}".splitlines())
+    shown = secrets.redact(f"a = 1\n{diff} b = 2\n")
+    assert "[removed]" in shown and shown.startswith("a = 1\n+") and shown.endswith(" b = 2\n")
+    assert not any(line in shown for line in secret.splitlines())
+    with pytest.raises(ValueError, match=r"data\.note holds a secret"):
+        secrets.check_settings({"data": {"note": secret}})
+
+
+def test_the_password_of_an_address_is_removed_wherever_it_stands(monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgres://me:hunter2-and-more@db.example.org:5432/x")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:another-quiet-one@proxy:8080")
+    shown = secrets.redact("hunter2-and-more, another-quiet-one, ftp://you:third-one@host/a")
+    assert shown == "[removed], [removed], ftp://you:[removed]@host/a"
+    with pytest.raises(ValueError, match="holds a secret"):
+        secrets.check_arguments(["data.root=s3://me:quite-private@host/images"])
+    secrets.check_arguments(["data.root=s3://bucket/a:b/images", "data.root=http://host:8080/a@b"])
+
+
+def test_every_line_of_a_secret_of_several_lines_is_removed(monkeypatch):
+    monkeypatch.setenv("MY_SECRET", "first-line-of-a-secret\nsecond-line-of-a-secret\n")
+    assert secrets.redact("x second-line-of-a-secret y") == "x [removed] y"
+
+
+NAMES = (
+    "db_pass", "api-key", "apiKey", "accessToken", "clientSecret", "gitlab_pat", "sas_token",
+    "PGPASSWORD", "secret-key", "refreshToken",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_of_a_secret_is_known_however_it_is_written(name, monkeypatch):
+    assert secrets.is_secret(name)
+    with pytest.raises(ValueError, match="holds a secret"):
+        secrets.check_settings({"data": {name: "quite-private"}})
+    monkeypatch.setenv(name.replace("-", "_"), "quite-private")
+    assert secrets.redact("a quite-private b") == "a [removed] b"
+
+
+@pytest.mark.parametrize("name", ["cd_passes", "pad_token", "pattern", "compare", "pat", "keys"])
+def test_a_name_that_only_looks_like_one_is_not(name):
+    assert not secrets.is_secret(name)
+
+
 def test_settings_without_secrets_pass():
     secrets.check_settings({"bits": 4, "tags": ["a"], "tracking": {"notes": None, "key": ""}})
     with pytest.raises(ValueError, match=r"data\.roots holds the value of WANDB_API_KEY"):

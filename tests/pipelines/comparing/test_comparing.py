@@ -4,7 +4,10 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -374,3 +377,68 @@ def test_the_command_writes_what_is_asked_for_and_names_what_is_damaged(tmp_path
     said = capsys.readouterr()
     assert said.out.split() == [str(path) for path in names.values()]
     assert f"damaged: {tmp_path / 'runs' / 'bad'} results.json: Expecting" in said.err
+
+
+HUGE = "1" + 400 * "0"
+
+
+@pytest.mark.parametrize("number", [HUGE, "-" + HUGE, "1e999", 5000 * "9"])
+def test_a_number_beyond_all_others_reads_as_missing_wherever_it_stands(tmp_path, number):
+    layer = {"name": "a", "shape": [4, 4], "bits": 4, "loss": 1.0, "sensitivity": "N"}
+    changed = {"speedup": "N", "seconds": {"total": "N"}, "costs": {"bops": "N"}}
+    text = json.dumps(EXAMPLE | changed | {"layers": [layer]}).replace('"N"', number)
+    (tmp_path / "results.json").write_text(text)
+    write(tmp_path / "good")
+    out = tmp_path / "page.html"
+    every = [word for k in ("markdown", "csv", "latex") for word in (f"--{k}", str(tmp_path / k))]
+    assert command.main([str(tmp_path), "--html", str(out), *every]) == 0
+    runs = discovery.find([tmp_path])
+    assert [run.state for run in runs] == ["done", "done"]
+    assert {run.results["speedup"] for run in runs} == {None, EXAMPLE["speedup"]}
+
+
+@pytest.mark.parametrize("name", ["results.json", "layers.csv", "error.log", "config/hydra.yaml"])
+def test_a_pipe_among_the_files_of_a_run_is_not_waited_for(tmp_path, name):
+    folder = write(tmp_path / "run", layers=[])
+    (folder / "config").mkdir(exist_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    if name == "error.log":
+        (folder / "results.json").unlink()
+    write(tmp_path / "good")
+    words = [str(tmp_path), "--html", str(tmp_path / "page.html")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.comparing", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = {"results.json": "damaged", "error.log": "failed"}.get(name)
+    assert wanted is None or f"{wanted}: {folder}" in done.stderr
+
+
+HOSTILE = {
+    "costs": "none",
+    "cost_units": ["a"],
+    "cached": "all",
+    "details": [1],
+    "fingerprints": [2],
+    "precision": "mixed",
+    "settings": {"a": {"b": [[{}]]}},
+    "command": {"a": 1},
+    "model": {"name": ["x"]},
+    "metric": ["top1"],
+    "inputs": {"a": 1},
+    "device": [1],
+    "layers": [{"name": 3, "shape": [2, 2], "bits": 4, "sensitivity": [], "method": {}}],
+}
+
+
+@pytest.mark.parametrize("key", HOSTILE)
+def test_no_value_in_one_file_ends_the_report_of_the_others(tmp_path, key):
+    write(tmp_path / "bad", **{key: HOSTILE[key]})
+    write(tmp_path / "good")
+    out = tmp_path / "page.html"
+    assert command.main([str(tmp_path), "--html", str(out), "--csv", str(tmp_path / "a.csv")]) == 0
+    assert str(tmp_path / "good") in (tmp_path / "a.csv").read_text()

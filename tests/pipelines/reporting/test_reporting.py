@@ -91,7 +91,7 @@ def test_the_report_says_how_good_how_fast_and_how_small(results, heatmaps, tmp_
     _, _, text = render(results, heatmaps, tmp_path)
     for said in [
         "80.78 → 80.52",
-        "80.31 before the statistics were corrected",
+        "80.31 with the quantized weights alone",
         "0.26 [−0.17, 0.69]",
         "95.42",
         "0.0187",

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from pipelines import run
-from pipelines.reproducing import circumstances, source
+from pipelines.reproducing import circumstances, consent, source
 from pipelines.reproducing.command import report
 from pipelines.reproducing.figures import Figure, Tolerance, compare, figures, other_rows
 from pipelines.reproducing.record import Record
@@ -40,10 +40,11 @@ def reproduce(monkeypatch, capfd, shared_store, tmp_path):
     """reproduce(FILE, "--store", ...) -> (exit status, everything printed, new output folder)."""
     count = iter(range(100))
 
-    def command(file, *words, store=shared_store):
+    def command(file, *words, store=shared_store, yes=True):
         out = tmp_path / f"again{next(count)}"
         monkeypatch.setenv("OBLIQ_CACHE", str(store))
         words = ["obliq", "reproduce", str(file), "--out", str(out), *words]
+        words += ["--yes"] if yes else []
         monkeypatch.setattr(sys, "argv", words)
         capfd.readouterr()
         status = 0
@@ -339,3 +340,60 @@ def test_help_names_the_other_commands(obliq, capfd):
     found = obliq("--help-all")
     for word in ("obliq store", "obliq reproduce FILE", "obliq-report", "experiment:", "bits: 4"):
         assert word in found.text
+
+
+SMUGGLED = (
+    "+model.build={_target_:os.system}",
+    "+x=${oc.create:{_tar${e}get_:os.system}}",
+    "+data.note=${oc.env:HOME}",
+    r"+model.build={\_target\_:os.system}",
+    "+model.build={'_tar''get_':os.system}",
+    "+model.build=${ oc.decode : x }",
+)
+
+
+@pytest.mark.parametrize("word", SMUGGLED)
+def test_no_word_of_a_record_can_hide_code(word, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(EXAMPLE | {"command": [word], "settings": {}, "config_dir": None}))
+    with pytest.raises(ValueError, match="names code to call"):
+        Record.read(file)
+
+
+def test_plain_interpolations_are_no_code(tmp_path):
+    file = tmp_path / "results.json"
+    words = ["bits=4", "act_bits=${bits}"]
+    file.write_text(json.dumps(EXAMPLE | {"command": words, "settings": {}, "config_dir": None}))
+    assert Record.read(file).overrides == tuple(words)
+
+
+def test_what_will_run_is_told_and_nothing_runs_unless_someone_agrees(
+    reproduce, tmp_path, monkeypatch
+):
+    settings = {"method": {"_target_": "someones.module.quantize"}, "bits": 4}
+    file = tmp_path / "results.json"
+    file.write_text(
+        json.dumps(EXAMPLE | {"command": ["bits=4"], "settings": settings, "config_dir": None})
+    )
+    monkeypatch.setattr(run, "_rerun", lambda *args: pytest.fail("nobody has agreed"))
+    status, text, out = reproduce(file, "data.root=here", yes=False)
+    assert status == 2 and not out.exists()
+    assert "will run: obliq bits=4 data.root=here" in text and "give --yes" in text
+    assert "not part of obliq: someones.module.quantize" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [("y", True), ("yes ", True), ("", False), ("n", False)]
+)
+def test_a_person_at_a_terminal_is_asked(answer, expected, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    assert consent.agreed(False, lambda question: answer) is expected
+    assert consent.agreed(True, lambda question: pytest.fail("not asked"))
+
+
+def test_code_that_the_record_does_not_name_is_found():
+    recorded = {"method": {"_target_": "mine.quantize"}, "a": [{"_target_": "quant.grid.fit"}]}
+    assert consent.unannounced(recorded, recorded) == []
+    now = {**recorded, "more": {"deep": [{"_target_": "os.system"}]}}
+    assert consent.unannounced(recorded, now) == ["os.system"]
+    assert consent.foreign(now) == ["mine.quantize", "os.system"]

@@ -12,7 +12,7 @@ from pipelines.machine.checkpoint import Checkpoint
 from pipelines.machine.machine import Machine
 from pipelines.models.network import Network
 from pipelines.stages import calibrate
-from pipelines.stages.calibrate import Calibrate, layers_of
+from pipelines.stages.calibrate import Calibrate, hessian_of, layers_of
 from pipelines.stages.solving.activation_cache import ActivationCache
 from pipelines.stages.solving.sequential import CollectPair, adjusted_weights
 from pipelines.store.artifacts import Keyed
@@ -61,9 +61,9 @@ def test_hessians_are_fitted_to_copies_too(digits, tmp_path):
     x = torch.cat(seen)
     columns = F.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)
     columns = columns.permute(1, 0, 2).flatten(1)
-    H, found = 2 / columns.shape[1] * columns @ columns.T, artifact.tensors[first.name]
+    H, found = 2 / columns.shape[1] * columns @ columns.T, hessian_of(artifact, first.name)
     assert len(x) == 3 * 96 and torch.allclose(found[0].double(), H, rtol=1e-4)
-    assert not torch.allclose(plain.tensors[first.name], found, rtol=1e-2)
+    assert not torch.allclose(hessian_of(plain, first.name), found, rtol=1e-2)
 
 
 def test_hessians_equal_a_plain_loop_over_images_and_positions(digits, tmp_path):
@@ -99,7 +99,7 @@ def test_hessians_equal_a_plain_loop_over_images_and_positions(digits, tmp_path)
         for g in range(layer.groups):
             H[g] = 2 / X.shape[2] * X[g] @ X[g].T
         scale = float(H.abs().max())
-        found = artifact.tensors[name].double()
+        found = hessian_of(artifact, name).double()
         torch.testing.assert_close(found, H, rtol=1e-5, atol=1e-6 * scale)
         assert torch.equal(found, found.mT)
         assert artifact.record["positions"][name] == X.shape[2]
@@ -110,9 +110,10 @@ def test_the_batch_size_moves_hessians_by_less_than_a_millionth(digits, tmp_path
     network, data = digits
     first = calibrated(tmp_path / "a", network, data)
     second = calibrated(tmp_path / "b", network, images(network, batch=batch), batch)
-    for name, H in first.tensors.items():
-        error = (second.tensors[name].double() - H.double()).norm() / H.double().norm()
-        assert float(error) < 1e-6, name
+    for name in layers_of(first):
+        for centred, most in ((False, 1e-6), (True, 1e-5)):
+            one, other = (hessian_of(x, name, centred).double() for x in (first, second))
+            assert float((one - other).norm() / one.norm()) < most, name
 
 
 def test_an_interrupted_calibration_goes_on_with_the_same_bits(digits, tmp_path, monkeypatch):
@@ -160,15 +161,15 @@ def test_unfinished_sums_are_saved_every_two_minutes(digits, tmp_path, monkeypat
 def test_a_kill_after_the_last_batch_needs_no_batch_again(digits, tmp_path, monkeypatch):
     network, data = digits
     monkeypatch.setattr(calibrate, "SAVE_EVERY", 0.0)
-    hessian = calibrate.HessianSum.hessian
+    hessian = calibrate.HessianSum.covariance
 
     def dies(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(calibrate.HessianSum, "hessian", dies)
+    monkeypatch.setattr(calibrate.HessianSum, "covariance", dies)
     with pytest.raises(KeyboardInterrupt):
         calibrated(tmp_path, network, data)
-    monkeypatch.setattr(calibrate.HessianSum, "hessian", hessian)
+    monkeypatch.setattr(calibrate.HessianSum, "covariance", hessian)
 
     def step(*args):
         raise AssertionError("no batch is left")
@@ -325,13 +326,15 @@ def test_sampled_positions_do_not_depend_on_the_batches_and_come_from_every_imag
     again = calibrated(tmp_path / "again", network, small, batch=7, positions=5)
     assert some.record["positions"] == {n: 96 * (1 if n == "classifier" else 5) for n in LAYERS}
     for name in LAYERS:
-        torch.testing.assert_close(again.tensors[name], some.tensors[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            hessian_of(again, name), hessian_of(some, name), rtol=1e-5, atol=1e-6
+        )
     whole = calibrated(tmp_path, network, data, positions=10_000)
     plain = calibrated(tmp_path, network, data)
     for name in LAYERS:
-        assert torch.equal(whole.tensors[name], plain.tensors[name])
+        assert torch.equal(hessian_of(whole, name), hessian_of(plain, name))
         if name != "classifier":
-            assert not torch.allclose(some.tensors[name], plain.tensors[name], rtol=1e-3)
+            assert not torch.allclose(hessian_of(some, name), hessian_of(plain, name), rtol=1e-3)
 
 
 LAYERS = ("stem.0", "depthwise.0", "pointwise.0", "down.0", "last.0", "classifier")

@@ -99,7 +99,7 @@ def test_files_and_table_are_there(outcome):
     names = {path.name for path in outcome.folder.iterdir()}
     assert {"results.json", "layers.csv", "report.html", "weights.safetensors"} <= names
     assert not [name for name in names if ".new" in name], "no drafts"
-    for word in ("top-1", "speed-up over OBQ", "size", str(outcome.folder)):
+    for word in ("top-1", "quantization time", "size", str(outcome.folder)):
         assert "".join(word.split()) in "".join(outcome.text.split())
     for stage in STAGES:
         assert sum(line.startswith(f"  ✓ {stage} ") for line in outcome.text.splitlines()) == 1
@@ -264,7 +264,7 @@ def test_other_corrections_run(obliq, outcome, chain, mode):
     assert found.results["correction"]["mode"] == mode
     assert found.results["cached"]["quantize"] and found.results["cached"]["calibrate"]
     if mode == "none":
-        assert found.results["quantized"] == found.results["uncorrected"]
+        assert found.results["quantized"] == found.results["means_moved"]
 
 
 def test_sequential_inputs_run_and_differ_from_float_ones(obliq, outcome, chain):
@@ -380,3 +380,16 @@ def test_a_failed_cholesky_in_the_analysis_names_the_layer_too(obliq, no_cholesk
     found = obliq("experiment=digits", "damping=0.0123", *SHORT)
     text = " ".join(found.text.split())
     assert found.status == 1 and "Raise the damping" in text and "last.0" in text
+
+
+def test_the_quantized_weights_alone_and_the_moved_means_are_two_steps(obliq, outcome, chain):
+    """`uncorrected` has the weights and float statistics; the means move with inputs=centred."""
+    moved = outcome.results
+    assert moved["means_moved"] is not None and moved["means_moved_fidelity"]["kl"] > 0
+    assert moved["uncorrected_fidelity"]["kl"] > moved["means_moved_fidelity"]["kl"]
+    plain = obliq(*chain["words"], "quantize.inputs=float", "method=rtn", "baseline=none")
+    assert plain.status == 0, plain.text
+    results = plain.results
+    assert results["means_moved"] is results["means_moved_fidelity"] is None
+    assert results["baseline"] is results["speedup"] is results["loss_ratio_vs_baseline"] is None
+    assert "no baseline was run" in plain.text and "baseline" not in results["seconds"]

@@ -345,3 +345,63 @@ def test_the_command_line_has_it_and_a_run_keeps_what_it_uses(obliq, tmp_path, m
 
     run.main()
     assert contents.scan(root) == []
+
+
+def test_lock_files_go_unless_they_are_held(store):
+    fill(store, 1), fill(store, 2, used=50)
+    held = FileLock(store.root / "Fill" / f"{'b' * 32}.lock")
+    with held, users.using(store.root):
+        gc.remove_locks(store.root)
+        assert [p.name for p in store.root.glob("Fill/*.lock")] == ["b" * 32 + ".lock"]
+        assert len(list((store.root / users.FOLDER).glob("*.lock"))) == 1, "of a running process"
+    assert command.main(["gc", "--keep", "0"], store.root) == 0
+    assert list(store.root.rglob("*.lock")) == []
+
+
+def as_nobody(code, *words):
+    """Run Python code as another user, with access to what this one imports."""
+    imports = "import os, locale\nfrom pipelines.store import command, limit, gc, contents\n"
+    script = f"{imports}os.setgid(65534); os.setuid(65534)\n{code}"
+    run = [sys.executable, "-c", script, *map(str, words)]
+    return subprocess.run(run, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's files")
+def test_files_of_another_user_stay_and_are_no_error(store, tmp_path):
+    folder = fill(store, 1, used=50)
+    (store.root / users.FOLDER).mkdir(exist_ok=True)
+    lock = store.root / users.FOLDER / "1-1.lock"
+    lock.touch()
+    lock.chmod(0o600)
+    hidden = store.root / "Fill" / ("c" * 32)
+    hidden.mkdir(mode=0o700)
+    parents = [p for p in (store.root, *store.root.parents) if p != p.parent]
+    for path in parents:
+        path.chmod(path.stat().st_mode | 0o055)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "os.environ['OBLIQ_CACHE_LIMIT'] = '1KB'\n"
+        "limit.enforce(Path(sys.argv[1]), print)\n"
+        "raise SystemExit(command.main(['gc', '--keep', '0'], Path(sys.argv[1])))\n"
+    )
+    done = as_nobody(code, store.root)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert folder.exists() and hidden.exists() and lock.exists()
+
+
+def test_in_a_store_that_a_group_shares_everything_can_be_written_by_it(tmp_path):
+    for shared in (True, False):
+        root = tmp_path / str(shared)
+        root.mkdir()
+        root.chmod(0o2775 if shared else 0o755)
+        mask = os.umask(0o022)
+        try:
+            with users.using(root):
+                Store(root).run(Fill(1))
+                found = {p: p.stat().st_mode for p in root.rglob("*")}
+        finally:
+            os.umask(mask)
+        assert {bool(mode & 0o020) for mode in found.values()} == {shared}
+        names = {p.suffix for p in found}
+        assert {".lock", ".json", ".safetensors"} <= names

@@ -426,3 +426,14 @@ def test_the_three_configs_build_the_two_trackers():
 def test_flatten_leaves_out_lists_and_what_is_missing():
     flat = flatten({"a": {"b": {"c": 1}}, "act_bits": None, "layers": [1, 2], "gpu": "none"})
     assert flat == {"a/b/c": 1, "gpu": "none"}
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_wandb_mode_disabled_records_nothing(mode, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    tracker = WandbTracker(**SETTINGS | {"mode": mode})
+    tracker.start(folder=tmp_path, **START)
+    tracker.stage("calibrate", 1.0, False)
+    tracker.summary(RESULTS)
+    tracker.finish()
+    assert tracker.where == "" and list(tmp_path.iterdir()) == []

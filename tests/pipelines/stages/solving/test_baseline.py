@@ -108,3 +108,27 @@ def test_the_loss_ratio_is_a_geometric_mean_and_equal_losses_count_as_one():
 def test_the_time_of_the_inverse_is_that_of_the_inverse_alone(tmp_path):
     timing = Store(tmp_path).run(TimeInverse(0.01), Keyed(LAYER, LAYER.key))
     assert isinstance(timing, Artifact) and timing.record["seconds"] == INVERSE
+
+
+def test_an_estimate_is_not_told_as_time_that_has_passed(run):
+    found, _ = run(budget=0, rows=8)
+    assert found.estimated and found.seconds == pytest.approx(INVERSE + EACH * ROWS)
+    assert found.spent == pytest.approx(2 * INVERSE + EACH)  # H^-1 alone, and one row
+    whole, _ = run(budget=1e9)
+    assert whole.spent >= whole.seconds
+
+
+def test_a_baseline_can_be_left_out(tmp_path):
+    store = Store(tmp_path)
+    solution = store.run(SolveLayer(rtn.quantize, GRID, 0.01), Keyed(LAYER, LAYER.key), BITS)
+    weights = QuantizedWeights({"one": solution}, {"one": LAYER}, {}, 0.0)
+    machine = Machine("cpu", 1, "32-true", None)
+    assert Baseline(None, 0, 1).run(store, weights, {"one": 3}, machine) == {}
+
+
+def test_a_method_that_leaves_its_grid_is_an_error_that_names_the_layer():
+    def wrong(given, grid):
+        return given.W + 1e-3
+
+    with pytest.raises(ValueError, match=r"layer one: .*not on its grid"):
+        SolveLayer(wrong, GRID, 0.01).run(Keyed(LAYER, LAYER.key), BITS)
