@@ -238,7 +238,7 @@ def test_the_chain_keeps_the_target_and_says_what_it_chose(obliq):
     assert set(found["costs"]) == {"size", "bops", "roofline"}
     assert "mixed, on average" in outcome.text and "target 99 %" in outcome.text
     html = (outcome.folder / "report.html").read_text()
-    assert "Bits of the layers" in html and "99.00% of" not in html
+    assert "Bits per layer" in html and "99.00% of" not in html
     for plot in ("tried", "bits_per_layer"):
         assert (outcome.folder / "plots" / f"{plot}.svg").exists()
 
@@ -376,7 +376,7 @@ def test_predictions_are_checked_where_that_is_asked_for(obliq):
         ("precision.choices=[4,17]", "precision.choices[1]=17"),
         ("precision.images=0", "precision.images=0"),
         ("precision.check_predictions=2", "precision.check_predictions=2"),
-        ("+precision.overrides.nowhere=4", "not a layer of this network"),
+        ("+precision.overrides.nowhere=4", "no layer of this network"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(obliq, word, message):
