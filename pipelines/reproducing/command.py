@@ -75,7 +75,7 @@ def main(arguments: Sequence[str], store: Path, rerun: Rerun) -> int:
             refused.extend(code)
             raise ValueError(
                 f"{options.file} would call code that its settings do not name: {', '.join(code)}. "
-                "If you trust it, give the word that does so yourself, behind the file"
+                "If you trust it, pass that override yourself, after the file"
             )
         refused.extend(record.changed(settings))
         if refused:

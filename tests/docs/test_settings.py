@@ -33,7 +33,8 @@ def configurations():
     for words in COMPOSED:
         GlobalHydra.instance().clear()
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            cfg = compose("run", overrides=list(words), return_hydra_config=True)
+            chosen = ["model=digits", "data=digits", *words]  # what `obliq` does without a choice
+            cfg = compose("run", overrides=chosen, return_hydra_config=True)
         found.append(OmegaConf.to_container(cfg, resolve=False))
     return found
 
