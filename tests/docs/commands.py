@@ -148,7 +148,7 @@ def composed(line: str) -> int:
     if program != "obliq" or rest[:1] in (["store"], ["table"], ["reproduce"]):
         return 0
     overrides, folder = _overrides(rest)
-    jobs = list(each_value_once(overrides))
+    jobs = list(each_value_once([*overrides, *_swept(overrides, folder)]))
     for job in jobs:
         build(job, folder)
     return len(jobs)
@@ -190,6 +190,19 @@ def _overrides(words: list[str]) -> tuple[list[str], str | None]:
         elif word not in OPTIONS:
             kept.append(word)
     return kept, folder
+
+
+def _swept(overrides: list[str], folder: str | None) -> list[str]:
+    """Overrides that the files of `sweep=` and `hparams=` add to each job."""
+    given = {override.partition("=")[0] for override in overrides}
+    added: list[str] = []
+    for group, _, name in (override.partition("=") for override in overrides):
+        places = [Path(place, group, f"{name}.yaml") for place in (folder, CONF) if place]
+        file = next((place for place in places if place.is_file()), None)
+        if group in ("sweep", "hparams") and file is not None:
+            params = OmegaConf.load(file)["hydra"]["sweeper"]["params"]
+            added += [f"{key}={value}" for key, value in params.items() if key not in given]
+    return added
 
 
 def each_value_once(overrides: list[str]) -> Iterator[list[str]]:

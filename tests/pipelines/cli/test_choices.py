@@ -67,7 +67,10 @@ def test_where_something_is_chosen_nothing_is_added(line):
         ("model.name=resnet50", "timm, transformers, yolo, yolov5n, yolov5s, yolov8n"),
         ("model.checkpoint=my.pt", "no model= is"),
         ("model.build.n=3", "no model= is"),
-        ("data.classes=10", "data.classes is given, but no data= is. Choose data= from imagefolder, imagenet, sst2"),
+        (
+            "data.classes=10",
+            "data.classes is given, but no data= is. Choose data= from imagefolder, imagenet, sst2",
+        ),
     ],
 )
 def test_a_setting_of_something_else_than_the_example_asks_for_the_choice(line, expected):
