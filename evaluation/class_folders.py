@@ -91,9 +91,7 @@ def labels_of(
 
 
 def _ranked(folder: Path, found: Sequence[str], order: str | None) -> list[str]:
-    from timm.utils.misc import natural_key
-
-    as_text, natural = sorted(found), sorted(found, key=natural_key)
+    as_text, natural = sorted(found), sorted(found, key=_natural_key)
     if order is None and as_text != natural:
         first = next(i for i, (a, b) in enumerate(zip(as_text, natural, strict=True)) if a != b)
         raise ValueError(
@@ -102,3 +100,8 @@ def _ranked(folder: Path, found: Sequence[str], order: str | None) -> list[str]:
             "timm does). Set data.class_order=text or natural, as the network was trained"
         )
     return natural if order == NATURAL else as_text
+
+
+def _natural_key(name: str) -> list[str | int]:
+    """As `timm.utils.natural_key`, without timm: its version is no input of a class folder."""
+    return [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", name.lower())]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -73,10 +75,11 @@ def test_the_baseline_is_obq_whatever_the_method():
     assert chain.quantize.solve.method.func.__module__ == "quant.methods.rtn"
 
 
-def test_with_obq_method_and_baseline_are_the_same_stage():
+def test_obq_with_its_authors_damping_is_the_same_stage_as_the_baseline():
     _, chain, *_ = built("method=obq")
+    assert chain.baseline.solve.damping == 0 < chain.quantize.solve.damping
     from pipelines.store import fingerprint
     from pipelines.store.artifacts import Keyed
 
-    stages = chain.baseline.solve, chain.quantize.solve
+    stages = chain.baseline.solve, replace(chain.quantize.solve, damping=0)
     assert len({fingerprint.key(stage, [Keyed(None, "layer")]) for stage in stages}) == 1

@@ -99,7 +99,7 @@ WORDS = {
     "machine=null": "machine=null: omit machine=. Valid: cpu, ddp, local",
     "experiment=digits,null": "experiment=null: omit experiment=.",
     "data=cifar10": "data.root is not set",
-    "data.root=/photos": "no data= is. Choose data= from cifar10, coco, imagenet, sst2, voc",
+    "data.root=/photos": "no data= is. Choose data= from cifar10, coco, imagefolder",
     "data=imagenet": "which model? data=imagenet is given, but no model=",
     "data=coco": "take model=yolov5n, model=yolov5s, model=yolov8n",
     "data=sst2": "take model=sst2_bert",
@@ -364,7 +364,7 @@ def test_bits_of_single_layers_in_a_run_a_sweep_and_its_reproduction(obliq, tmp_
         assert record["settings"]["precision"]["overrides"] == {"stem.0": bits, "down.0": 8}
         assert record["settings"]["activations"]["overrides"] == {"last.0": 5}
     out = tmp_path / "again"
-    again = obliq("reproduce", str(found.folder / "1"), "--out", str(out), "--store")
+    again = obliq("reproduce", str(found.folder / "1"), "--out", str(out), "--store", "--yes")
     assert again.status == 0 and "REPRODUCED" in again.text, again.text
 
 
