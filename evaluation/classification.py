@@ -23,7 +23,7 @@ from evaluation.samples import Samples
 from evaluation.task import Batch, Outputs, View
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Labelled:
     """(x [3, h, w], label) of an image."""
 

@@ -17,7 +17,7 @@ COMPOSED = (
     (), ("method=gptq",), ("method=obq",), ("model=timm", "model.name=x", "data=imagenet"),
     ("model=yolo", "data=coco"), ("model=transformers", "data=sst2"),
     ("model=espnetv2", "data=voc"),
-    ("experiment=eptq_cifar10_resnet20",), ("schedule=cpu",), ("precision=mixed",),
+    ("method=eptq",), ("experiment=eptq_cifar10_resnet20",), ("schedule=cpu",), ("precision=mixed",),
     ("objective=kl", "hparams=damping"), ("launcher=joblib",), ("launcher=slurm",),
     ("launcher=ray",),
 )  # fmt: skip
@@ -46,8 +46,9 @@ def defaults(configurations):
     for words, configuration in zip(COMPOSED, configurations, strict=True):
         given = {word.split("=")[0] for word in words}
         for name, value in leaves(configuration):
-            if name not in given:
-                found.setdefault(name, value)
+            unset = name.startswith("hydra.") and found.get(name) is None  # until a choice sets it
+            if name not in given and (unset or name not in found):
+                found[name] = value
     return found
 
 
