@@ -16,7 +16,7 @@ def grid(bits=4, granularity="channel", symmetric=False):
 @pytest.mark.parametrize("granularity", ["channel", "tensor", "group"])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
 def test_values_of_the_grid_pass(granularity, bits):
-    for symmetric in (False, True):
+    for symmetric in (False, True)[: 1 if bits == 1 else 2]:  # one bit is never symmetric
         g = grid(bits, granularity, symmetric)
         check_on_grid(g.round(W), g, W.shape, "layer a")
         check_on_grid(g.round(W).double(), g, W.shape, "layer a")
