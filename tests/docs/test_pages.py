@@ -107,6 +107,6 @@ def test_every_value_of_a_sweep_is_composed():
 
 
 def test_a_job_is_built_as_a_run_builds_it():
-    chain = build(["method=gptq", "bits=3"])
+    chain = build(["model=digits", "data=digits", "method=gptq", "bits=3"])
     assert chain.precision.bits == 3
     assert chain.quantize.solve.method.func.__module__ == "quant.methods.gptq"

@@ -166,7 +166,7 @@ def test_networks_that_are_no_detectors_of_these_classes_are_refused():
     with pytest.raises(ValueError, match="model x is no detector"):
         data.check_network(nn.Identity(), "x", x)
     data.names = NAMES[:2]
-    with pytest.raises(ValueError, match=r"model x gives \[7, 3\] .* has 2 classes"):
+    with pytest.raises(ValueError, match=r"model x outputs \[7, 3\] .* has 2 classes"):
         data.check_network(Oracle(), "x", x)
     with pytest.raises(ValueError, match="crop_mode=center is not letterbox"):
         data.prepare({**CONFIG, "crop_mode": "center"}, 1, 0, 1)
