@@ -69,6 +69,9 @@ class TransformersModel:
                 f"the tokenizer of {source} is a {type(tokenizer).__name__}, which has no padding "
                 "token or no serialised form (tokenizer.json): use a BERT-like model"
             )
+        for part in model.modules():  # where the files lie is no part of the network's key
+            if hasattr(part, "name_or_path"):
+                part.config._name_or_path = part.name_or_path = ""
         module = ByLength(model, pad)
         self._try(module, source)
         config = {

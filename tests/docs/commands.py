@@ -193,7 +193,10 @@ def _overrides(words: list[str]) -> tuple[list[str], str | None]:
 
 
 def _swept(overrides: list[str], folder: str | None) -> list[str]:
-    """Overrides that the files of `sweep=` and `hparams=` add to each job."""
+    """Overrides that the files of `sweep=` and `hparams=` add, with the first of their values.
+
+    Their other values are those of experiments and methods, which have tests of their own.
+    """
     given = {override.partition("=")[0] for override in overrides}
     added: list[str] = []
     for group, _, name in (override.partition("=") for override in overrides):
@@ -201,7 +204,11 @@ def _swept(overrides: list[str], folder: str | None) -> list[str]:
         file = next((place for place in places if place.is_file()), None)
         if group in ("sweep", "hparams") and file is not None:
             params = OmegaConf.load(file)["hydra"]["sweeper"]["params"]
-            added += [f"{key}={value}" for key, value in params.items() if key not in given]
+            added += [
+                f"{key}={value if '(' in str(value) else str(value).split(',')[0]}"
+                for key, value in params.items()
+                if key not in given
+            ]
     return added
 
 

@@ -17,7 +17,8 @@ COMPOSED = (
     (), ("method=gptq",), ("method=obq",), ("model=timm", "model.name=x", "data=imagenet"),
     ("model=yolo", "data=coco"), ("model=transformers", "data=sst2"),
     ("model=espnetv2", "data=voc"),
-    ("method=eptq",), ("experiment=eptq_cifar10_resnet20",), ("schedule=cpu",), ("precision=mixed",),
+    ("method=eptq",), ("experiment=eptq_cifar10_resnet20",), ("schedule=cpu",),
+    ("precision=mixed",),
     ("objective=kl", "hparams=damping"), ("launcher=joblib",), ("launcher=slurm",),
     ("launcher=ray",),
 )  # fmt: skip

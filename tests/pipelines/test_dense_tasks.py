@@ -99,7 +99,7 @@ def test_yolov5n_runs_without_ultralytics(obliq, folder, without_ultralytics):
     )  # fmt: skip
     found = obliq(*own, *(w for w in words(folder) if not w.startswith("model")))
     assert found.status == 0, found.text
-    assert found.results["model"] == "yolov5n" and len(found.results["layers"]) == 60
+    assert found.results["model"] == "own" and len(found.results["layers"]) == 60
     assert len(list((found.folder / "pictures").iterdir())) == 2
     other = obliq(*words(folder))
     assert other.status == 1 and "ultralytics, which is not installed" in other.text

@@ -66,7 +66,7 @@ def test_the_real_network_is_as_accurate_as_it_was_when_trained(data_root):
 
 
 def test_the_key_is_that_of_content_not_of_the_place(tiny_bert, tmp_path):
-    moved = Path(shutil.copytree(tiny_bert, tmp_path / "elsewhere"))
+    moved = Path(shutil.copytree(tiny_bert, tmp_path / "elsewhere" / Path(tiny_bert).name))
     key = load(tiny_bert).key
     assert load(moved).key == key and load(moved, 11).key != key
     words = (moved / "vocab.txt").read_text()
