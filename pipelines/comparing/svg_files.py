@@ -53,7 +53,7 @@ def _with_legend(figure: Figure, facet: Facet, name: str) -> str:
             Line2D([], [], color=canvas.INK, linewidth=0.8, linestyle=(0, (4, 3)), label=level)
         )
         figure.suptitle(plots.literal(f"{facet.title}: {facet.remark}"), fontsize=9.5)
-        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
     return canvas.on_white(canvas.svg(figure))
 
 
