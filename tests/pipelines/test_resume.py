@@ -58,7 +58,7 @@ def test_after_ctrl_c_or_kill_the_same_command_goes_on_where_it_stopped(obliq, c
     ):
         found = run(signal=number, **where)
         assert found.status == 130 and (done["batches"], done["solves"]) == counts
-        assert found.text.splitlines()[-1].startswith("Interrupted. What is finished is stored")
+        assert found.text.splitlines()[-1].startswith("Interrupted. Finished stages are stored")
         for word in ("Traceback", "Detected", "✗"):
             assert word not in found.text
         assert not (found.folder / "results.json").exists()
