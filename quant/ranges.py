@@ -46,8 +46,9 @@ class Histogram:
         self._widen(max(-low, high))
         reach = self.reach or 1.0
         half = BINS // 2  # a power of two, like R, so that the bin index is exact
-        index = (x.detach().flatten() * (half / reach)).floor_().clamp_(-half, half - 1)
-        self.counts += torch.bincount(index.long() + half, minlength=BINS).cpu()
+        # an integer before it is clamped: half - 1 is no bfloat16
+        index = (x.detach().flatten() * (half / reach)).floor_().long().clamp_(-half, half - 1)
+        self.counts += torch.bincount(index + half, minlength=BINS).cpu()
 
     def __add__(self, other: Histogram) -> Histogram:
         """The histogram of the values of both."""

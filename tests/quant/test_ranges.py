@@ -142,3 +142,12 @@ def test_settings_that_do_not_exist_are_refused(change, reason):
         fit(seen(values()), 4, **{**SETTINGS, **change})
     with pytest.raises(ValueError, match="act_bits=17"):
         fit(seen(values()), 17, **SETTINGS)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_value_at_the_reach_is_in_the_last_bin(dtype):
+    histogram = Histogram()
+    histogram.add(torch.tensor([-1.0, 0.0, 1.0], dtype=dtype))
+    assert histogram.counts.shape == (BINS,) and histogram.counts.nonzero().flatten().tolist() == [
+        0, BINS // 2, BINS - 1,
+    ]  # fmt: skip
