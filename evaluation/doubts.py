@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 SURE = 0.01  # probability of a wrong verdict, on either side
-USEFUL = (
-    0.25  # of the way from guessing to 100 %: what a network at chance level surely does not do
-)
+USEFUL = 0.25  # of the way from guessing to 100 %: out of reach for a network at chance level
 MINIMUM = 20  # images, or objects, from which an answer that never changes says something
 REPEATABLE = 1e-6  # energy of the difference of two passes, as a fraction; rounding stays below
 FITS = "Do the weights, the order of the classes and the preprocessing belong to these data?"
@@ -29,11 +28,16 @@ def at_chance(right: int, total: int, chance: float) -> bool:
     Args:
         chance: probability of a right guess.
     """
-    from scipy.special import betainc, betaincinv
+    better = _at_least(right, total, chance)
+    limit_is_lower = 1 - _at_least(right + 1, total, chance + USEFUL * (1 - chance)) < SURE
+    return better > SURE and limit_is_lower
 
-    p_value = betainc(right, total - right + 1, chance) if right else 1.0
-    limit = betaincinv(right + 1, total - right, 1 - SURE) if right < total else 1.0
-    return bool(p_value > SURE and limit < chance + USEFUL * (1 - chance))
+
+def _at_least(right: int, total: int, chance: float) -> float:
+    """Probability of at least so many successes in `total` trials."""
+    successes = torch.arange(right, total + 1, dtype=torch.float64)
+    trials = torch.distributions.Binomial(total, torch.tensor(chance, dtype=torch.float64))
+    return float(trials.log_prob(successes).exp().sum())
 
 
 def of_answers(answers: Tensor, labels: Tensor, classes: int, kind: str) -> list[str]:
@@ -149,7 +153,5 @@ class Passes:
 
 
 def _rows(outputs: Tensor | Sequence[Tensor]) -> Tensor:
-    import torch
-
     parts = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     return torch.cat([part.detach().double().flatten(1).cpu() for part in parts], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipelines.models.outputs import TakeTensor
 from pipelines.stages.check_network import run_network
 from pipelines.stages.solving.solve import SolveLayer, needs_importance
 from pipelines.store.artifacts import Artifact, Keyed
-from quant.layers import find
+from quant.layers import Layer
 from quant.methods import obq
 from quant.on_grid import check_on_grid
 from quant.problem import LayerProblem
@@ -103,24 +104,23 @@ def task_fits(network: Network, data: ImageData) -> str:
     return take.taken
 
 
-def check_memory(network: Network, data: ImageData, *solves: SolveLayer) -> None:
+def check_memory(layers: Iterable[Layer], *solves: SolveLayer) -> None:
     """Check that the Hessians, and OBQ's copies of their inverses, fit into memory.
 
     Raises:
         MemoryError: they do not.
     """
-    example, _ = next(iter(data.calibration_loader()))
-    layers, _ = find(network.module, example[:1])
     methods = [getattr(solve.method, "func", solve.method) for solve in solves]
-    room.check(layers.values(), obq=obq.quantize in methods)
+    room.check(layers, obq=obq.quantize in methods)
 
 
-def check_free_space(store: Path, hessians: int) -> None:
-    """Check that the Hessians fit on the store's disk.
+def check_free_space(store: Path, layers: Iterable[Layer]) -> None:
+    """Check that the layers' Hessians fit on the store's disk.
 
     Raises:
         OSError: they do not.
     """
+    hessians = sum(4 * layer.groups * layer.columns**2 for layer in layers)
     free = shutil.disk_usage(store).free
     if free < hessians + SPARE:
         raise OSError(

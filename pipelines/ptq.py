@@ -17,6 +17,7 @@ from pipelines.models.network import Network
 from pipelines.reporting.summary import nearby, print_table
 from pipelines.reproducing import own_code
 from pipelines.stages import counts
+from pipelines.stages.calibrate import layers_of
 from pipelines.stages.check_network import CheckNetwork
 from pipelines.store import fingerprint, image_keys
 from pipelines.store.artifacts import Keyed
@@ -33,13 +34,12 @@ def run(
         ValueError, OSError: bad input; raised before calibration where possible.
     """
     stages = {f.name: getattr(chain, f.name) for f in dataclasses.fields(chain)}
-    fingerprint.freeze({**stages, "data": type(chain.data)})
+    code = fingerprint.freeze({**stages, "data": type(chain.data)})
     machine.setup()
     seed_everything(info.seed)
     network, chain = prepare(chain, store, machine, info)
     info = info.with_counts(chain.counts)
-    used = {type(part).__module__ for part in network.module.modules()}
-    used |= fingerprint.modules({**stages, "data": type(chain.data)})
+    used = code | {type(part).__module__ for part in network.module.modules()}
     info = info.with_own_code(own_code.record(used, info.folder))
     provenance = {key: info.about.get(key) for key in ("source", "versions", "command")}
     tracker.start(
@@ -113,12 +113,13 @@ def prepare(chain: Chain, store: Store, machine: Machine, info: RunInfo) -> tupl
         data.check()  # skips the bad images that an earlier run or another process recorded
     chain = _fitted(chain, chosen, machine)
     images = image_keys.calibration(data)
-    checked = store.run(CheckNetwork(data.classes, chain.weighing), network, images, machine)
+    check_network = CheckNetwork(data.classes, chain.weighing)
+    layers = layers_of(store.run(check_network, network, images, machine))
     for stage in (chain.precision, chain.activations):
-        stage.check(checked.record["layers"])
+        stage.check(list(layers))
     if not store.has(chain.calibrate, network, images, machine):
-        preflight.check_free_space(store.root, checked.record["hessian_bytes"])
-        preflight.check_memory(network, data, *solves)
+        preflight.check_free_space(store.root, layers.values())
+        preflight.check_memory(layers.values(), *solves)
     return network, chain
 
 

@@ -9,6 +9,7 @@ Letters: g groups, r output rows per group, c input columns per group, n positio
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
@@ -145,12 +146,6 @@ class Call:
         return F.unfold(x, kernel, dilation=dilation, padding=padding, stride=self.stride)
 
 
-def look_through(func: Any) -> Any:
-    """A function of torch without its own dispatch, so that a mode sees the functions it calls."""
-    own = {**func.__globals__, "has_torch_function": lambda tensors: False}
-    return FunctionType(func.__code__, own, func.__name__, func.__defaults__, func.__closure__)
-
-
 def _flat(values: Iterable[Any]) -> Iterator[Any]:
     """The values, with lists and tuples among them flattened by one level."""
     for value in values:
@@ -171,7 +166,26 @@ def pair(value: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
-class Calls(TorchFunctionMode):
+class SeesCalls(TorchFunctionMode, ABC):
+    """While active, `called` runs every function of torch, those inside attention too."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not ATTENTION:
+            return self.called(func, args, kwargs)
+        own = {**func.__globals__, "has_torch_function": lambda tensors: False}  # no own dispatch
+        inner = FunctionType(func.__code__, own, func.__name__, func.__defaults__, func.__closure__)
+        with self:
+            return inner(*args, **kwargs)
+
+    @abstractmethod
+    def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run `func`; returns its result."""
+
+
+class Calls(SeesCalls):
     """While active, reports every use of the given parameters to `receive`.
 
     Args:
@@ -189,14 +203,8 @@ class Calls(TorchFunctionMode):
         self.names = {id(p): name for name, p in parameters.items()}
         self.receive = receive
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Report uses among the arguments and run `func` unchanged."""
-        kwargs = kwargs or {}
-        if func is ATTENTION:
-            with self:
-                return look_through(func)(*args, **kwargs)
         call = Call.of(func, args, kwargs) if func is LINEAR or func is CONV else None
         if call is not None and (name := self.names.get(id(call.weight))):
             self.receive(name, func.__name__, call)

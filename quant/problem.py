@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+DEAD = 1e-19  # of the mean energy, as amplitude 3e-10: less than rounding changes an output
 LEAF = 64  # columns below which a triangular inverse is not split further
 
 
@@ -40,7 +41,7 @@ class LayerProblem:
     def prepared(self, damping: float) -> LayerProblem:
         """The same layer with a positive definite H, unless `damping` is 0.
 
-        A dead input (H_jj = 0) gets H_jj = 1 and zero weights. Then, for each group, `damping`
+        A dead input (`dead_inputs`) gets H_jj = 1 and zero weights. Then, for each group, `damping`
         times the mean of the diagonal is added to the diagonal.
 
         Raises:
@@ -56,9 +57,9 @@ class LayerProblem:
                 "the Hessian holds NaN or infinite values: an activation overflowed. Check the "
                 "calibration images and the checkpoint, or calibrate with machine.precision=32-true"
             )
-        H = self.H.clone()
+        dead = dead_inputs(self.H)
+        H = self.H.masked_fill(dead[:, :, None] | dead[:, None, :], 0)
         diagonal = H.diagonal(dim1=1, dim2=2)  # a view
-        dead = diagonal == 0
         diagonal[dead] = 1
         diagonal += damping * diagonal.mean(1, keepdim=True)
         return LayerProblem(self.W.masked_fill(dead[:, None, :], 0), H)
@@ -82,6 +83,12 @@ class LayerProblem:
         return ((E @ self.H.double()) * E).sum(-1)
 
 
+def dead_inputs(H: Tensor) -> Tensor:
+    """Which columns [g, c] of H [g, c, c] are never active, but for rounding errors."""
+    diagonal = H.diagonal(dim1=1, dim2=2)
+    return diagonal <= DEAD * diagonal.mean(1, keepdim=True)
+
+
 def inverse_root(
     H: Tensor, dtype: torch.dtype = torch.float64, add_identity: bool = False
 ) -> Tensor:
@@ -89,16 +96,18 @@ def inverse_root(
 
     With J the reversal of the columns and J H J = L L^T, U = J L^-1 J: one Cholesky factorization
     in float64 and one triangular inverse in `dtype`. H^-1 itself is never formed. With
-    `add_identity`, groups whose H is not positive definite take H + I.
+    `add_identity`, groups whose H is not positive definite in `dtype` take H + I: that is OBC's
+    code, which factorizes in float32.
 
     Raises:
         ValueError: H is not positive definite.
     """
     flipped = H.double().flip(1, 2)
+    if add_identity:
+        infos = [torch.linalg.cholesky_ex(A)[1] for A in (flipped, flipped.to(dtype))]
+        singular = torch.stack(infos).any(0)
+        flipped.diagonal(dim1=1, dim2=2).add_(singular[:, None])
     L, info = torch.linalg.cholesky_ex(flipped)
-    if add_identity and bool((info != 0).any()):
-        eye = torch.eye(H.shape[-1], dtype=torch.float64, device=H.device)
-        L, info = torch.linalg.cholesky_ex(flipped + (info != 0)[:, None, None] * eye)
     if bool((info != 0).any()):
         raise ValueError(
             "Cholesky failed: the Hessian is not positive definite. Raise the damping "

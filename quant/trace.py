@@ -14,9 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from quant.calls import ATTENTION, CONV, LINEAR, Call, look_through
+from quant.calls import CONV, LINEAR, Call, SeesCalls
 
 READS = frozenset({"item", "tolist", "numpy", "__array__", "__bool__", "__float__", "__int__"})
 
@@ -44,7 +43,7 @@ class Value:
     modules: list[str] = field(default_factory=list)
 
 
-class Trace(TorchFunctionMode):
+class Trace(SeesCalls):
     """Records all values while active.
 
     Attributes:
@@ -74,14 +73,8 @@ class Trace(TorchFunctionMode):
         value.users.append(written)
         return self._record(tensor, written)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def called(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run `func` unchanged and record its results."""
-        kwargs = kwargs or {}
-        if func is ATTENTION:
-            with self:
-                return look_through(func)(*args, **kwargs)
         tensors = list(_tensors([*args, *kwargs.values()]))
         arguments = [self.value(t) for t in tensors if id(t) not in self.constant]
         result = func(*args, **kwargs)

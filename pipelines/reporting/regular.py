@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import stat
 from pathlib import Path
+
+from evaluation.image_files import read
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
@@ -14,6 +14,4 @@ def read_text(path: Path, errors: str = "strict") -> str:
         OSError: it cannot be read, or is no regular file.
         UnicodeDecodeError: it holds something else.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
-    return path.read_text(encoding="utf-8", errors=errors)
+    return read(path).decode("utf-8", errors)

@@ -23,6 +23,7 @@ from pipelines.store.artifacts import Artifact, Keyed
 from quant.calls import Call, Calls
 from quant.hessian import HessianSum, uncentred
 from quant.layers import Layer, find
+from quant.problem import dead_inputs
 
 SAVE_EVERY = 120.0  # seconds between checkpoints of the unfinished sums
 
@@ -105,7 +106,7 @@ class Calibrate:
                     "overflowed. Check the images and the model checkpoint, or set "
                     "machine.precision=32-true"
                 )
-        dead = {n: int((H.diagonal(dim1=1, dim2=2) == 0).sum()) for n, H in hessians.items()}
+        dead = {name: int(dead_inputs(H).sum()) for name, H in hessians.items()}
         record = {
             "ids": list(images.calibration.ids),
             "layers": [asdict(layer) for layer in layers.values()],
@@ -145,9 +146,9 @@ def summed(part: HessianSum, layer: Layer, ranks: Ranks) -> HessianSum:
     return HessianSum(total, inputs, others, mean, other, n)
 
 
-def layers_of(calibration: Artifact) -> dict[str, Layer]:
-    """The calibrated layers, in order of use."""
-    rows = ({**row, "shape": tuple(row["shape"])} for row in calibration.record["layers"])
+def layers_of(found: Artifact) -> dict[str, Layer]:
+    """The layers that a calibration, or a check of the network, has found; in order of use."""
+    rows = ({**row, "shape": tuple(row["shape"])} for row in found.record["layers"])
     return {row["name"]: Layer(**row) for row in rows}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class CheckNetwork:
     once: bool
 
     def run(self, network: Network, data: Keyed[ImageData], machine: Machine) -> Artifact:
-        """Record: names of the layers, and the size of all Hessians in bytes.
+        """Record: the layers, see `calibrate.layers_of`.
 
         Raises:
             ValueError: the network fails on the images, returns outputs that do not suit the task,
@@ -43,8 +43,7 @@ class CheckNetwork:
         layers, _ = find(network.module, example[:1])
         if self.once:
             check_layers_run_once(network, images)
-        size = sum(4 * x.groups * x.columns**2 for x in layers.values())
-        return Artifact({}, {"layers": list(layers), "hessian_bytes": size})
+        return Artifact({}, {"layers": [asdict(layer) for layer in layers.values()]})
 
 
 def run_network(network: Network, data: ImageData, example: Tensor) -> None:

@@ -47,13 +47,18 @@ def content(value: Any) -> str:
     return _hash([described, _source(frozenset(seen.modules))])
 
 
-def freeze(value: Any) -> None:
-    """Read the code of a value now: its files may be edited while it runs.
+def freeze(value: Any) -> frozenset[str]:
+    """Read the code of a value now, as its files may be edited while it runs.
+
+    Returns:
+        names of the modules that the code comes from.
 
     Raises:
         UntellableError: it has no content that can be told.
     """
-    content(value)
+    names = modules(value)
+    _source(names)
+    return names
 
 
 def modules(stage: Any, inputs: Iterable[Any] = ()) -> frozenset[str]:

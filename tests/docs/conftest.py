@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -21,7 +22,8 @@ def reader(tmp_path, monkeypatch, capfd, store):
     """Somebody in an empty folder; what they export, import and change is forgotten afterwards."""
     monkeypatch.setenv("OBLIQ_CACHE", str(store))
     environment, path, modules = dict(os.environ), list(sys.path), set(sys.modules)
-    here = os.getcwd()
+    here, log = os.getcwd(), logging.getLogger()
+    level, handlers = log.level, list(log.handlers)
     os.chdir(tmp_path)
 
     def printed():
@@ -29,6 +31,8 @@ def reader(tmp_path, monkeypatch, capfd, store):
 
     yield Reader(tmp_path, printed)
     os.chdir(here)
+    log.setLevel(level)  # Hydra's --info leaves its own
+    log.handlers[:] = handlers
     sys.path[:] = path
     os.environ.clear()
     os.environ.update(environment)

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from evaluation import content_index
 from evaluation.content_index import GRANULARITY, ContentIndex
 
 LATER = 10 * GRANULARITY
@@ -29,10 +30,8 @@ def sha(content):
 def reads(monkeypatch):
     """The names of files that are hashed from now on."""
     seen = []
-    plain = hashlib.file_digest
-    monkeypatch.setattr(
-        hashlib, "file_digest", lambda file, kind: (seen.append(file.name), plain(file, kind))[1]
-    )
+    plain = content_index.read
+    monkeypatch.setattr(content_index, "read", lambda path: (seen.append(path), plain(path))[1])
     return seen
 
 

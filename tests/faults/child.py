@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import evaluation.digits  # noqa: F401
 from pipelines import ptq, run
-from pipelines.machine import machine
+from pipelines.machine import trainer
 from pipelines.models import digits  # noqa: F401
 from pipelines.reporting import plots
 from pipelines.stages import calibrate, report
@@ -89,7 +89,7 @@ def watch(request: Request) -> None:
     draw = plots.figures
     plots.figures = lambda *given: dict(islice(draw(*given).items(), FIGURES))
     for method in BATCHES:
-        points.after(machine._Advance, method, "batch")
+        points.after(trainer._Advance, method, "batch")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class Unbroken:
     @cached_property
     def moments(self) -> dict[str, int]:
         """How many moments it has, by where."""
+        assert self.ended.status == 0, self.ended.text
         return dict(Counter(where for where, _, _ in self.ended.trace))
 
     def random(self, what: str) -> random.Random:

@@ -45,7 +45,8 @@ def same(found, expected):
     assert first.keys() == second.keys() and len(first) > 100
     for path, value in second.items():
         if isinstance(value, float):
-            assert first[path] == pytest.approx(value, rel=1e-6, abs=1e-12), path
+            rel = 1e-4 if path[-1] == "cluster" else 1e-6  # H^-1 amplifies the rounding of H
+            assert first[path] == pytest.approx(value, rel=rel, abs=1e-12), path
         else:
             assert first[path] == value, path
     weights, others = (load_file(folder / "weights.safetensors") for folder in (found, expected))

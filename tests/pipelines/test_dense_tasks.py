@@ -12,17 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pipelines.models.yolov5 import YOLOv5
+from tests.docs.tiny import DETECTOR as TINY
 
 SHORT = ("method=rtn", "baseline.budget=0", "report.heatmaps=0", "pictures.count=2")
-TINY = """
-nc: 2
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-head:
-  - [[2], 1, Detect, [nc]]
-"""
 
 
 @pytest.fixture

@@ -52,6 +52,16 @@ def test_a_folder_of_classes_needs_no_number_of_them(obliq, folder):
     assert found.results["doubts"] == [] and "guessing" not in found.text
 
 
+def tells_first(found, expected):
+    """A run has one doubt, in all its places, and on the screen before the calibration."""
+    assert found.status == 0, found.text
+    (doubt,) = found.results["doubts"]
+    assert expected in doubt
+    told = " ".join(found.text.split())
+    assert told.index(expected) < told.index("✓ calibrate")
+    assert doubt in " ".join((found.folder / "report.html").read_text().split())
+
+
 def test_labels_of_another_order_are_told_before_anything_is_quantized(obliq, folder, tmp_path):
     swapped = tmp_path / "swapped"
     for part in ("train", "val"):
@@ -59,12 +69,7 @@ def test_labels_of_another_order_are_told_before_anything_is_quantized(obliq, fo
             (swapped / part).mkdir(parents=True, exist_ok=True)
             (swapped / part / str((digit + 1) % 10)).symlink_to(folder / part / str(digit))
     found = obliq("model=digits", "data=imagefolder", f"data.root={swapped}", *QUICK)
-    assert found.status == 0, found.text
-    (doubt,) = found.results["doubts"]
-    assert "of 150 images, no more than guessing among 10 classes" in doubt
-    told = " ".join(found.text.split())
-    assert told.index("no more than guessing") < told.index("✓ calibrate")
-    assert doubt in " ".join((found.folder / "report.html").read_text().split())
+    tells_first(found, "of 150 images, no more than guessing among 10 classes")
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +104,7 @@ def own(obliq, weights, tmp_path, monkeypatch):
 
 def test_a_dropout_that_is_left_on_is_told_before_anything_is_quantized(own):
     found = own("Drop")
-    assert found.status == 0, found.text
-    (doubt,) = found.results["doubts"]
-    assert "different outputs for the same images" in doubt
-    told = " ".join(found.text.split())
-    assert told.index("different outputs") < told.index("✓ calibrate")
-    assert doubt in " ".join((found.folder / "report.html").read_text().split())
+    tells_first(found, "different outputs for the same images")
 
 
 def test_a_network_that_gives_a_dict_is_quantized_by_its_logits(own):

@@ -43,7 +43,9 @@ def test_defaults_take_half_of_what_there_is_and_say_so(obliq, folder, tmp_path)
     assert all(given.results["cached"].values()), "the same number is the same calibration"
     assert given.results["quantized"] == results["quantized"]
 
-    again = obliq("reproduce", str(found.folder), "--out", str(tmp_path / "again"), "--store")
+    again = obliq(
+        "reproduce", str(found.folder), "--out", str(tmp_path / "again"), "--store", "--yes"
+    )
     assert again.status == 0 and "REPRODUCED" in again.text, again.text
     record = json.loads((tmp_path / "again" / "results.json").read_text())
     assert "calibrate.images=10" in record["command"]

@@ -6,7 +6,7 @@ import pytest
 import reference
 import torch
 
-from quant.problem import LayerProblem, inverse_root
+from quant.problem import LayerProblem, dead_inputs, inverse_root
 
 
 def problem(g=2, r=3, c=7, seed=0):
@@ -64,6 +64,22 @@ def test_a_dead_input_gets_a_diagonal_of_one_and_weights_of_zero_before_damping(
     rest = [0, 1, 2, 4, 5, 6]
     assert torch.equal(damped.W[1][:, rest], W[1][:, rest]) and torch.equal(damped.W[0], W[0])
     inverse_root(damped.H)
+
+
+def test_an_input_that_is_zero_but_for_rounding_is_dead_and_a_weak_one_is_not():
+    layer = problem()
+    H = layer.H.clone()
+    H[0, 2] *= 1e-22
+    H[0, :, 2] *= 1e-22
+    H[0, 4] *= 1e-9  # an amplitude of 1e-9, that of its Hessian 1e-18
+    H[0, :, 4] *= 1e-9
+    assert dead_inputs(H).nonzero().tolist() == [[0, 2]]
+    damped = LayerProblem(layer.W, H).prepared(0)
+    rest = [0, 1, 3, 4, 5, 6]
+    assert (damped.W[0, :, 2] == 0).all() and torch.equal(damped.W[0][:, rest], layer.W[0][:, rest])
+    assert damped.H[0, 2].tolist() == damped.H[0, :, 2].tolist() == [0, 0, 1, 0, 0, 0, 0]
+    assert torch.equal(damped.H[0][rest][:, rest], H[0][rest][:, rest])
+    assert inverse_root(damped.H, torch.float32).isfinite().all()
 
 
 def test_a_layer_without_any_input_can_be_prepared():
