@@ -37,7 +37,8 @@ def _at_least(right: int, total: int, chance: float) -> float:
     """Probability of at least so many successes in `total` trials."""
     successes = torch.arange(right, total + 1, dtype=torch.float64)
     trials = torch.distributions.Binomial(total, torch.tensor(chance, dtype=torch.float64))
-    return float(trials.log_prob(successes).exp().sum())
+    logs: Tensor = trials.log_prob(successes)  # type: ignore[no-untyped-call]
+    return float(logs.exp().sum())
 
 
 def of_answers(answers: Tensor, labels: Tensor, classes: int, kind: str) -> list[str]:

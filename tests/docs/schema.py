@@ -10,7 +10,7 @@ from typing import Any
 
 Path_ = tuple[str, ...]
 LIST = "[]"  # in a path: an item of the list before it
-OPEN = {"<bits>", "<image>", "<place>", "<title>", "<item>"}  # these stand for any text
+OPEN = {"<module>", "<bits>", "<image>", "<place>", "<title>", "<item>"}  # these stand for any text
 OPAQUE = {("settings",)}  # described elsewhere
 
 TYPES = {

@@ -33,13 +33,11 @@ RUNS = {
     "search": lambda folder: [*DIGITS, "objective=kl", "objective.images=16"],
 }  # fmt: skip
 
-# documented, but not written on a machine without a GPU, from a clean checkout, without modules of
-# the user's own, and from a store that no other version has filled
+# documented, but not written on a machine without a GPU, from a clean checkout, and from a store that
+# no other version has filled
 ELSEWHERE = {
     "machine.gpus", "machine.cuda", "machine.driver", "source.diff_sha256", "source.diff_complete",
-    "source.own.<module>", "source.own.<module>.file", "source.own.<module>.sha256",
-    "source.own.<module>.commit", "source.own.<module>.changed", "computed_with.<stage>",
-    "computed_with.<stage>.<library>",
+    "computed_with.<stage>", "computed_with.<stage>.<library>",
 }  # fmt: skip
 
 
