@@ -129,6 +129,7 @@ def evaluate(context: RunContext, model: QuantizedModel, doubts: Sequence[str]) 
     assert model.sensitivity is not None and model.predicted is not None
     findings = Findings(
         network=network,
+        module=model.best.value,
         data=chain.data,
         calibration=model.calibration,
         sensitivity=model.sensitivity,

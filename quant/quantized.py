@@ -65,13 +65,13 @@ class QuantizedState:
             model: the network, with or without its quantizers at `places`.
             weights, places, grids: see the class.
         """
-        state = model.state_dict()
-        replaced = {state[w.layer.weight].data_ptr() for w in weights.values()}  # and tied names
-        rest = {
-            name: tensor
-            for name, tensor in state.items()
-            if tensor.data_ptr() not in replaced and not {INPUT, OUTPUT} & set(name.split("."))
-        }
+        state = model.state_dict(keep_vars=True)
+        seen = {id(state[w.layer.weight]) for w in weights.values()}  # tied names count once
+        rest: dict[str, Tensor] = {}
+        for name, tensor in state.items():
+            if id(tensor) not in seen and not {INPUT, OUTPUT} & set(name.split(".")):
+                seen.add(id(tensor))
+                rest[name] = tensor.detach()
         return cls(weights, rest, places, grids)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ FLOORS = (
     ("machine", "onnx"),
     ("store",),
     ("reporting",),
-    ("tracking", "models", "comparing"),
+    ("tracking", "models", "comparing", "exporting"),
     ("stages", "sweeps", "reproducing"),
     ("chain", "preflight"),
     ("quantizing",),

@@ -1,6 +1,6 @@
-"""Stage: write results.json, layers.csv, report.html and the quantized weights.
+"""Stage: write results.json, layers.csv, report.html and the quantized network.
 
-The README describes the keys of results.json.
+docs/results-json.md describes the keys of results.json.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from evaluation.class_names import names_of
 from evaluation.images import ImageData
+from pipelines.exporting import model_file
 from pipelines.machine.disk import checksum, explained, replacing, with_usual_mode
 from pipelines.machine.stopwatch import place_of
 from pipelines.models.network import Network
+from pipelines.stages.activations import grids_of, places_of
 from pipelines.stages.solving.baseline import LayerBaseline, layer_ratio, loss_ratio
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.stages.solving.same_machine import Times
+from pipelines.stages.solving.solve import codes_of, grid_of
 from pipelines.store.artifacts import Artifact
+from quant.quantized import QuantizedState, QuantizedWeight
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,9 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Results of all previous stages."""
+    """Results of all previous stages; `module` is the final network."""
 
     network: Network
+    module: nn.Module
     data: ImageData
     calibration: Artifact
     sensitivity: Artifact
@@ -72,18 +76,19 @@ class Report:
         """
         from pipelines.reporting import canvas, html, layers_csv, plots  # import matplotlib
 
-        weights = folder / "weights.safetensors"
+        file = folder / model_file.NAME
         with explained(folder, "the report", "set hydra.run.dir to"):
             (folder / "results.json").unlink(missing_ok=True)  # an old one; written last
-            with replacing(weights) as draft:
-                save_weights(found, draft)
+            with replacing(file) as draft:
+                model_file.save(quantized_state(found), described(found, about), draft)
                 with_usual_mode(draft)
         results: dict[str, Any] = _finite(
             {
                 **about,
-                "fingerprints": {**about["fingerprints"], "weights": checksum(weights)},
+                "fingerprints": {**about["fingerprints"], "weights": checksum(file)},
                 **scores(found),
                 **costs(found),
+                "size_mb": sizes(found, file),
                 "precision": found.precision,
                 "layers": [{**row, "method": about["method"]} for row in layer_rows(found)],
                 "not_quantized": found.calibration.record["skipped"],
@@ -146,7 +151,7 @@ def costs(found: Findings) -> dict[str, Any]:
     """Speed, loss ratio and size; the speed-up counts the solves alone, on the same Hessians."""
     if not found.baseline:
         nothing = dict.fromkeys(("baseline", "speedup", "loss_ratio_vs_baseline"))
-        return {**nothing, "size_mb": sizes(found)}
+        return nothing
     layers = found.times.baseline.values()
     inputs = found.weights.inputs
     total = sum(i.layer.rows * i.layer.groups for i in inputs.values())
@@ -165,7 +170,6 @@ def costs(found: Findings) -> dict[str, Any]:
         },
         "speedup": speedup(found),
         "loss_ratio_vs_baseline": loss_ratio(found.baseline),
-        "size_mb": sizes(found),
     }
 
 
@@ -180,19 +184,23 @@ def speedup(found: Findings) -> float | None:
     return seconds / max(sum(found.times.solves.values()) + training, 1e-9)
 
 
-def sizes(found: Findings) -> dict[str, float]:
-    """Size in MB (10^6 bytes) of the float32 network, and of codes, grids and the rest of it."""
+def sizes(found: Findings, file: Path) -> dict[str, float]:
+    """Size in MB (10^6 bytes) of the float network's tensors, and of the quantized one's file."""
     state = found.network.module.state_dict().values()
     once = {(t.data_ptr(), t.numel()): t.numel() * t.element_size() for t in state}  # tied weights
-    whole = sum(once.values())
-    replaced = sum(4 * math.prod(i.layer.shape) for i in found.weights.inputs.values())
-    stored = sum(
-        t.numel() * t.element_size()
-        for solution in found.weights.solutions.values()
-        for name, t in solution.tensors.items()
-        if name in ("codes", "scale", "zero")
-    )
-    return {"float": whole / 1e6, "quantized": (whole - replaced + stored) / 1e6}
+    return {"float": sum(once.values()) / 1e6, "quantized": file.stat().st_size / 1e6}
+
+
+def described(found: Findings, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file of the network says about it, as JSON."""
+    keys = ("model", "data", "method", "weight_bits", "act_bits", "versions", "fingerprints")
+    return {
+        **{key: about.get(key) for key in keys},
+        "task": found.data.kind,
+        "metric": found.data.metric,
+        "classes": list(getattr(found.data, "names", ()) or names_of(found.network.module)),
+        "preprocessing": found.network.data_config,
+    }
 
 
 def layer_rows(found: Findings) -> list[dict[str, Any]]:
@@ -236,26 +244,18 @@ def save_pictures(pictures: Artifact, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def save_weights(found: Findings, path: Path) -> None:
-    """Write packed codes, weight grids, corrected statistics and activation grids to one file."""
-    weights = found.weights
-    tensors = {
-        f"{name}.{part}": solution.tensors[part]
-        for name, solution in weights.solutions.items()
-        for part in ("codes", "scale", "zero")
+def quantized_state(found: Findings) -> QuantizedState:
+    """All tensors of the final network."""
+    weights = {
+        name: QuantizedWeight(
+            found.weights.inputs[name].layer, codes_of(solution), grid_of(solution)
+        )
+        for name, solution in found.weights.solutions.items()
     }
-    layout = {
-        name: {k: solution.record[k] for k in ("bits", "shape", "group_size")}
-        | {"weight": weights.inputs[name].layer.weight, "of": weights.inputs[name].layer.shape}
-        | {"act_bits": act_bits(found).get(name)}
-        for name, solution in weights.solutions.items()
-    }
-    changed = {**weights.means, **found.statistics.tensors}
-    activations = dict(found.activations.tensors) if found.activations else {}
-    for name, place in found.activations.record["places"].items() if found.activations else ():
-        activations[f"{name}.act_bits"] = torch.tensor(place["bits"], dtype=torch.uint8)
-    meta = {"layout": json.dumps(layout)}  # one entry: safetensors would write several in any order
-    save_file({**tensors, **changed, **activations}, path, metadata=meta)
+    activations = found.activations
+    places = places_of(activations) if activations else {}
+    grids = grids_of(activations) if activations else {}
+    return QuantizedState.of(found.module, weights, places, grids)
 
 
 def act_bits(found: Findings) -> dict[str, int]:

@@ -55,7 +55,7 @@ def tell(tracker: Tracker, name: str, found: Artifact, results: Mapping[str, Any
     weights = {"bits": results["weight_bits"], "act_bits": results["act_bits"]}
     weights |= {"method": results["method"], "sha256": prints["weights"]}
     tracker.weights(
-        folder / "weights.safetensors",
+        folder / "model.safetensors",
         name,
         weights | {"made_from": made_from, "store": f"Calibrate/{found.key}"},
     )

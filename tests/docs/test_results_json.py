@@ -33,8 +33,8 @@ RUNS = {
     "search": lambda folder: [*DIGITS, "objective=kl", "objective.images=16"],
 }  # fmt: skip
 
-# documented, but not written on a machine without a GPU, from a clean checkout, with a store that no
-# other version has filled
+# documented, but not written without a GPU, from a clean checkout, or with a store that no other
+# version has filled
 ELSEWHERE = {
     "machine.gpus", "machine.cuda", "machine.driver", "source.diff_sha256", "source.diff_complete",
     "computed_with.<stage>", "computed_with.<stage>.<library>",

@@ -88,7 +88,7 @@ class Ended:
     def outcome(self) -> str:
         """Everything it has computed, but for times: equal texts, equal results."""
         assert self.status == 0, f"status {self.status}:\n{self.text}"
-        weights = (Path(self.request.folder) / "weights.safetensors").read_bytes()
+        weights = (Path(self.request.folder) / "model.safetensors").read_bytes()
         found = {**self.results, "weights": hashlib.sha256(weights).hexdigest()}
         return json.dumps(untimed(found), indent=1, sort_keys=True)
 

@@ -49,7 +49,7 @@ def same(found, expected):
             assert first[path] == pytest.approx(value, rel=rel, abs=1e-12), path
         else:
             assert first[path] == value, path
-    weights, others = (load_file(folder / "weights.safetensors") for folder in (found, expected))
+    weights, others = (load_file(folder / "model.safetensors") for folder in (found, expected))
     assert weights.keys() == others.keys()
     for name, tensor in others.items():
         if not tensor.is_floating_point():

@@ -60,7 +60,7 @@ def test_a_sweep_is_a_group_of_named_runs_with_lineage_and_goes_on_when_repeated
     about = {kind: json.loads(artifacts[kind].get("metadata", "{}")) for kind in artifacts}
     assert artifacts["calibration"]["name"] == about["model"]["made_from"]
     assert artifacts["model"]["name"] == "digits-rtn-w4-damping-0.02"
-    weights = checksum(sweep / "1" / "weights.safetensors")
+    weights = checksum(sweep / "1" / "model.safetensors")
     assert about["model"]["sha256"] == about["evaluation"]["weights"] == weights
     assert about["evaluation"]["made_from"] == artifacts["model"]["name"]
     assert about["evaluation"]["quantized"] == results["quantized"]

@@ -102,7 +102,7 @@ def test_every_layer_wise_method_gives_the_same_bits_in_a_new_store(obliq, repro
     for name in ("loss", "loss_rtn", "loss_baseline", "sensitivity", "predicted_loss"):
         then, now = ([x[name] for x in y["layers"]] for y in (first.results, again))
         assert then == now, name
-    codes = [(folder / "weights.safetensors").read_bytes() for folder in (first.folder, out)]
+    codes = [(folder / "model.safetensors").read_bytes() for folder in (first.folder, out)]
     assert codes[0] == codes[1]
 
 

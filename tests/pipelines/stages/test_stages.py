@@ -87,7 +87,7 @@ def test_results_say_what_they_come_from(outcome, digits):
     prints = results["fingerprints"]
     assert prints["network"] == network.key and prints["checkpoint"] is None
     assert prints["evaluation"] == data.evaluation_key, "the same images whatever calibrates"
-    assert prints["weights"] == checksum(outcome.folder / "weights.safetensors")
+    assert prints["weights"] == checksum(outcome.folder / "model.safetensors")
     settings = results["settings"]
     assert settings["bits"] == 3 and settings["precision"]["overrides"] == {"stem.0": 8}
     assert settings["calibrate"]["seed"] == 0, "resolved"
@@ -97,7 +97,7 @@ def test_results_say_what_they_come_from(outcome, digits):
 
 def test_files_and_table_are_there(outcome):
     names = {path.name for path in outcome.folder.iterdir()}
-    assert {"results.json", "layers.csv", "report.html", "weights.safetensors"} <= names
+    assert {"results.json", "layers.csv", "report.html", "model.safetensors"} <= names
     assert not [name for name in names if ".new" in name], "no drafts"
     for word in ("top-1", "quantization time", "size", str(outcome.folder)):
         assert "".join(word.split()) in "".join(outcome.text.split())
@@ -148,7 +148,7 @@ def test_drop_speedup_size_and_loss_ratio_follow_from_their_definitions(outcome,
     state = digits[0].module.state_dict()
     whole = sum(t.numel() * t.element_size() for t in state.values())
     kept = whole - sum(4 * math.prod(x["shape"]) for x in results["layers"])
-    tensors = load_file(outcome.folder / "weights.safetensors")
+    tensors = load_file(outcome.folder / "model.safetensors")
     packed = sum(
         t.numel() * t.element_size()
         for name, t in tensors.items()
@@ -165,12 +165,12 @@ def decoded(path):
     """Weights by name from the file alone; codes and grids are checked on the way."""
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
-        layout = json.loads(file.metadata()["layout"])
+        layout = json.loads(file.metadata()["obliq"])["layers"]
     weights = {}
     for name, about in layout.items():
         bits, shape = about["bits"], tuple(about["shape"])
-        codes = unpack(tensors[f"{name}.codes"], bits, shape).double()
-        scale, zero = tensors[f"{name}.scale"].double(), tensors[f"{name}.zero"].double()
+        codes = unpack(tensors[f"{name}:codes"], bits, shape).double()
+        scale, zero = tensors[f"{name}:scale"].double(), tensors[f"{name}:zero"].double()
         assert codes.min() >= 0 and codes.max() <= 2**bits - 1 and (codes == codes.round()).all()
         assert (scale > 0).all() and about["group_size"] is None
         weights[about["weight"]] = (scale * (codes - zero)).reshape(about["of"])
@@ -179,7 +179,7 @@ def decoded(path):
 
 def test_the_file_of_weights_decodes_to_the_network_that_was_evaluated(outcome, chain, digits):
     reference, evaluated = digits[0].module, chain["networks"][-1]
-    weights, tensors, layout = decoded(outcome.folder / "weights.safetensors")
+    weights, tensors, layout = decoded(outcome.folder / "model.safetensors")
     state, before = evaluated.state_dict(), reference.state_dict()
     assert len(weights) == 6 and {x["bits"] for x in layout.values()} == {3, 8}
     assert layout["stem.0"]["bits"] == 8
@@ -210,9 +210,7 @@ def test_a_second_run_recomputes_nothing_and_gives_the_same_numbers(
         assert second.results[key] == outcome.results[key], key
     for stage in STAGES:
         assert second.results["seconds"][stage] == outcome.results["seconds"][stage]
-    first_file, second_file = (
-        load_file(x.folder / "weights.safetensors") for x in (outcome, second)
-    )
+    first_file, second_file = (load_file(x.folder / "model.safetensors") for x in (outcome, second))
     assert all(torch.equal(first_file[name], second_file[name]) for name in first_file)
 
 
@@ -244,9 +242,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_other_images(
     assert not any(again.results["cached"].values())
     for key in numbers:
         assert again.results[key] == outcome.results[key], key
-    first_file, second_file = (
-        load_file(x.folder / "weights.safetensors") for x in (outcome, again)
-    )
+    first_file, second_file = (load_file(x.folder / "model.safetensors") for x in (outcome, again))
     assert all(torch.equal(first_file[name], second_file[name]) for name in first_file)
 
     other = obliq(*chain["words"], "seed=1", "method=rtn", store=own)
@@ -292,8 +288,8 @@ def test_quantized_activations_cost_accuracy_the_fewer_bits_they_have(obliq, cha
     plain = outcome.results["fidelity"]["kl"]
     assert abs(found[8].results["fidelity"]["kl"] - plain) < 0.2 * plain
     assert found[2].results["fidelity"]["kl"] > 2 * plain
-    tensors = load_file(found[8].folder / "weights.safetensors")
-    assert tensors["down.0.act_scale"] > 0 and "classifier.act_zero" in tensors
+    tensors = load_file(found[8].folder / "model.safetensors")
+    assert tensors["down.0:act_scale"] > 0 and "classifier:act_zero" in tensors
     again = obliq(*words, "act_bits=2")
     assert all(again.results["cached"].values())
     overridden = obliq(*words, "act_bits=2", "+activations.overrides={nothing: 4}")
@@ -308,12 +304,14 @@ def test_activations_can_be_quantized_where_they_are_made(obliq, chain, outcome)
     assert results["activations_not_quantized"] == {}
     bits = {layer["name"]: layer["act_bits"] for layer in results["layers"]}
     assert bits.pop("stem.0") == bits.pop("classifier") == 8 and set(bits.values()) == {3}
-    tensors = load_file(found.folder / "weights.safetensors")
-    told = {n.removesuffix(".act_bits"): int(b) for n, b in tensors.items() if ".act_bits" in n}
+    tensors = load_file(found.folder / "model.safetensors")
+    with safe_open(found.folder / "model.safetensors", "pt") as file:
+        places = json.loads(file.metadata()["obliq"])["activations"]
+    told = {name: place["bits"] for name, place in places.items()}
     behind = {f"{block}.2:output" for block in ("stem", "depthwise", "pointwise", "down", "last")}
     doors = {"stem.0": 8, "classifier": 8}  # the image; a mean by a function
     assert told == {**dict.fromkeys(behind, 3), **doors}
-    assert all(tensors[f"{name}.act_scale"] > 0 for name in told)
+    assert all(tensors[f"{name}:act_scale"] > 0 for name in told)
     refused = obliq(*words, "precision=mixed", "precision.activations=true")
     assert refused.status == 1 and "activations.placement=inputs, not outputs" in refused.text
     refused = obliq(*words, "activations.placement=doors")
@@ -338,7 +336,7 @@ def test_inputs_without_their_mean_leave_mean_outputs_where_they_were(
     reference, data = digits[0].module, deepcopy(digits[1])
     data.prepare(digits[0].data_config, 120, 0, 64)  # the images that the command took
     images = torch.cat([x for x, _ in data.calibration_loader()])
-    weights, state, _ = decoded(found.folder / "weights.safetensors")
+    weights, state, _ = decoded(found.folder / "model.safetensors")
     Q = weights["stem.0.weight"].float()
     stem = reference.stem
     with torch.no_grad():

@@ -57,15 +57,15 @@ def test_the_chain_trains_and_says_what_it_did(obliq):
 def test_every_stored_weight_lies_on_its_grid_and_its_code_fits_its_bits(obliq, words):
     outcome = obliq(*SHORT, *words, "cpu_steps=60", "schedule.bias_lr=0.002")
     assert outcome.status == 0, outcome.text
-    path = outcome.folder / "weights.safetensors"
+    path = outcome.folder / "model.safetensors"
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
-        layout = json.loads(file.metadata()["layout"])
+        layout = json.loads(file.metadata()["obliq"])["layers"]
     assert layout
     for name, told in layout.items():
-        codes = unpack(tensors[f"{name}.codes"], told["bits"], tuple(told["shape"]))
+        codes = unpack(tensors[f"{name}:codes"], told["bits"], tuple(told["shape"]))
         assert int(codes.min()) >= 0 and int(codes.max()) < 2 ** told["bits"]
-        scale, zero = tensors[f"{name}.scale"], tensors[f"{name}.zero"].float()
+        scale, zero = tensors[f"{name}:scale"], tensors[f"{name}:zero"].float()
         assert (scale > 0).all()
         grid = Grid(scale, zero, told["bits"], told["group_size"])
         W = grid.decode(codes.float())

@@ -130,7 +130,7 @@ def test_a_run_gives_the_same_weights_with_and_without_waiting(obliq, own_store,
         obliq(*SETTINGS, f"quantize.cache_gb={gb}", store=store)
         for gb, store in ((0, own_store), (4, other))
     ]
-    one, two = ((outcome.folder / "weights.safetensors").read_bytes() for outcome in found)
+    one, two = ((outcome.folder / "model.safetensors").read_bytes() for outcome in found)
     assert one == two
 
 

@@ -1,0 +1,1 @@
+"""The quantized network as files for other programs."""
