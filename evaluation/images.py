@@ -112,7 +112,7 @@ class ImageData(ImageTask):
             if not len(samples):
                 raise ValueError(f"no {use} {self.kind}: data.root={self.root} holds none")
             self.check_labels(samples, use)
-        self.calibration, left = split(pool, evaluation, calibration_images, most, seed)
+        self.calibration, left = self.chosen(pool, evaluation, calibration_images, most, seed)
         self.evaluation = spread(left, self.images)
         if calibration_images is None and not len(self.calibration):
             raise ValueError(
@@ -132,6 +132,12 @@ class ImageData(ImageTask):
         self._data_config = dict(data_config)
         self._view = self.view(data_config)
         image_cache.cache.renew()
+
+    def chosen(
+        self, pool: Samples, evaluation: Samples, images: int | None, most: int, seed: int
+    ) -> tuple[Samples, Samples]:
+        """(calibration, evaluation) images; arguments as in `prepare` and `split`."""
+        return split(pool, evaluation, images, most, seed)
 
     def summary(self) -> str:
         """Numbers of calibration and evaluation images, and of those available."""

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
@@ -226,6 +228,70 @@ def chain(
         if not place.rank:
             store_limit.enforce(root, screen.line)
         return results
+
+
+def composed(groups: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a Python program, which gives the network and the data itself.
+
+    Args:
+        groups: `group=name` words, as on the command line.
+        values: single settings by their dotted names; groups by theirs.
+
+    Raises:
+        ValueError: a name or a value is unknown; the message suggests the nearest ones.
+    """
+    files = {name for name in values if (overrides.CONF / name).is_dir()}
+    words = [*groups, *(f"{name}={values[name]}" for name in sorted(files))]
+    overrides.check(words)
+    hydra_state = GlobalHydra.instance().hydra  # of a program that uses Hydra itself
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(overrides.CONF), version_base="1.3"):
+            cfg = compose(
+                "run", [f"{group}={choices.EXAMPLE}" for group in choices.GROUPS] + [*groups]
+            )
+    finally:
+        GlobalHydra.instance().hydra = hydra_state
+    for name, value in values.items():
+        if name in files:
+            continue
+        overrides.check([f"{name}=null"])
+        parent = OmegaConf.select(cfg, name.rpartition(".")[0]) if "." in name else cfg
+        if not isinstance(parent, DictConfig) or name.rpartition(".")[2] not in parent:
+            near = list(map(str, parent)) if isinstance(parent, DictConfig) else []
+            raise ValueError(overrides.unknown_setting(name, near))
+        inner = OmegaConf.select(cfg, name)
+        if isinstance(value, Mapping) and isinstance(inner, DictConfig) and len(inner):
+            raise ValueError(f"{name} holds several settings: give them as {name}.NAME")
+        OmegaConf.update(cfg, name, value, force_add=True)  # layers by name, in a mapping
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    return layer_bits.flat(settings)
+
+
+def built(settings: Mapping[str, Any], model: Any, data: Any) -> tuple[Any, Any]:
+    """(chain, machine) of a Python program with its own model and data."""
+    from pipelines.chain import Chain
+    from pipelines.cli import typecheck
+
+    typecheck.complete(settings, Chain)
+    typecheck.check(settings)
+    cfg = OmegaConf.create(dict(settings))
+    names = [name for name in Chain.__dataclass_fields__ if name not in choices.GROUPS]
+    try:
+        stages = {name: instantiate(cfg[name], _convert_="all") for name in names}
+        machine = instantiate(cfg.machine, _convert_="all")
+    except HydraException as err:
+        raise errors.cause(err) from None
+    return Chain(model=model, data=data, **stages), machine
+
+
+def model(settings: Mapping[str, Any]) -> Any:
+    """The float `Network` that the `model` settings of a run stand for."""
+    from pipelines.store.store import Store
+
+    source = instantiate(OmegaConf.create(dict(settings)), _convert_="all")
+    source.check()
+    return source.load(Store(_store()))
 
 
 def member(

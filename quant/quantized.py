@@ -85,9 +85,10 @@ class QuantizedState:
         Raises:
             ValueError: `model` is another network: names or shapes differ.
         """
-        copy = with_quantizers(model, self.places, self.grids)
-        state, values = copy.state_dict(keep_vars=True), self.state_dict()
+        values = self.state_dict()
         self._require_fit(model, values)
+        copy = with_quantizers(model, self.places, self.grids)
+        state = copy.state_dict(keep_vars=True)
         for name, value in values.items():
             state[name].data.copy_(value)
         return copy
@@ -97,6 +98,8 @@ class QuantizedState:
         held = {id(state[name]) for name in values if name in state}
         absent = [name for name, tensor in state.items() if id(tensor) not in held]
         unknown = [name for name in values if name not in state]
+        modules = dict(model.named_modules())
+        unknown += [place.module for place in self.places.values() if place.module not in modules]
         other = [
             f"{name} is {list(values[name].shape)} here and {list(tensor.shape)} there"
             for name, tensor in state.items()

@@ -26,6 +26,7 @@ FLOORS = (
     ("evaluating",),
     ("ptq",),
     ("run",),
+    ("interface",),
     ("__main__",),
 )
 FLAT = {"__init__", "__main__", "chain", "evaluating", "preflight", "ptq", "quantizing", "run"}

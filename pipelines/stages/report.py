@@ -80,7 +80,8 @@ class Report:
         with explained(folder, "the report", "set hydra.run.dir to"):
             (folder / "results.json").unlink(missing_ok=True)  # an old one; written last
             with replacing(file) as draft:
-                model_file.save(quantized_state(found), described(found, about), draft)
+                state = state_of(found.module, found.weights, found.activations)
+                model_file.save(state, described(found, about), draft)
                 with_usual_mode(draft)
         results: dict[str, Any] = _finite(
             {
@@ -244,18 +245,17 @@ def save_pictures(pictures: Artifact, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def quantized_state(found: Findings) -> QuantizedState:
-    """All tensors of the final network."""
-    weights = {
-        name: QuantizedWeight(
-            found.weights.inputs[name].layer, codes_of(solution), grid_of(solution)
-        )
-        for name, solution in found.weights.solutions.items()
+def state_of(
+    module: nn.Module, weights: QuantizedWeights, activations: Artifact | None
+) -> QuantizedState:
+    """All tensors of the final network `module`."""
+    solved = {
+        name: QuantizedWeight(weights.inputs[name].layer, codes_of(solution), grid_of(solution))
+        for name, solution in weights.solutions.items()
     }
-    activations = found.activations
     places = places_of(activations) if activations else {}
     grids = grids_of(activations) if activations else {}
-    return QuantizedState.of(found.module, weights, places, grids)
+    return QuantizedState.of(module, solved, places, grids)
 
 
 def act_bits(found: Findings) -> dict[str, int]:

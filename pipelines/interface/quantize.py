@@ -1,0 +1,136 @@
+"""Quantize a network in memory through the stages of the command line."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evaluation.tensors import TensorData, collected
+from pipelines import ptq, quantizing, run
+from pipelines.chain import Chain, Log, RunContext, RunInfo
+from pipelines.interface.given import GivenModel
+from pipelines.interface.result import Layers, Quantized
+from pipelines.machine.machine import Machine, seed_everything
+from pipelines.machine.screen import Screen
+from pipelines.reproducing import provenance
+from pipelines.stages.calibrate import keyed_layers
+from pipelines.stages.precision.workload import RecordWorkloads, remainder_of, workloads_of
+from pipelines.stages.report import state_of
+from pipelines.store.store import Store
+from pipelines.tracking import NullTracker
+
+
+def quantize(
+    model: nn.Module,
+    images: Iterable[Any] | Tensor,
+    *,
+    bits: int = 4,
+    act_bits: int | None = None,
+    method: str = "row_parallel",
+    precision: str = "uniform",
+    batch_size: int = 64,
+    settings: Mapping[str, Any] | None = None,
+    store: str | PathLike[str] | None = None,
+    progress: bool = True,
+) -> Quantized:
+    """See `obliq.quantize`."""
+    groups = [f"method={method}", f"precision={precision}"]
+    values = {"bits": bits, "act_bits": act_bits, "calibrate.batch_size": batch_size}
+    found = run.composed(groups, {**values, **(settings or {})})
+    count = found["calibrate"]["images"] or found["calibrate"]["max_images"]
+    tensors, _ = collected(images, count)
+    data = TensorData(tensors, None, batch_size)
+    given = GivenModel(model, tensors[0])
+    chain, machine = run.built(found, given, data)
+    screen = Screen() if progress else Screen.nowhere()
+    with tempfile.TemporaryDirectory(prefix="obliq-") as folder, _own_random_numbers():
+        root = Path(store).expanduser() if store is not None else Path(folder, "store")
+        own = Store(root, screen.line)
+        context = _context(chain, own, machine, screen, found, Path(folder), method)
+        return _finished(context, quantizing.quantize(context), model)
+
+
+def _context(
+    chain: Chain,
+    store: Store,
+    machine: Machine,
+    screen: Screen,
+    settings: Mapping[str, Any],
+    folder: Path,
+    method: str,
+) -> RunContext:
+    """As `ptq.run` makes it, without a tracker and an output folder."""
+    machine = replace(machine, screen=screen)
+    machine.setup()
+    about = {
+        "method": method,
+        "weight_bits": settings["bits"],
+        "act_bits": settings["act_bits"],
+        "versions": provenance.versions(),
+    }
+    info = RunInfo(folder, about, {}, "", None, [], "", settings["seed"])
+    seed_everything(info.seed)
+    network, chain = ptq.prepare(chain, store, machine, info)
+    tracker = NullTracker()
+    return RunContext(chain, store, machine, tracker, info, network, Log(machine, tracker))
+
+
+def _finished(context: RunContext, found: quantizing.QuantizedModel, given: nn.Module) -> Quantized:
+    chain, network = context.chain, context.network
+    recorded = context.store.run(
+        RecordWorkloads(),
+        network,
+        keyed_layers(found.layers, found.calibration),
+        context.images,
+        context.machine,
+    )
+    act_bits = found.activations.record["bits"] if found.activations is not None else {}
+    costs = chain.costs.run(
+        workloads_of(recorded), remainder_of(recorded), found.allocation.bits, act_bits or None
+    )
+    rows = [
+        {
+            "name": name,
+            "shape": list(found.layers[name].shape),
+            "bits": solution.record["bits"],
+            "act_bits": act_bits.get(name),
+            "loss": float(solution.tensors["loss"].sum()),
+            "loss_rtn": float(solution.tensors["loss_rtn"].sum()),
+        }
+        for name, solution in found.weights.solutions.items()
+    ]
+    left = {row["name"]: row["reason"] for row in found.calibration.record["skipped"]}
+    about = {
+        **context.info.about,
+        "model": network.name,
+        "fingerprints": {"network": network.key},
+        "preprocessing": None,
+        "classes": [],
+    }
+    device = next((p.device for p in given.parameters()), torch.device("cpu"))
+    state = state_of(found.best.value, found.weights, found.activations)
+    return Quantized(
+        found.best.value.to(device), Layers(rows, costs["coverage"], left), state, about
+    )
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Leave the program's random numbers as they are."""
+    state, numbers = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(numbers)
