@@ -247,9 +247,8 @@ def composed(groups: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(overrides.CONF), version_base="1.3"):
-            cfg = compose(
-                "run", [f"{group}={choices.EXAMPLE}" for group in choices.GROUPS] + [*groups]
-            )
+            own = [f"{group}={choices.EXAMPLE}" for group in choices.GROUPS]
+            cfg = compose("run", [*own, *words])
     finally:
         GlobalHydra.instance().hydra = hydra_state
     for name, value in values.items():
@@ -263,7 +262,7 @@ def composed(groups: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]
         inner = OmegaConf.select(cfg, name)
         if isinstance(value, Mapping) and isinstance(inner, DictConfig) and len(inner):
             raise ValueError(f"{name} holds several settings: give them as {name}.NAME")
-        OmegaConf.update(cfg, name, value, force_add=True)  # layers by name, in a mapping
+        OmegaConf.update(cfg, name, value, force_add=isinstance(value, Mapping))
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     return layer_bits.flat(settings)
 

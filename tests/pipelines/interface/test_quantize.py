@@ -41,7 +41,7 @@ WAYS = {
     "eptq": (
         ("method=eptq", "schedule=cpu", "cpu_steps=10", "method.held_out=32", "label_free.draws=2"),
         {"bits": 2, "method": "eptq",
-         "settings": {"schedule": "cpu", "cpu_steps": 10, "rounding.held_out": 32,
+         "settings": {"schedule": "cpu", "cpu_steps": 10, "method.held_out": 32,
                       "label_free.draws": 2}},
     ),
 }  # fmt: skip
