@@ -12,7 +12,9 @@ from pipelines.onnx import markers
 from pipelines.onnx.stored import Stored, tensor
 
 
-def insert_weights(graph: GraphProto, weights: Mapping[str, Stored], names: Mapping[str, str]) -> None:
+def insert_weights(
+    graph: GraphProto, weights: Mapping[str, Stored], names: Mapping[str, str]
+) -> None:
     """Put integers into the places of the markers of these weights, in place.
 
     A matrix that is only used transposed is stored so: [in, out].
@@ -22,11 +24,16 @@ def insert_weights(graph: GraphProto, weights: Mapping[str, Stored], names: Mapp
         weights: integers by marked name.
         names: of the weights in the state dict, by marked name.
     """
-    users = graphs.users(graph)
+    users, makers = graphs.users(graph), graphs.makers(graph)
     taken: dict[str, list[NodeProto]] = {}
     for node in _marked(graph):
         taken.setdefault(markers.name(node), []).extend(users.get(node.output[0], []))
-    transposed = {name for name, nodes in taken.items() if all(map(_transposes, nodes))}
+    misread = {
+        name
+        for name, nodes in taken.items()
+        if name in weights and _misread(weights[name]) and _meet_activations(nodes, users, makers)
+    }
+    transposed = {name for name, nodes in taken.items() if all(map(_transposes, nodes))} - misread
     first: dict[str, NodeProto] = {}
     renamed: dict[str, str] = {}
     gone = set()
@@ -49,7 +56,10 @@ def insert_weights(graph: GraphProto, weights: Mapping[str, Stored], names: Mapp
             return None
         if node.output[0] != first[name].output[0]:
             return []
-        return _dequantized(graph, names[name], weights[name], name in transposed)
+        weight = weights[name]
+        if name in misread and weight.bits <= 2:
+            weight = weight.in_blocks()
+        return _dequantized(graph, names[name], weight, name in transposed)
 
     graphs.replace_nodes(graph, replacement)
     graphs.rename(graph, renamed)
@@ -74,9 +84,27 @@ def _transposes(node: NodeProto) -> bool:
     return node.op_type == "Transpose" and list(helper.get_node_attr_value(node, "perm")) == [1, 0]
 
 
-def _dequantized(
-    graph: GraphProto, name: str, weight: Stored, transposed: bool
-) -> list[NodeProto]:
+def _misread(weight: Stored) -> bool:
+    """Whether onnxruntime 1.31 makes an invalid integer operator of this weight.
+
+    It does so behind DequantizeLinear with one step size per row (2 bits), or directly before a
+    MatMul (2 bits and all blocks of more than 4), where its other input is quantized too.
+    """
+    return weight.bits <= 2 or (weight.block is not None and weight.bits > 4)
+
+
+def _meet_activations(
+    nodes: list[NodeProto],
+    users: Mapping[str, list[NodeProto]],
+    makers: Mapping[str, NodeProto],
+) -> bool:
+    """Whether some of these users of a weight apply it to a marked activation."""
+    transposed = [user for node in nodes for user in users.get(node.output[0], [])]
+    values = [value for node in (*nodes, *transposed) for value in node.input]
+    return any(v in makers and markers.kind(makers[v]) == markers.ACTIVATION for v in values)
+
+
+def _dequantized(graph: GraphProto, name: str, weight: Stored, transposed: bool) -> list[NodeProto]:
     """The operators from the integers to NAME_dequantized; adds the constants to the graph."""
     values = {"": weight.codes, "_scale": weight.scale, "_zero": weight.zero}
     if transposed:
@@ -84,10 +112,7 @@ def _dequantized(
     for key, value in values.items():
         kind = TensorProto.FLOAT if key == "_scale" else weight.kind
         graph.initializer.append(tensor(f"{name}{key}", value, kind))
-    attributes = {}
-    if weight.scale.ndim:
-        along_rows = (weight.block is None) != transposed
-        attributes = {"axis": 0 if along_rows else 1}
+    attributes = {"axis": int((weight.block is None) == transposed)}
     if weight.block is not None:
         attributes["block_size"] = weight.block
     inputs, result = [f"{name}{key}" for key in values], f"{name}_dequantized"

@@ -16,7 +16,7 @@ from pipelines.onnx import opsets
 from pipelines.onnx.activations import insert_activations
 from pipelines.onnx.dequantize import drop_markers, insert_weights
 from pipelines.onnx.markers import marked
-from pipelines.onnx.stored import NotStorable, Stored, stored
+from pipelines.onnx.stored import NotStorableError, Stored, stored
 from quant.quantized import QuantizedState
 
 BATCH: Mapping[int, str] = {0: "batch"}
@@ -126,7 +126,7 @@ def _stored(state: QuantizedState, opset: int) -> tuple[dict[str, Stored], dict[
     for name, weight in state.weights.items():
         try:
             weights[name] = stored(weight, opset)
-        except NotStorable as reason:
+        except NotStorableError as reason:
             reasons[name] = str(reason)
     return weights, reasons
 

@@ -29,7 +29,7 @@ TYPES = {
 }
 
 
-class NotStorable(Exception):
+class NotStorableError(Exception):
     """An opset has no integers for a weight; says why."""
 
 
@@ -64,6 +64,14 @@ class Stored:
         """Whether the type has negative numbers."""
         return not self.type.startswith("u")
 
+    def in_blocks(self) -> Stored:
+        """The same with one column block per row instead of one step size."""
+        if self.block is not None:
+            return self
+        matrix = self.codes.reshape(len(self.codes), -1)
+        scale, zero = (np.broadcast_to(v, len(matrix))[:, None] for v in (self.scale, self.zero))
+        return replace(self, codes=matrix, scale=scale, zero=zero, block=matrix.shape[1])
+
     def scaled(self, factor: Array) -> Stored | None:
         """The weight with its rows multiplied by factor [out], on the same codes.
 
@@ -94,19 +102,19 @@ def stored(weight: QuantizedWeight, opset: int) -> Stored:
     """The integers of a weight.
 
     Raises:
-        NotStorable: see there.
+        NotStorableError: see there.
     """
     layer, grid = weight.layer, weight.grid
     signed, unsigned, _ = _types(grid.bits, opset)
     zero = _per_row(grid.zero, layer.shape[0])
     if np.any(zero != np.rint(zero)) or zero.min() < 0 or zero.max() > grid.top:
-        raise NotStorable("a zero point is not one of the codes")
+        raise NotStorableError("a zero point is not one of the codes")
     centre = 2 ** (grid.bits - 1)
     centred = grid.bits > 1 and bool(np.all(zero == centre))
     shift = centre if centred else 0
     blocks = zero.ndim == 2
     if blocks and opset < opsets.BLOCKS:
-        raise NotStorable(f"opset {opset} has no step sizes of column blocks")
+        raise NotStorableError(f"opset {opset} has no step sizes of column blocks")
     codes = weight.codes.cpu().numpy().astype(np.int64) - shift
     return Stored(
         codes.reshape(layer.shape[0], -1) if blocks else codes.reshape(layer.shape),
@@ -133,7 +141,7 @@ def _types(bits: int, opset: int) -> tuple[int, int, int]:
     for width, types in TYPES.items():
         if bits <= width and opset >= types[2]:
             return types
-    raise NotStorable(f"opset {opset} has no integers of {bits} bits for weights")
+    raise NotStorableError(f"opset {opset} has no integers of {bits} bits for weights")
 
 
 def _largest(kind: int) -> int:
