@@ -67,7 +67,7 @@ def insert_weights(
 
 def drop_markers(graph: GraphProto) -> None:
     """Remove the remaining markers: what they mark is used as it is."""
-    names = {}
+    names: dict[str, str] = {}
     for node in graph.node:
         if markers.kind(node):
             names[node.output[0]] = names.get(node.input[0], node.input[0])

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from pipelines.onnx import graph as graphs
 from pipelines.onnx import opsets
 from pipelines.onnx.activations import insert_activations
+from pipelines.onnx.biases import insert_biases
 from pipelines.onnx.dequantize import drop_markers, insert_weights
+from pipelines.onnx.folding import fold_norms
 from pipelines.onnx.markers import marked
 from pipelines.onnx.stored import NotStorableError, Stored, stored
 from quant.quantized import QuantizedState
@@ -33,6 +35,7 @@ class Exported:
         opset: of ONNX's operators.
         weights: {layer: integer type} of quantized weights.
         float_weights: {layer: reason} for quantized weights whose values are floats in the file.
+        norms: {layer: reason} where a BatchNorm was to be folded and could not be.
         activations: number of grids of activations in the file.
         inputs, outputs: names.
     """
@@ -42,6 +45,7 @@ class Exported:
     opset: int
     weights: Mapping[str, str]
     float_weights: Mapping[str, str]
+    norms: Mapping[str, str]
     activations: int
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -55,6 +59,7 @@ def export(
     *,
     opset: int | None = None,
     dynamic: Mapping[int, str] = BATCH,
+    fold: bool = False,
 ) -> Exported:
     """Write the network that `state.applied_to(model)` computes.
 
@@ -67,6 +72,8 @@ def export(
         example: an input; its size is that of the file's, but for `dynamic` dimensions.
         path: where to write.
         opset: of the file; None: the lowest one, from 21, that has integers as small as the codes.
+        fold: prepare for integer operators: fold BatchNorms into convolutions, whose codes stay or
+            are reversed by row, and round the biases of linear layers to int32.
         dynamic: {dimension of the input: name} of dimensions of any size.
 
     Raises:
@@ -76,6 +83,10 @@ def export(
     opset = opsets.chosen(opset, state)
     file = _traced(marked(model, state), example, opset, dynamic)
     weights, reasons = _stored(state, opset)
+    norms = {}
+    if fold:
+        norms = fold_norms(file.graph, weights)
+        insert_biases(file.graph, weights, state.grids)
     insert_weights(
         file.graph, weights, {name: state.weights[name].layer.weight for name in weights}
     )
@@ -91,6 +102,7 @@ def export(
         opset,
         types,
         floats,
+        norms,
         len(used),
         tuple(value.name for value in file.graph.input),
         tuple(value.name for value in file.graph.output),
