@@ -16,8 +16,8 @@ OURS = {"quant", "evaluation", "pipelines", "conf"}
 # The rooms of the house, from the ground up: a room imports from the floors below its own only.
 FLOORS = (
     ("quant", "evaluation", "cli"),
-    ("machine", "onnx"),
-    ("store",),
+    ("machine",),
+    ("onnx", "store"),
     ("reporting",),
     ("tracking", "models", "comparing", "exporting"),
     ("stages", "sweeps", "reproducing"),

@@ -1,1 +1,1 @@
-"""ONNX models of layers, and running and timing them in onnxruntime."""
+"""Quantized networks and single layers as ONNX models, and running and timing them."""

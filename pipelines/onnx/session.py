@@ -21,19 +21,27 @@ except ModuleNotFoundError:  # Windows
 ERRORS_ONLY = 3  # a severity level of onnxruntime
 
 
-def session(model: bytes, threads: int, profile: Path | None = None) -> ort.InferenceSession:
+def session(
+    model: bytes | Path, threads: int, profile: Path | None = None, *, precise: bool = False
+) -> ort.InferenceSession:
     """A session with all of onnxruntime's graph optimisations.
 
     Args:
-        model: serialised ONNX model.
+        model: serialised ONNX model, or its file.
         threads: threads per operator; idle ones sleep, as other processes may need the cores.
         profile: path prefix of a file with the times of every operator; None: no profiling.
+        precise: take slower integer operators whose 16-bit sums of int8 products cannot overflow,
+            as they do on x86 processors without VNNI, and do not round activations that the file
+            does not quantize.
     """
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if precise:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
