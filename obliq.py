@@ -6,6 +6,7 @@
     >>> q.layers                      # a table: bits, loss, loss / rtn
     >>> q.save("my.safetensors")
     >>> model = obliq.load("my.safetensors", into=model)
+    >>> obliq.export(q, "my.onnx")
 
 `obliq` on the command line runs the same stages on data sets, compares with OBQ and writes a
 report.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipelines.interface.result import Quantized
 
-__all__ = ["evaluate", "load", "quantize"]
+__all__ = ["evaluate", "export", "load", "quantize"]
 
 
 def quantize(
@@ -97,6 +98,40 @@ def load(path: str | PathLike[str], into: nn.Module | None = None) -> nn.Module:
     from pipelines.interface import loading
 
     return loading.load(path, into)
+
+
+def export(
+    source: Quantized | str | PathLike[str],
+    path: str | PathLike[str],
+    *,
+    into: nn.Module | None = None,
+    example: Tensor | None = None,
+    opset: int | None = None,
+) -> dict[str, Any]:
+    """Write a quantized network for other programs.
+
+    Args:
+        source: the result of `quantize`, a file that it saved, or the output folder of a run.
+        path: the file. Its ending tells the format: ".onnx" (integer weights, activations between
+            QuantizeLinear and DequantizeLinear, any batch size), ".pt2" (a program of
+            torch.export), ".safetensors" (a state dict with dequantized weights, under the
+            network's own names).
+        into: the float network, as for `load`.
+        example: an input [b, ...]; needed where the file does not tell its size.
+        opset: of the ONNX file; None: the lowest one that has integers as small as the codes.
+
+    Returns:
+        "file" and "bytes"; of an ONNX file also "opset", "weights" ({layer: integer type}),
+        "float_weights" ({layer: reason}), "integer_layers" of "layers" that onnxruntime computes
+        with integers on this machine, "inputs" and "outputs".
+
+    Raises:
+        OSError: the file cannot be read or written.
+        ValueError: the ending, the opset or the network do not fit.
+    """
+    from pipelines.interface import export as interface
+
+    return interface.export(source, path, into, example, opset)
 
 
 def evaluate(

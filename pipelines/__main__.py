@@ -14,6 +14,11 @@ def main() -> None:
     with pipes.forgiving():
         if help.answered(sys.argv[1:], overrides.CONF):
             return
+    if sys.argv[1:2] == ["export"]:
+        from pipelines.interface import command
+
+        with pipes.forgiving():
+            sys.exit(command.main(sys.argv[2:]))
     from pipelines import run
 
     run.main()

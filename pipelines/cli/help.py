@@ -33,6 +33,7 @@ Settings
   hydra.run.dir=FOLDER   output folder; default: outputs/runs/<time>
 
 Commands
+  obliq export RUN FILE  write a run's network as .onnx, .pt2 or .safetensors
   obliq store ls|du|gc   list, measure and clean the store of results (OBLIQ_CACHE)
   obliq reproduce FILE   rerun the run of a results.json and compare every figure
   obliq table FOLDER     all runs below a folder in one table
@@ -40,7 +41,7 @@ Commands
 
 obliq --help-all lists all settings with their values; COMMAND --help explains a command."""
 GROUPS = ("data", "method", "machine", "tracking", "launcher", "model", "sweep")
-OTHERS = ("store", "reproduce", "table")  # commands with their own help
+OTHERS = ("export", "store", "reproduce", "table")  # commands with their own help
 
 
 def answered(arguments: Sequence[str], conf: Path) -> bool:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 COMMANDS = {
+    "export": "obliq export",
     "store": "obliq store",
     "reproduce": "obliq reproduce",
     "table": "obliq table",
@@ -44,7 +45,7 @@ def message(argument: str, before: str | None, conf: Path, settings: Sequence[st
             f'"{before} {argument}"'
         )
     return (
-        f"{argument!r} is neither a command (store, reproduce, table) nor {EXAMPLE}. "
+        f"{argument!r} is neither a command (export, store, reproduce, table) nor {EXAMPLE}. "
         "See obliq --help"
     )
 

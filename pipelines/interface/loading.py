@@ -20,14 +20,14 @@ def load(path: str | PathLike[str], into: nn.Module | None) -> nn.Module:
     place = Path(path)
     file = place / model_file.NAME if place.is_dir() else place
     state, _ = model_file.load(file)
-    model = into if into is not None else _network(file)
+    model = into if into is not None else network(file)
     try:
         return state.applied_to(model).eval()
     except (ValueError, AttributeError) as err:
         raise ValueError(f"{file}: {err}. Give the float network that was quantized") from err
 
 
-def _network(file: Path) -> nn.Module:
+def network(file: Path) -> nn.Module:
     """The float network of the run that has written `file`, built as its settings say."""
     record = file.with_name("results.json")
     if not record.is_file():
@@ -42,8 +42,8 @@ def _network(file: Path) -> nn.Module:
             f"the run's network was built by {foreign[0]}, which is not obliq's: build it yourself "
             f"and give it, obliq.load({str(file.parent)!r}, into=model)"
         )
-    network: nn.Module = run.model(settings).module
-    return network
+    built: nn.Module = run.model(settings).module
+    return built
 
 
 def _targets(node: Any) -> list[str]:

@@ -57,7 +57,8 @@ def quantize(
         root = Path(store).expanduser() if store is not None else Path(folder, "store")
         own = Store(root, screen.line)
         context = _context(chain, own, machine, screen, found, Path(folder), method)
-        return _finished(context, quantizing.quantize(context), model)
+        result = quantizing.quantize(context)
+        return _finished(context, result, model, torch.stack(tensors[:2]))
 
 
 def _context(
@@ -85,7 +86,9 @@ def _context(
     return RunContext(chain, store, machine, tracker, info, network, Log(machine, tracker))
 
 
-def _finished(context: RunContext, found: quantizing.QuantizedModel, given: nn.Module) -> Quantized:
+def _finished(
+    context: RunContext, found: quantizing.QuantizedModel, given: nn.Module, example: Tensor
+) -> Quantized:
     chain, network = context.chain, context.network
     recorded = context.store.run(
         RecordWorkloads(),
@@ -120,7 +123,12 @@ def _finished(context: RunContext, found: quantizing.QuantizedModel, given: nn.M
     device = next((p.device for p in given.parameters()), torch.device("cpu"))
     state = state_of(found.best.value, found.weights, found.activations)
     return Quantized(
-        found.best.value.to(device), Layers(rows, costs["coverage"], left), state, about
+        model=found.best.value.to(device),
+        layers=Layers(rows, costs["coverage"], left),
+        state=state,
+        about=about,
+        network=network.module,
+        example=example,
     )
 
 

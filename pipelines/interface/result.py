@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, overload
 
-from torch import nn
+from torch import Tensor, nn
 
 from pipelines.exporting import model_file
 from pipelines.machine.disk import replacing, with_usual_mode
@@ -89,12 +89,16 @@ class Quantized:
         layers: a table: bits, loss, loss under rounding to nearest.
         state: codes, grids and all other tensors.
         about: what `save` writes beside them.
+        network: the float network, on the CPU in eval mode.
+        example: two of the images.
     """
 
     model: nn.Module
     layers: Layers
     state: QuantizedState
     about: Mapping[str, Any]
+    network: nn.Module
+    example: Tensor
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one safetensors file; its format is in docs/file-format.md.

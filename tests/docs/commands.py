@@ -118,7 +118,9 @@ def _program(words: list[str]) -> tuple[str, list[str]]:
 
 def quiet(words: list[str]) -> list[str]:
     """No tracking in a run that does not ask for it."""
-    quantizes = not {"store", "table", "reproduce"} & set(words[:1]) and not INFORM & set(words)
+    quantizes = not {"export", "store", "table", "reproduce"} & set(words[:1]) and not INFORM & set(
+        words
+    )
     return ["tracking=none"] if quantizes and not _names(words, "tracking") else []
 
 
@@ -145,7 +147,7 @@ def composed(line: str) -> int:
     if words[0] in ELSEWHERE | PLAIN | {"export", "cd", "."}:
         return 0
     program, rest = _program(words)
-    if program != "obliq" or rest[:1] in (["store"], ["table"], ["reproduce"]):
+    if program != "obliq" or rest[:1] in (["export"], ["store"], ["table"], ["reproduce"]):
         return 0
     overrides, folder = _overrides(rest)
     jobs = list(each_value_once([*overrides, *_swept(overrides, folder)]))

@@ -52,7 +52,7 @@ WORDS = {
     "grid.serch=mse": "did you mean search",
     "grid=row": "row",
     "cifar10": "did you mean data=cifar10?",
-    "foo": "neither a command (store, reproduce, table) nor name=value",
+    "foo": "neither a command (export, store, reproduce, table) nor name=value",
     "Store": "did you mean obliq store?",
     "--bits=3": "Settings have no dashes: bits=3",
     "bits=2,3": "-m",
