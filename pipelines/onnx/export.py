@@ -15,6 +15,7 @@ from pipelines.onnx import graph as graphs
 from pipelines.onnx import opsets
 from pipelines.onnx.activations import insert_activations
 from pipelines.onnx.biases import insert_biases
+from pipelines.onnx.clips import drop_clips
 from pipelines.onnx.dequantize import drop_markers, insert_weights
 from pipelines.onnx.folding import fold_norms
 from pipelines.onnx.markers import marked
@@ -73,7 +74,8 @@ def export(
         path: where to write.
         opset: of the file; None: the lowest one, from 21, that has integers as small as the codes.
         fold: prepare for integer operators: fold BatchNorms into convolutions, whose codes stay or
-            are reversed by row, and round the biases of linear layers to int32.
+            are reversed by row, remove clips that the quantizers repeat, and round the biases of
+            linear layers to int32.
         dynamic: {dimension of the input: name} of dimensions of any size.
 
     Raises:
@@ -86,6 +88,7 @@ def export(
     norms = {}
     if fold:
         norms = fold_norms(file.graph, weights)
+        drop_clips(file.graph, state.grids)
         insert_biases(file.graph, weights, state.grids)
     insert_weights(
         file.graph, weights, {name: state.weights[name].layer.weight for name in weights}

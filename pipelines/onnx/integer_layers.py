@@ -29,6 +29,9 @@ INTEGER = {
     "MatMulNBits": 1,
 }
 
+# from a constant to the weight that a layer takes
+KEEPING = {"DequantizeLinear", "QuantizeLinear", "Reshape", "Transpose", "Identity"}
+
 
 @dataclass(frozen=True)
 class IntegerLayers:
@@ -69,7 +72,7 @@ def _layers(graph: GraphProto, positions: Mapping[str, int]) -> list[tuple[NodeP
     for node in graph.node:
         if node.op_type in positions:
             value = node.input[positions[node.op_type]]
-            while value in makers and makers[value].input:
+            while value in makers and makers[value].op_type in KEEPING:
                 value = makers[value].input[0]
             if value in constants:
                 found.append((node, value.removesuffix("_dequantized")))
