@@ -58,6 +58,11 @@ class Grid:
         """The largest code."""
         return int(2**self.bits - 1)
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether the codes are centred on 0: signed integers without a zero point."""
+        return self.bits > 1 and bool((self.zero == 2 ** (self.bits - 1)).all())
+
     def columns(self, index: Tensor) -> Grid:
         """The grid of the columns `index` [g, m], in that order."""
         if self.group_size is None:

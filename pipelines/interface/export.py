@@ -84,8 +84,9 @@ def _onnx(source: Source, path: Path) -> dict[str, Any]:
     from pipelines.onnx.export import export as to_onnx
     from pipelines.onnx.integer_layers import integer_layers
 
+    fold = all(weight.grid.symmetric for weight in source.state.weights.values())
     written = to_onnx(
-        source.model, source.state, source.example, path, opset=source.opset, fold=True
+        source.model, source.state, source.example, path, opset=source.opset, fold=fold
     )
     layers = integer_layers(path)
     return {

@@ -14,7 +14,7 @@ SHELL = "sh"
 
 # Blocks of commands that are only composed, by what they need. A higher number needs a reason.
 COMPOSED = {
-    "README.md": 1,
+    "README.md": 2,
     "docs": {
         "account": 1, "checkout": 2, "cluster": 1, "data": 1, "folder": 6, "gpus": 2, "hours": 13,
         "install": 3, "long": 3, "network": 1, "slurm": 1,

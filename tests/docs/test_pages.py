@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 import yaml
@@ -47,7 +48,9 @@ def do(block, reader, run, known):
     elif block.language == "python":
         code = compile("\n" * block.line + block.text, block.where, "exec")
         if run and not block.file:
+            sys.path.insert(0, str(reader.folder))  # as in an interpreter that is started there
             exec(code, known)
+            sys.path.remove(str(reader.folder))
     elif block.language == "sh":
         for number, (line, command) in enumerate(block.commands, 1):
             last = number == len(block.commands)
