@@ -42,7 +42,9 @@ def quantize(
     """Quantize a network on calibration images, by the stages of the command line.
 
     Args:
-        model: any network; called in eval mode, with one batch at a time, and left as it is.
+        model: a network with one input and outputs [b, classes], alone or as `logits`, `out` or the
+            first tensor of a dict, tuple or dataclass; called in eval mode and left as it is.
+            Detectors and networks for segmentation are quantized by the command line.
         images: calibration inputs as the network takes them, already preprocessed: a data loader, a
             list of batches [b, ...], or one tensor [n, ...]. Labels in it are ignored. The first
             1024 are taken unless `calibrate.images` or `calibrate.max_images` say otherwise.
