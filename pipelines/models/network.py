@@ -40,6 +40,8 @@ class Network:
     ) -> Network:
         """Convert `module` to float32, CPU and eval mode (in place) and compute its key.
 
+        All parameters require gradients afterwards: some stages train them.
+
         Args:
             module: the network.
             name, data_config: see `Network`.
@@ -51,6 +53,8 @@ class Network:
         """
         config = validated(data_config, name)
         module = module.to("cpu", torch.float32).eval()
+        for parameter in module.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())  # also of frozen ones
         require_finite(module.state_dict(), f"model {name}")
         return cls(module, name, config, fingerprint.content([module, name, config, build]))
 

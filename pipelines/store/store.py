@@ -301,8 +301,11 @@ def _parse_done(text: bytes, name: str) -> tuple[dict[str, str], dict[str, Any]]
 
 
 def _clear(path: Path, keep: Callable[[Path], bool]) -> None:
-    """Remove what is at the place of an artifact's file or folder and is none."""
-    if keep(path):
+    """Remove what is at the place of an artifact's file or folder and is none.
+
+    Another run may be making it right now: what is not there at the first look is left alone.
+    """
+    if not os.path.lexists(path) or keep(path):
         return
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

@@ -11,8 +11,8 @@ from pipelines.cli.strays import message
     [
         ("Store", "did you mean obliq store?"),
         ("stor", "did you mean obliq store"),
-        ("reports", "did you mean obliq-report?"),
-        ("obliq-reports", "did you mean obliq-report?"),
+        ("reports", "did you mean obliq-report"),
+        ("obliq-reports", "did you mean obliq-report"),
         ("Table", "did you mean obliq table?"),
         ("reproduced", "did you mean obliq reproduce?"),
         ("help", "put it first, obliq --help"),
@@ -36,7 +36,7 @@ def test_the_nearest_command_or_setting_is_named(word, expected):
 
 def test_what_is_like_nothing_gets_the_commands_and_the_form_of_a_setting():
     text = message("foo", None, CONF, ["bits"])
-    assert "'foo' is neither a command (store, reproduce, table) nor name=value" in text
+    assert "'foo' is neither a command (export, store, reproduce, table) nor name=value" in text
     assert "obliq --help" in text
 
 

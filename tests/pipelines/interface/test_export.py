@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,7 +19,7 @@ SHORT = ("experiment=digits", "baseline.budget=0", "report.heatmaps=0", "calibra
 @pytest.fixture(scope="module")
 def images(digits):
     """Evaluation images of the digits."""
-    network, data = digits
+    network, data = digits[0], deepcopy(digits[1])
     data.prepare(network.data_config, 96, 0, 64)
     return torch.cat([x for x, _ in data.test_dataloader()])
 

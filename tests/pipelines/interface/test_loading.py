@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ SHORT = ("baseline.budget=0", "report.heatmaps=0", "calibrate.images=96")
 @pytest.fixture(scope="module")
 def evaluation(digits):
     """The evaluation images of the digits with their labels."""
-    network, data = digits
+    network, data = digits[0], deepcopy(digits[1])
     data.prepare(network.data_config, 96, 0, 64)
     return list(data.test_dataloader())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ SHORT = ("experiment=digits", "baseline.budget=0", "report.heatmaps=0", "calibra
 @pytest.fixture
 def images(digits):
     """The 96 calibration images of the command line, in its order."""
-    network, data = digits
+    network, data = digits[0], deepcopy(digits[1])
     data.prepare(network.data_config, 96, 0, 64)
     return torch.cat([x for x, _ in data.calibration_loader()])
 

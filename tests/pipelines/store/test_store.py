@@ -22,7 +22,7 @@ import torch
 import pipelines.store.store
 from pipelines.store import fingerprint
 from pipelines.store.artifacts import Artifact, Keyed
-from pipelines.store.store import LockedError, Store
+from pipelines.store.store import LockedError, Store, _clear
 from tests.waiting import PATIENCE, until
 
 runs: list[str] = []
@@ -498,6 +498,20 @@ class Random:
     def run(self, *, scratch: Path) -> Artifact:
         drawn = [random.random(), float(numpy.random.rand()), float(torch.rand(()))]
         return Artifact({}, {"drawn": drawn})
+
+
+def test_what_another_run_makes_meanwhile_is_not_cleared_away(tmp_path, monkeypatch):
+    """Else the lock of one run is removed by the next one, and both compute."""
+    place, exists = tmp_path / "key.lock", os.path.lexists
+
+    def made_by_another(path):
+        answer = exists(path)
+        place.touch()
+        return answer
+
+    monkeypatch.setattr(os.path, "lexists", made_by_another)
+    _clear(place, os.path.isfile)
+    assert place.is_file()
 
 
 def test_random_numbers_follow_from_the_key_and_not_from_what_ran_before(tmp_path):
