@@ -68,18 +68,9 @@ def quantize(
     """
     from pipelines.interface import quantize as interface
 
-    return interface.quantize(
-        model,
-        images,
-        bits=bits,
-        act_bits=act_bits,
-        method=method,
-        precision=precision,
-        batch_size=batch_size,
-        settings=settings,
-        store=store,
-        progress=progress,
-    )
+    named = {"precision": precision, "bits": bits, "act_bits": act_bits}
+    every = {**named, "calibrate.batch_size": batch_size, **(settings or {})}
+    return interface.quantize(model, images, method, every, store, progress)
 
 
 def load(path: str | PathLike[str], into: nn.Module | None = None) -> nn.Module:

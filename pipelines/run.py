@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -46,6 +46,10 @@ from pipelines.machine.screen import Screen
 from pipelines.reporting import formatting
 from pipelines.store import limit as store_limit
 from pipelines.sweeps import jobs
+
+if TYPE_CHECKING:
+    from pipelines.chain import Chain
+    from pipelines.machine.machine import Machine
 
 UNREACHED = 3  # exit status: no configuration meets precision.target
 
@@ -206,25 +210,20 @@ def chain(
     cfg = OmegaConf.create(dict(settings))
     with screen.busy("starting"), memory.importing():
         from pipelines import ptq
-        from pipelines.chain import Chain, RunInfo
-        from pipelines.cli import typecheck
+        from pipelines.chain import RunInfo
         from pipelines.machine import ranks
         from pipelines.store import users as store_users
         from pipelines.store.store import Store
         from pipelines.tracking import NullTracker
 
         memory.freeze_gc("stages")
-        typecheck.complete(settings, Chain)
-        typecheck.check(settings)
-        stages = Chain.__dataclass_fields__
-        built = Chain(**{name: instantiate(cfg[name], _convert_="all") for name in stages})
-        machine = instantiate(cfg.machine, _convert_="all")
+        stages, machine = built(settings)
         tracker = NullTracker() if place.rank else instantiate(cfg.tracking, _convert_="all")
     root = _store()
     with store_users.using(root), ranks.process_group(place, machine.accelerator) as group:
         machine = replace(machine, screen=screen, ranks=group)
         store = Store(root, screen.line, group)
-        results = ptq.run(built, store, machine, tracker, RunInfo(**about))
+        results = ptq.run(stages, store, machine, tracker, RunInfo(**about))
         if not place.rank:
             store_limit.enforce(root, screen.line)
         return results
@@ -267,21 +266,17 @@ def composed(groups: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]
     return layer_bits.flat(settings)
 
 
-def built(settings: Mapping[str, Any], model: Any, data: Any) -> tuple[Any, Any]:
-    """(chain, machine) of a Python program with its own model and data."""
+def built(settings: Mapping[str, Any], **given: Any) -> tuple[Chain, Machine]:
+    """The chain, with the `given` stages in the place of those of the settings, and the machine."""
     from pipelines.chain import Chain
     from pipelines.cli import typecheck
 
     typecheck.complete(settings, Chain)
     typecheck.check(settings)
     cfg = OmegaConf.create(dict(settings))
-    names = [name for name in Chain.__dataclass_fields__ if name not in choices.GROUPS]
-    try:
-        stages = {name: instantiate(cfg[name], _convert_="all") for name in names}
-        machine = instantiate(cfg.machine, _convert_="all")
-    except HydraException as err:
-        raise errors.cause(err) from None
-    return Chain(model=model, data=data, **stages), machine
+    names = [name for name in Chain.__dataclass_fields__ if name not in given]
+    stages = {name: instantiate(cfg[name], _convert_="all") for name in names}
+    return Chain(**stages, **given), instantiate(cfg.machine, _convert_="all")
 
 
 def model(settings: Mapping[str, Any]) -> Any:

@@ -36,15 +36,21 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)
 
 
+def require_length(packed: Tensor, bits: int, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless `packed` has the length of packed codes of `shape`."""
+    count = int(torch.Size(shape).numel())
+    if len(packed) != -(-count * bits // 8):
+        raise ValueError(f"{len(packed)} bytes do not hold {count} codes of {bits} bits")
+
+
 def unpack(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """Inverse of `pack`: int64 codes of `shape`.
 
     Raises:
         ValueError: the length of `packed` does not match `bits` and `shape`.
     """
+    require_length(packed, bits, shape)
     count = int(torch.Size(shape).numel())
-    if len(packed) != -(-count * bits // 8):
-        raise ValueError(f"{len(packed)} bytes do not hold {count} codes of {bits} bits")
     places = torch.arange(7, -1, -1, device=packed.device)
     weights = 2 ** torch.arange(bits - 1, -1, -1, device=packed.device)
     parts = []

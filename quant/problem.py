@@ -103,11 +103,12 @@ def inverse_root(
         ValueError: H is not positive definite.
     """
     flipped = H.double().flip(1, 2)
-    if add_identity:
-        infos = [torch.linalg.cholesky_ex(A)[1] for A in (flipped, flipped.to(dtype))]
-        singular = torch.stack(infos).any(0)
-        flipped.diagonal(dim1=1, dim2=2).add_(singular[:, None])
     L, info = torch.linalg.cholesky_ex(flipped)
+    if add_identity:
+        singular = (info != 0) | (torch.linalg.cholesky_ex(flipped.to(dtype))[1] != 0)
+        if bool(singular.any()):
+            flipped.diagonal(dim1=1, dim2=2).add_(singular[:, None])
+            L, info = torch.linalg.cholesky_ex(flipped)
     if bool((info != 0).any()):
         raise ValueError(
             "Cholesky failed: the Hessian is not positive definite. Raise the damping "

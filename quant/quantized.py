@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from quant.activations import INPUT, OUTPUT, Place, with_quantizers
 from quant.grid import Grid
 from quant.layers import Layer, from_matrix
+from quant.packing import pack, require_length, unpack
 from quant.ranges import TensorGrid
 
 
@@ -22,13 +23,32 @@ class QuantizedWeight:
 
     Attributes:
         layer: which one.
-        codes: whole numbers 0 ... 2**bits - 1, [g, r, c].
+        packed: codes of the grid, as `quant.packing.pack` gives them: unpacking takes seconds for
+            millions of weights.
         grid: what they stand for.
     """
 
     layer: Layer
-    codes: Tensor
+    packed: Tensor
     grid: Grid
+
+    def __post_init__(self) -> None:
+        require_length(self.packed, self.grid.bits, self.shape)
+
+    @classmethod
+    def of(cls, layer: Layer, codes: Tensor, grid: Grid) -> QuantizedWeight:
+        """From codes 0 ... 2**bits - 1, [g, r, c]."""
+        return cls(layer, pack(codes, grid.bits), grid)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(g, r, c) of the codes."""
+        return self.layer.groups, self.layer.rows, self.layer.columns
+
+    @property
+    def codes(self) -> Tensor:
+        """Whole numbers 0 ... 2**bits - 1, [g, r, c], int64."""
+        return unpack(self.packed, self.grid.bits, self.shape)
 
     def dequantized(self) -> Tensor:
         """The values, float32, in the shape of the network's parameter."""

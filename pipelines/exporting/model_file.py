@@ -18,7 +18,6 @@ from torch import Tensor
 from quant.activations import Place
 from quant.grid import Grid
 from quant.layers import Layer
-from quant.packing import pack, unpack
 from quant.quantized import QuantizedState, QuantizedWeight
 from quant.ranges import TensorGrid
 
@@ -39,13 +38,13 @@ def save(state: QuantizedState, about: Mapping[str, Any], path: Path) -> None:
     layers = {}
     for name, weight in state.weights.items():
         grid, small = weight.grid, torch.uint8 if weight.grid.bits <= 8 else torch.int32
-        tensors[f"{name}:codes"] = pack(weight.codes.cpu(), grid.bits)
+        tensors[f"{name}:codes"] = weight.packed.cpu().contiguous()
         tensors[f"{name}:scale"] = grid.scale.cpu().contiguous()
         tensors[f"{name}:zero"] = grid.zero.cpu().to(small).contiguous()
         layer = weight.layer
         layers[name] = {
             "bits": grid.bits,
-            "shape": list(weight.codes.shape),
+            "shape": list(weight.shape),
             "group_size": grid.group_size,
             "weight": layer.weight,
             "of": list(layer.shape),
@@ -107,11 +106,8 @@ def _state(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> QuantizedS
     for name, row in meta["layers"].items():
         layer = Layer(name, row["weight"], tuple(row["of"]), row["groups"])
         scale, zero = take(name, "scale"), take(name, "zero").float()
-        weights[name] = QuantizedWeight(
-            layer,
-            unpack(take(name, "codes"), row["bits"], tuple(row["shape"])),
-            Grid(scale, zero, row["bits"], row["group_size"]),
-        )
+        grid = Grid(scale, zero, row["bits"], row["group_size"])
+        weights[name] = QuantizedWeight(layer, take(name, "codes"), grid)
     for name, row in meta["activations"].items():
         places[name] = Place(row["module"], row["behind"])
         grids[name] = TensorGrid(take(name, "act_scale"), take(name, "act_zero"), row["bits"])

@@ -46,8 +46,8 @@ def _outputs(task: TensorData, model: nn.Module, screen: Screen) -> dict[str, Te
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     modes = {module: module.training for module in model.modules()}
     collect, loader = CollectOutputs(task, model.eval()), task.inputs_loader()
-    task.check_network(model, type(model).__name__, next(iter(loader))[0][:1].to(device))
     try:
+        task.check_network(model, type(model).__name__, next(iter(loader))[0][:1].to(device))
         with torch.inference_mode(), screen.bar("evaluate", len(loader)) as advance:
             for number, (x, y) in enumerate(loader):
                 collect.test_step((x.to(device), y), number)

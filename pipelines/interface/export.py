@@ -12,11 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipelines.exporting import model_file
 from pipelines.interface import loading
 from pipelines.interface.result import Quantized
 from pipelines.machine.disk import replacing, with_usual_mode
-from pipelines.onnx.opsets import chosen
 from quant.quantized import QuantizedState
 
 
@@ -53,13 +51,8 @@ def export(
         model, state = source.network, source.state
         own: Tensor | None = source.example
     else:
-        place = Path(source)
-        file = place / model_file.NAME if place.is_dir() else place
-        state, about = model_file.load(file)
-        model = into if into is not None else loading.network(file)
+        model, state, about = loading.read(source, into)
         own = None if example is not None else _example(about)
-    if target.suffix == ".onnx":
-        chosen(opset, state)  # an opset that is not there is an error before anything is computed
     given = example if example is not None else own
     if given is None:
         raise ValueError(

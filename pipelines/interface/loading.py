@@ -11,23 +11,35 @@ from torch import nn
 
 from pipelines import run
 from pipelines.exporting import model_file
+from quant.quantized import QuantizedState
 
 OWN = ("pipelines", "quant", "evaluation")  # packages whose classes a record may name
 
 
 def load(path: str | PathLike[str], into: nn.Module | None) -> nn.Module:
     """See `obliq.load`."""
-    place = Path(path)
-    file = place / model_file.NAME if place.is_dir() else place
-    state, _ = model_file.load(file)
-    model = into if into is not None else network(file)
+    model, state, _ = read(path, into)
     try:
         return state.applied_to(model).eval()
     except (ValueError, AttributeError) as err:
-        raise ValueError(f"{file}: {err}. Give the float network that was quantized") from err
+        raise ValueError(f"{path}: {err}. Give the float network that was quantized") from err
 
 
-def network(file: Path) -> nn.Module:
+def read(
+    path: str | PathLike[str], into: nn.Module | None
+) -> tuple[nn.Module, QuantizedState, dict[str, Any]]:
+    """The float network, what it is quantized to, and what the file says beside.
+
+    Args:
+        path, into: as in `obliq.load`.
+    """
+    place = Path(path)
+    file = place / model_file.NAME if place.is_dir() else place
+    state, about = model_file.load(file)
+    return into if into is not None else _network(file), state, about
+
+
+def _network(file: Path) -> nn.Module:
     """The float network of the run that has written `file`, built as its settings say."""
     record = file.with_name("results.json")
     if not record.is_file():

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from evaluation.tensors import TensorData, collected
 from pipelines import ptq, quantizing, run
 from pipelines.chain import Chain, Log, RunContext, RunInfo
+from pipelines.cli import errors
 from pipelines.interface.given import GivenModel
 from pipelines.interface.result import Layers, Quantized
 from pipelines.machine.machine import Machine, seed_everything
@@ -25,7 +26,7 @@ from pipelines.machine.screen import Screen
 from pipelines.reproducing import provenance
 from pipelines.stages.calibrate import keyed_layers
 from pipelines.stages.precision.workload import RecordWorkloads, remainder_of, workloads_of
-from pipelines.stages.report import state_of
+from pipelines.stages.report import solved_row, state_of
 from pipelines.store.store import Store
 from pipelines.tracking import NullTracker
 
@@ -33,25 +34,21 @@ from pipelines.tracking import NullTracker
 def quantize(
     model: nn.Module,
     images: Iterable[Any] | Tensor,
-    *,
-    bits: int = 4,
-    act_bits: int | None = None,
-    method: str = "row_parallel",
-    precision: str = "uniform",
-    batch_size: int = 64,
-    settings: Mapping[str, Any] | None = None,
-    store: str | PathLike[str] | None = None,
-    progress: bool = True,
+    method: str,
+    settings: Mapping[str, Any],
+    store: str | PathLike[str] | None,
+    progress: bool,
 ) -> Quantized:
-    """See `obliq.quantize`."""
-    groups = [f"method={method}", f"precision={precision}"]
-    values = {"bits": bits, "act_bits": act_bits, "calibrate.batch_size": batch_size}
-    found = run.composed(groups, {**values, **(settings or {})})
+    """See `obliq.quantize`; `settings` are all but the method's."""
+    found = run.composed([f"method={method}"], settings)
     count = found["calibrate"]["images"] or found["calibrate"]["max_images"]
     tensors, _ = collected(images, count)
-    data = TensorData(tensors, None, batch_size)
+    data = TensorData(tensors, None, found["calibrate"]["batch_size"])
     given = GivenModel(model, tensors[0])
-    chain, machine = run.built(found, given, data)
+    try:
+        chain, machine = run.built(found, model=given, data=data)
+    except Exception as err:  # Hydra's, around the ValueError that says what is wrong
+        raise errors.cause(err) from None
     screen = Screen() if progress else Screen.nowhere()
     with tempfile.TemporaryDirectory(prefix="obliq-") as folder, _own_random_numbers():
         root = Path(store).expanduser() if store is not None else Path(folder, "store")
@@ -102,14 +99,7 @@ def _finished(
         workloads_of(recorded), remainder_of(recorded), found.allocation.bits, act_bits or None
     )
     rows = [
-        {
-            "name": name,
-            "shape": list(found.layers[name].shape),
-            "bits": solution.record["bits"],
-            "act_bits": act_bits.get(name),
-            "loss": float(solution.tensors["loss"].sum()),
-            "loss_rtn": float(solution.tensors["loss_rtn"].sum()),
-        }
+        solved_row(found.layers[name], solution, act_bits.get(name))
         for name, solution in found.weights.solutions.items()
     ]
     left = {row["name"]: row["reason"] for row in found.calibration.record["skipped"]}

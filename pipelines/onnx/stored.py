@@ -109,9 +109,7 @@ def stored(weight: QuantizedWeight, opset: int) -> Stored:
     zero = _per_row(grid.zero, layer.shape[0])
     if np.any(zero != np.rint(zero)) or zero.min() < 0 or zero.max() > grid.top:
         raise NotStorableError("a zero point is not one of the codes")
-    centre = 2 ** (grid.bits - 1)
-    centred = grid.bits > 1 and bool(np.all(zero == centre))
-    shift = centre if centred else 0
+    shift = 2 ** (grid.bits - 1) if grid.symmetric else 0
     blocks = zero.ndim == 2
     if blocks and opset < opsets.BLOCKS:
         raise NotStorableError(f"opset {opset} has no step sizes of column blocks")
@@ -120,7 +118,7 @@ def stored(weight: QuantizedWeight, opset: int) -> Stored:
         codes.reshape(layer.shape[0], -1) if blocks else codes.reshape(layer.shape),
         _per_row(grid.scale, layer.shape[0]).astype(np.float32),
         zero.astype(np.int64) - shift,
-        signed if centred else unsigned,
+        signed if grid.symmetric else unsigned,
         grid.bits,
         grid.group_size if blocks else None,
         tuple(layer.shape),

@@ -24,8 +24,9 @@ from pipelines.stages.activations import grids_of, places_of
 from pipelines.stages.solving.baseline import LayerBaseline, layer_ratio, loss_ratio
 from pipelines.stages.solving.quantize import QuantizedWeights
 from pipelines.stages.solving.same_machine import Times
-from pipelines.stages.solving.solve import codes_of, grid_of
+from pipelines.stages.solving.solve import grid_of
 from pipelines.store.artifacts import Artifact
+from quant.layers import Layer
 from quant.quantized import QuantizedState, QuantizedWeight
 
 if TYPE_CHECKING:
@@ -211,13 +212,7 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
         layer, base = found.weights.inputs[name].layer, found.times.baseline.get(name)
         rows.append(
             {
-                "name": name,
-                "shape": list(layer.shape),
-                "groups": layer.groups,
-                "bits": solution.record["bits"],
-                "act_bits": act_bits(found).get(name),
-                "loss": float(solution.tensors["loss"].sum()),
-                "loss_rtn": float(solution.tensors["loss_rtn"].sum()),
+                **solved_row(layer, solution, act_bits(found).get(name)),
                 "seconds": found.times.solves[name],
                 "rows": layer.rows * layer.groups,
                 "baseline_rows": base and base.rows * layer.groups,
@@ -232,6 +227,19 @@ def layer_rows(found: Findings) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def solved_row(layer: Layer, solution: Artifact, inputs: int | None) -> dict[str, Any]:
+    """What a layer's solution says of it; `inputs` are the bits of its input."""
+    return {
+        "name": layer.name,
+        "shape": list(layer.shape),
+        "groups": layer.groups,
+        "bits": solution.record["bits"],
+        "act_bits": inputs,
+        "loss": float(solution.tensors["loss"].sum()),
+        "loss_rtn": float(solution.tensors["loss_rtn"].sum()),
+    }
 
 
 def save_pictures(pictures: Artifact, folder: Path) -> dict[str, Path]:
@@ -250,7 +258,9 @@ def state_of(
 ) -> QuantizedState:
     """All tensors of the final network `module`."""
     solved = {
-        name: QuantizedWeight(weights.inputs[name].layer, codes_of(solution), grid_of(solution))
+        name: QuantizedWeight(
+            weights.inputs[name].layer, solution.tensors["codes"], grid_of(solution)
+        )
         for name, solution in weights.solutions.items()
     }
     places = places_of(activations) if activations else {}

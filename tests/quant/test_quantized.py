@@ -49,7 +49,7 @@ def quantized():
         best.first.bias += 1  # trained
         best.norm.running_var *= 2  # corrected
     best = with_quantizers(best, places, grids)
-    weights = {"first": QuantizedWeight(layer, grid.codes(W), grid)}
+    weights = {"first": QuantizedWeight.of(layer, grid.codes(W), grid)}
     return model, best, QuantizedState.of(best, weights, places, grids), x
 
 

@@ -138,15 +138,11 @@ def grid_of(solution: Artifact, dtype: torch.dtype = torch.float32) -> Grid:
     return Grid(scale.to(dtype), zero.to(dtype), record["bits"], record["group_size"])
 
 
-def codes_of(solution: Artifact) -> Tensor:
-    """The codes [g, r, c] of a stored solution, int64."""
-    record: dict[str, Any] = solution.record
-    return unpack(solution.tensors["codes"], record["bits"], tuple(record["shape"]))
-
-
 def weights_of(solution: Artifact) -> Tensor:
     """The quantized weights Q [g, r, c], float32, decoded from the stored codes."""
-    return grid_of(solution).decode(codes_of(solution).float())
+    record: dict[str, Any] = solution.record
+    codes = unpack(solution.tensors["codes"], record["bits"], tuple(record["shape"]))
+    return grid_of(solution).decode(codes.float())
 
 
 def float_inputs(

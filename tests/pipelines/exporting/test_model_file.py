@@ -26,7 +26,7 @@ def state():
         scale, zero = torch.rand(groups, 4 // groups, 3, generator=draw) + 0.1, torch.ones(1)
         layer = Layer(name, f"{name}.weight", (4, 1, 3, 3), groups)
         grid = Grid(scale, zero.expand(scale.shape), bits, group_size=4)
-        weights[name] = QuantizedWeight(layer, codes, grid)
+        weights[name] = QuantizedWeight.of(layer, codes, grid)
     rest = {
         "a.bias": torch.randn(4, generator=draw),
         "n": torch.tensor(3),

@@ -32,7 +32,7 @@ def quantized(
             W, bits, granularity=granularity, symmetric=symmetric, search="minmax",
             group_size=group_size,
         )  # fmt: skip
-        weights[name] = QuantizedWeight(layer, grid.codes(W), grid)
+        weights[name] = QuantizedWeight.of(layer, grid.codes(W), grid)
     places, act_grids = {}, {}
     if act_bits is not None:
         places = PLACEMENTS[placement](model, found, example).places

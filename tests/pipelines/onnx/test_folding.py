@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -13,6 +15,7 @@ from torch import nn
 from pipelines.onnx.export import export
 from pipelines.onnx.folding import REVERSED
 from pipelines.onnx.integer_layers import integer_layers
+from quant.quantized import QuantizedWeight
 from tests.pipelines.onnx.networks import ConvNormRelu, network
 from tests.pipelines.onnx.running import output
 
@@ -54,7 +57,10 @@ def test_a_norm_stays_where_a_code_has_no_negative(quantize, tmp_path):
     model, x = network(ConvNormRelu)
     state = quantize(model, x, 8, None, symmetric=True)
     first = state.weights["first"]
-    first.codes[:, int((model.norm.weight < 0).nonzero()[0]), 0] = 0  # -128
+    codes = first.codes
+    codes[:, int((model.norm.weight < 0).nonzero()[0]), 0] = 0  # -128
+    weights = {**state.weights, "first": QuantizedWeight.of(first.layer, codes, first.grid)}
+    state = replace(state, weights=weights)
     exported = export(model, state, x, tmp_path / "net.onnx", fold=True)
     assert exported.norms == {"first": REVERSED}
     with torch.no_grad():
